@@ -1,0 +1,192 @@
+//! The seam: what the engine needs from whatever carries its bytes.
+//!
+//! A backend offers non-blocking sockets and tells when they became ready; the engine above holds all state and makes all
+//! decisions, so that one relay runs on the kernel ([`crate::kernel`]) and in the simulation ([`crate::sim`]) unchanged.
+//!
+//! # Contract
+//! - Readiness is edge-triggered: [`Backend::poll`] reports a change once. The engine remembers it until an operation answers
+//!   [`Progress::Blocked`], or until it moved fewer bytes than there was room for.
+//! - A short `send` or `splice_out` means that the socket is full; readiness to write is then reported once there is room.
+//! - A short `recv` means that the socket was empty at that moment, unless its peer has finished sending: then the end is there
+//!   to be read, and no further event tells of it. A short `splice_in` means nothing: its pipe may have run out of slots.
+//! - Once an operation has failed, the error is spent: later ones may look like an orderly end. The engine remembers it.
+//! - Closing a socket ends its events, save those of the batch under way. Tags carry a generation for that reason.
+
+use std::io;
+use std::time::Duration;
+
+use crate::addr::Addr;
+use crate::error::ConnError;
+use crate::options::LegOptions;
+use crate::time::Time;
+
+/// What an event belongs to. The engine chooses it when it registers a socket or a listener, and gets it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag(pub u64);
+
+/// One event: what became possible, and on what.
+#[derive(Clone, Copy, Debug)]
+pub struct Ready {
+    /// What it belongs to.
+    pub tag: Tag,
+    /// There is something to read, or to accept.
+    pub readable: bool,
+    /// There is room to write, or a dial has come to stand.
+    pub writable: bool,
+    /// The peer has finished sending: its end is there to be read after the data.
+    pub peer_finished: bool,
+    /// The connection has failed.
+    pub failed: bool,
+}
+
+/// How far an operation came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// So many bytes, at least one.
+    Moved(usize),
+    /// None now; an event will tell when to try again.
+    Blocked,
+    /// The peer has finished sending, and all of it has been read.
+    Ended,
+}
+
+/// An answer to a read or a write.
+pub type Transfer = Result<Progress, ConnError>;
+
+/// How a dial stands when the call returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialled {
+    /// Established already (a Unix-domain socket, TCP Fast Open).
+    Connected,
+    /// Under way: an event will tell.
+    Pending,
+}
+
+/// Why nothing was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptError {
+    /// The queue is empty.
+    Empty,
+    /// This connection failed before it was accepted (accept(2), "Error handling"); there may be more.
+    Failed,
+    /// No descriptor or memory: the listener should rest for a while.
+    Exhausted,
+}
+
+/// Non-blocking sockets, pipes and a clock. See the [module](self) for the contract.
+pub trait Backend {
+    /// One connection. Dropping it closes it in order.
+    type Socket;
+    /// A socket that accepts.
+    type Listener;
+    /// A bounded queue of bytes in which data waits between two sockets without being copied.
+    type Pipe;
+
+    /// The time read by the last [`Backend::poll`].
+    fn now(&self) -> Time;
+
+    /// Waits at most `timeout` (`None`: for ever) and returns how many events there are to fetch by [`Backend::ready`].
+    ///
+    /// # Errors
+    /// When the system refuses to wait at all; the loop can't go on.
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<usize>;
+
+    /// The event at `index`, below the last poll's number.
+    fn ready(&self, index: usize) -> Ready;
+
+    /// Lets `listener` report under `tag`; level-triggered, unlike sockets.
+    ///
+    /// # Errors
+    /// When the system has no room for it.
+    fn watch_listener(&mut self, listener: &Self::Listener, tag: Tag) -> io::Result<()>;
+
+    /// Stops reports of `listener` until it is watched again.
+    ///
+    /// # Errors
+    /// When it wasn't watched.
+    fn ignore_listener(&mut self, listener: &Self::Listener) -> io::Result<()>;
+
+    /// Takes one connection from the queue.
+    ///
+    /// # Errors
+    /// See [`AcceptError`].
+    fn accept(&mut self, listener: &Self::Listener) -> Result<(Self::Socket, Addr), AcceptError>;
+
+    /// Begins a connection to `to`.
+    ///
+    /// # Errors
+    /// When it failed at once.
+    fn dial(&mut self, to: &Addr, options: &LegOptions) -> Result<(Self::Socket, Dialled), ConnError>;
+
+    /// Lets `socket` report under `tag` from now on.
+    ///
+    /// # Errors
+    /// When the system has no room for it.
+    fn watch(&mut self, socket: &Self::Socket, tag: Tag) -> Result<(), ConnError>;
+
+    /// Reads into `buf`.
+    ///
+    /// # Errors
+    /// When the connection has failed; data that came before has been read by then.
+    fn recv(&mut self, socket: &mut Self::Socket, buf: &mut [u8]) -> Transfer;
+
+    /// Reads into `buf` and leaves the bytes where they are.
+    ///
+    /// # Errors
+    /// As [`Backend::recv`].
+    fn peek(&mut self, socket: &mut Self::Socket, buf: &mut [u8]) -> Transfer;
+
+    /// Drops `len` bytes that a peek has shown.
+    ///
+    /// # Errors
+    /// As [`Backend::recv`].
+    fn discard(&mut self, socket: &mut Self::Socket, len: usize) -> Result<(), ConnError>;
+
+    /// Writes what there is room for.
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    fn send(&mut self, socket: &mut Self::Socket, bytes: &[u8]) -> Transfer;
+
+    /// Makes a pipe that holds about `bytes` bytes.
+    ///
+    /// # Errors
+    /// When the system has no room for it.
+    fn pipe(&mut self, bytes: u32) -> io::Result<Self::Pipe>;
+
+    /// Moves at most `len` bytes from `socket` into the empty `pipe`.
+    ///
+    /// # Errors
+    /// As [`Backend::recv`].
+    fn splice_in(&mut self, socket: &mut Self::Socket, pipe: &mut Self::Pipe, len: usize) -> Transfer;
+
+    /// Moves at most `len` bytes, which the pipe holds, to `socket`.
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    fn splice_out(&mut self, pipe: &mut Self::Pipe, socket: &mut Self::Socket, len: usize) -> Transfer;
+
+    /// Finishes sending: the peer reads the end after what was sent.
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    fn shutdown(&mut self, socket: &mut Self::Socket) -> Result<(), ConnError>;
+
+    /// Ends the connection at once, so that the peer sees a reset where the transport has one.
+    fn reset(&mut self, socket: Self::Socket);
+
+    /// Takes the error that an event told of; `None` if there's none after all.
+    fn take_error(&mut self, socket: &mut Self::Socket) -> Option<ConnError>;
+
+    /// Bytes handed to the socket that haven't been put on the wire yet.
+    fn unsent(&self, socket: &Self::Socket) -> usize;
+
+    /// Bytes handed to the socket that its peer hasn't acknowledged yet: while they get fewer, the peer lives.
+    fn unacknowledged(&self, socket: &Self::Socket) -> usize;
+
+    /// Sets the options of a dialled leg that matter only once it has lived for a while (keepalive).
+    fn set_keepalive(&mut self, socket: &mut Self::Socket, options: &LegOptions);
+
+    /// This end's address.
+    fn local_addr(&self, socket: &Self::Socket) -> Option<Addr>;
+}

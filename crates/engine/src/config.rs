@@ -1,0 +1,48 @@
+//! Sizes and limits of one core.
+
+/// Sizes and limits of one core. All memory that they bound is reserved when the core is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Connections at once.
+    pub conns_max: u32,
+    /// The core's one buffer, in bytes: the most that one read copies. A read that fills it turns its direction to bulk.
+    pub read_bytes: usize,
+    /// Blocks of `read_bytes` in which directions keep a rest that couldn't be handed on.
+    pub blocks: usize,
+    /// Pipes for bulk directions.
+    pub pipes_max: u32,
+    /// Bytes asked of each pipe, and the most that one splice takes.
+    pub pipe_bytes: u32,
+    /// Bytes after which a direction lets others run.
+    pub turn_bytes: usize,
+    /// Bytes that bulk directions move before the core looks for events again.
+    pub loop_bytes: usize,
+    /// Connections accepted from one listener before others run.
+    pub accept_batch: u32,
+    /// How long a listener rests when there is no descriptor to accept with.
+    pub accept_rest_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            conns_max: 20_000,
+            read_bytes: 64 * 1024,
+            blocks: 64,
+            pipes_max: 512,
+            pipe_bytes: 1024 * 1024,
+            turn_bytes: 1024 * 1024,
+            loop_bytes: 2 * 1024 * 1024,
+            accept_batch: 64,
+            accept_rest_ms: 50,
+        }
+    }
+}
+
+impl Config {
+    /// Panics where limits contradict each other: these are our own mistakes, checked before anything is opened.
+    pub(crate) const fn check(&self) {
+        assert!(self.conns_max > 0 && self.read_bytes > 0 && self.turn_bytes > 0 && self.accept_batch > 0);
+        assert!(self.pipe_bytes > 0 && self.loop_bytes > 0 && self.accept_rest_ms > 0);
+    }
+}

@@ -1,0 +1,112 @@
+//! One connection, as the engine sees it.
+
+use crate::backend::Backend;
+use crate::error::ConnError;
+use crate::pool::Stash;
+use crate::slab::Key;
+use crate::time::Time;
+
+/// What happens to the bytes that a connection receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// They stay in the kernel, whose window is the back-pressure.
+    Paused,
+    /// They're offered to the program.
+    Upcall,
+    /// They go to another connection.
+    Forward(Key),
+}
+
+/// State of a connection. It fits in three cache lines (asserted in the tests): user-space memory a leg.
+#[derive(Debug)]
+pub(crate) struct Conn<B: Backend> {
+    pub(crate) socket: B::Socket,
+    /// The program's.
+    pub(crate) token: u64,
+    pub(crate) reading: Reading,
+    /// Who forwards to this connection, or [`Key::NONE`]. Invariant: `source.reading == Forward(this)`.
+    pub(crate) source: Key,
+    /// When bytes last came or went.
+    pub(crate) active: Time,
+    /// Bytes received and handed on.
+    pub(crate) handed_on: u64,
+    /// Read and not handed on yet. Invariant: at most one of `stash` and `pipe_bytes > 0`.
+    pub(crate) stash: Option<Stash>,
+    pub(crate) pipe: Option<B::Pipe>,
+    /// Bytes in `pipe`; 0 without one.
+    pub(crate) pipe_bytes: usize,
+    pub(crate) failed: Option<ConnError>,
+    /// Where the bytes received are counted.
+    pub(crate) meter: u16,
+    /// Bulk turns in a row that moved little.
+    pub(crate) quiet_turns: u8,
+    /// This direction is moved by splice.
+    pub(crate) bulk: bool,
+    pub(crate) connecting: bool,
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// An event said that the peer has finished sending, or the connection failed: read on until the end shows.
+    pub(crate) end_ahead: bool,
+    /// All was read, up to the end.
+    pub(crate) ended: bool,
+    /// `on_peer_close` was called.
+    pub(crate) end_told: bool,
+    /// What was left over is to be offered again, though nothing new has come.
+    pub(crate) offer_due: bool,
+    /// The program awaits `on_writable`.
+    pub(crate) awaits_room: bool,
+    /// It stands in the run queue.
+    pub(crate) queued: bool,
+}
+
+impl<B: Backend> Conn<B> {
+    pub(crate) fn new(socket: B::Socket, token: u64, meter: u16, connecting: bool, now: Time) -> Self {
+        Self {
+            socket,
+            token,
+            reading: Reading::Paused,
+            source: Key::NONE,
+            active: now,
+            handed_on: 0,
+            stash: None,
+            pipe: None,
+            pipe_bytes: 0,
+            failed: None,
+            meter,
+            quiet_turns: 0,
+            bulk: false,
+            connecting,
+            readable: false,
+            writable: !connecting,
+            end_ahead: false,
+            ended: false,
+            end_told: false,
+            offer_due: false,
+            awaits_room: false,
+            queued: false,
+        }
+    }
+
+    /// Remembers the first failure: later ones only follow from it.
+    pub(crate) fn fail(&mut self, error: ConnError) {
+        self.failed.get_or_insert(error);
+        self.readable = true;
+        self.end_ahead = true;
+    }
+
+    /// Whether bytes were read here that haven't been handed on.
+    pub(crate) const fn holds_bytes(&self) -> bool {
+        self.stash.is_some() || self.pipe_bytes > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::Kernel;
+
+    #[test]
+    fn a_leg_takes_three_cache_lines_at_most() {
+        assert!(size_of::<Conn<Kernel>>() <= 192, "{}", size_of::<Conn<Kernel>>());
+    }
+}

@@ -1,0 +1,280 @@
+//! The loop: events in, upcalls out, every direction in its turn.
+
+use std::io;
+use std::time::Duration;
+
+use crate::backend::{AcceptError, Backend, Ready, Tag};
+use crate::config::Config;
+use crate::conn::Reading;
+use crate::cx::Cx;
+use crate::error::ConnError;
+use crate::forward::Pumped;
+use crate::handler::{ConnId, Handler, Incoming, ListenerId};
+use crate::slab::Key;
+
+/// Events under this tag mean that another thread woke the core.
+pub const WAKE: Tag = Tag(u64::MAX);
+
+/// One loop: a program, its connections, and the backend beneath. It runs on the thread that calls it.
+pub struct Core<B: Backend, H: Handler<B>> {
+    pub(crate) cx: Cx<B>,
+    pub(crate) handler: H,
+}
+
+impl<B: Backend, H: Handler<B>> Core<B, H> {
+    /// A core with no connections. All memory that `config` bounds is reserved here.
+    ///
+    /// # Panics
+    /// When the limits in `config` contradict each other.
+    pub fn new(backend: B, config: Config, handler: H) -> Self {
+        Self { cx: Cx::new(backend, config), handler }
+    }
+
+    /// The program and its downcalls, between turns.
+    pub const fn parts(&mut self) -> (&mut H, &mut Cx<B>) {
+        (&mut self.handler, &mut self.cx)
+    }
+
+    /// Takes turns until the program says [`Cx::stop`].
+    ///
+    /// # Errors
+    /// When the backend can't wait for events any more.
+    pub fn run(&mut self) -> io::Result<()> {
+        while !self.cx.stopping {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// One turn: waits for events, handles them, gives queued directions their turn, fires timers.
+    ///
+    /// # Errors
+    /// When the backend can't wait for events any more.
+    pub fn turn(&mut self) -> io::Result<()> {
+        let timeout = self.patience();
+        let events = self.cx.backend.poll(timeout)?;
+        self.cx.turns += 1;
+        for index in 0..events {
+            let ready = self.cx.backend.ready(index);
+            self.dispatch(ready);
+        }
+        self.run_queue();
+        self.fire_timers();
+        if self.cx.resting > 0 {
+            self.rouse_listeners()?;
+        }
+        self.handler.on_turn_end(&mut self.cx);
+        Ok(())
+    }
+
+    /// How long the loop may sleep.
+    fn patience(&self) -> Option<Duration> {
+        if !self.cx.queue.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let now = self.cx.now();
+        let timer = self
+            .cx
+            .timers
+            .next_ms()
+            .map(|at_ms| Duration::from_millis(at_ms).saturating_sub(Duration::from_nanos(now.as_nanos())));
+        let rest = (self.cx.resting > 0).then(|| Duration::from_millis(self.cx.config.accept_rest_ms));
+        match (timer, rest) {
+            (Some(timer), Some(rest)) => Some(timer.min(rest)),
+            (timer, rest) => timer.or(rest),
+        }
+    }
+
+    fn dispatch(&mut self, ready: Ready) {
+        if ready.tag == WAKE {
+            self.handler.on_wake(&mut self.cx);
+        } else if let Some(listener) = ListenerId::from_tag(ready.tag) {
+            self.accept(listener);
+        } else {
+            self.dispatch_conn(Key::from_bits(ready.tag.0), ready);
+        }
+    }
+
+    fn accept(&mut self, id: ListenerId) {
+        for _ in 0..self.cx.config.accept_batch {
+            let Some(Some(listening)) = self.cx.listeners.get(id.0 as usize) else { return };
+            match self.cx.backend.accept(&listening.listener) {
+                Ok((socket, peer)) => self.handler.on_accept(&mut self.cx, id, Incoming { socket, peer }),
+                Err(AcceptError::Failed) => {}
+                Err(AcceptError::Empty) => return,
+                Err(AcceptError::Exhausted) => {
+                    self.rest_listener(id);
+                    self.handler.on_accept_exhausted(&mut self.cx, id);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Lets a listener alone for a while: its event would come back at once, and nothing could be done about it.
+    fn rest_listener(&mut self, id: ListenerId) {
+        let until = self.cx.now().after(Duration::from_millis(self.cx.config.accept_rest_ms));
+        if let Some(Some(listening)) = self.cx.listeners.get_mut(id.0 as usize)
+            && self.cx.backend.ignore_listener(&listening.listener).is_ok()
+        {
+            listening.rests_until = Some(until);
+            self.cx.resting += 1;
+        }
+    }
+
+    fn rouse_listeners(&mut self) -> io::Result<()> {
+        let now = self.cx.now();
+        for (index, listening) in (0..).zip(&mut self.cx.listeners) {
+            if let Some(listening) = listening
+                && listening.rests_until.is_some_and(|until| until <= now)
+            {
+                listening.rests_until = None;
+                self.cx.resting -= 1;
+                self.cx.backend.watch_listener(&listening.listener, ListenerId(index).tag())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn dispatch_conn(&mut self, id: ConnId, ready: Ready) {
+        let Some(conn) = self.cx.conns.get_mut(id) else { return };
+        if ready.failed
+            && let Some(error) = self.cx.backend.take_error(&mut conn.socket)
+        {
+            conn.fail(error);
+        }
+        if ready.readable || ready.peer_finished {
+            conn.readable = true;
+            conn.end_ahead |= ready.peer_finished;
+        }
+        let room_came = ready.writable && !conn.writable;
+        conn.writable |= ready.writable;
+        if conn.connecting {
+            if conn.writable || conn.failed.is_some() {
+                self.dialled(id);
+            }
+            return;
+        }
+        let (source, awaits_room) = (conn.source, conn.awaits_room);
+        if conn.readable {
+            if conn.bulk && conn.failed.is_none() {
+                self.cx.enqueue(id);
+            } else {
+                self.run_conn(id, &mut 0);
+            }
+        }
+        if room_came {
+            self.room_came(id, source, awaits_room);
+        }
+    }
+
+    fn dialled(&mut self, id: ConnId) {
+        let Some(conn) = self.cx.conns.get_mut(id) else { return };
+        // A dial that isn't answered fails otherwise (RFC 9293, 3.10.7.3): this one stood, and was reset by the time we look. What
+        // came before can still be read, and the failure shows after it.
+        let stood = conn.failed == Some(ConnError::Reset);
+        if conn.failed.is_some() && !stood {
+            self.fail(id);
+            return;
+        }
+        conn.connecting = false;
+        conn.active = self.cx.backend.now();
+        let token = conn.token;
+        self.handler.on_connect(&mut self.cx, id, token);
+        if stood {
+            self.cx.enqueue(id);
+        }
+    }
+
+    /// There is room to write on `id` again: who waited for it goes on.
+    fn room_came(&mut self, id: ConnId, source: ConnId, awaits_room: bool) {
+        if source != Key::NONE {
+            if self.cx.conns.get(source).is_some_and(|source| source.bulk) {
+                self.cx.enqueue(source);
+            } else {
+                self.run_conn(source, &mut 0);
+            }
+        } else if awaits_room && let Some(conn) = self.cx.conns.get_mut(id) {
+            conn.awaits_room = false;
+            let token = conn.token;
+            self.handler.on_writable(&mut self.cx, id, token);
+        }
+    }
+
+    /// Gives each queued connection one turn, until the bytes of a loop are used up.
+    fn run_queue(&mut self) {
+        let mut taken = 0;
+        for _ in 0..self.cx.queue.len() {
+            if taken >= self.cx.config.loop_bytes {
+                break;
+            }
+            let Some(id) = self.cx.queue.pop_front() else { break };
+            let Some(conn) = self.cx.conns.get_mut(id) else { continue };
+            conn.queued = false;
+            if conn.connecting {
+                self.dialled(id);
+            } else {
+                self.run_conn(id, &mut taken);
+            }
+        }
+    }
+
+    /// Does with what `id` received whatever is to be done with it.
+    fn run_conn(&mut self, id: ConnId, taken: &mut usize) {
+        let Some(conn) = self.cx.conns.get(id) else { return };
+        match conn.reading {
+            Reading::Forward(sink) => match self.cx.pump(id, taken) {
+                None | Some(Pumped::Waiting) => {}
+                Some(Pumped::Again) => self.cx.enqueue(id),
+                Some(Pumped::Ended) => self.tell_end(id),
+                Some(Pumped::SourceFailed) => self.fail(id),
+                Some(Pumped::SinkFailed) => self.sink_failed(id, sink),
+            },
+            Reading::Upcall => self.offer(id),
+            Reading::Paused if conn.failed.is_some() => self.fail(id),
+            Reading::Paused => {}
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        let now_ms = self.cx.now().as_millis();
+        while let Some(slot) = self.cx.timers.expire(now_ms) {
+            if let Some(id) = self.cx.conns.key_at(slot)
+                && let Some(conn) = self.cx.conns.get(id)
+            {
+                let token = conn.token;
+                self.handler.on_timer(&mut self.cx, id, token);
+            }
+        }
+    }
+
+    pub(crate) fn tell_end(&mut self, id: ConnId) {
+        if let Some(conn) = self.cx.conns.get_mut(id)
+            && !conn.end_told
+        {
+            conn.end_told = true;
+            let token = conn.token;
+            self.cx.pause(id);
+            self.handler.on_peer_close(&mut self.cx, id, token);
+        }
+    }
+
+    /// Nothing more can go to `sink`: what waits for it is dropped, and it fails once what it received is handed on.
+    fn sink_failed(&mut self, id: ConnId, sink: ConnId) {
+        self.cx.drop_held(id);
+        self.cx.pause(id);
+        self.cx.enqueue(sink);
+        // The source may have failed as well; nobody reads it now, so nobody else would find out.
+        self.cx.enqueue(id);
+    }
+
+    pub(crate) fn fail(&mut self, id: ConnId) {
+        if let Some(conn) = self.cx.conns.get(id)
+            && let Some(error) = conn.failed
+        {
+            let token = conn.token;
+            self.handler.on_error(&mut self.cx, id, token, error);
+            self.cx.close(id);
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The kernel's TCP and Unix-domain sockets, by epoll and splice.
+//!
+//! Sockets are watched edge-triggered, for everything at once, so each costs one `epoll_ctl` in its life; listeners are watched
+//! level-triggered and exclusively. Small exchanges cost one `recv` and one `send` a message. Bulk goes by `splice(2)` through
+//! a pipe of a megabyte, which hands pages over. Needs Linux 4.5.
+
+mod address;
+mod cpu;
+mod listener;
+mod wake;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+use crate::addr::Addr;
+use crate::backend::{AcceptError, Backend, Dialled, Progress, Ready, Tag, Transfer};
+use crate::core::WAKE;
+use crate::error::ConnError;
+use crate::options::LegOptions;
+use crate::sys::{self, Queued};
+use crate::time::Time;
+
+pub use cpu::{allowed_cpus, pin_to};
+pub(crate) use listener::try_steering;
+pub use listener::{ListenError, Listener, listen};
+pub use wake::Waker;
+
+/// Events fetched at once.
+const EVENTS: usize = 256;
+/// Keepalive probes without an answer that end a connection.
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// When `TCP_NODELAY` is set on a dialled connection: before the second write, for the first one never waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nodelay {
+    AtFirstSend,
+    AtSecondSend,
+    Settled,
+}
+
+/// A connected or connecting socket.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+    tcp: bool,
+    nodelay: Nodelay,
+}
+
+impl Socket {
+    /// Sets `TCP_NODELAY` when it begins to matter. With nothing unacknowledged, Nagle's algorithm (RFC 1122, 4.2.3.4) sends at
+    /// once, so a connection that answers one request never pays for the option.
+    fn before_send(&mut self) {
+        match self.nodelay {
+            Nodelay::Settled => {}
+            Nodelay::AtFirstSend => self.nodelay = Nodelay::AtSecondSend,
+            Nodelay::AtSecondSend => {
+                self.nodelay = Nodelay::Settled;
+                // It fails only on a connection that has failed, and that shows at the send.
+                sockopt::set_tcp_nodelay(&self.fd, true).ok();
+            }
+        }
+    }
+}
+
+/// A pipe: both ends of it.
+#[derive(Debug)]
+pub struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+/// The kernel as a [`Backend`]. One a core.
+pub struct Kernel {
+    epoll: OwnedFd,
+    events: Vec<Event>,
+    /// Kept, for a wake that came before the last other clone was dropped would be lost with its descriptor.
+    wakers: Vec<Waker>,
+    start: Timespec,
+    now: Time,
+}
+
+impl Kernel {
+    /// An epoll instance with nothing in it.
+    ///
+    /// # Errors
+    /// When there's no descriptor left.
+    pub fn new() -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let start = clock_gettime(ClockId::Monotonic);
+        Ok(Self { epoll, events: Vec::with_capacity(EVENTS), wakers: Vec::new(), start, now: Time::ZERO })
+    }
+
+    /// Lets `waker` wake the core: it then upcalls `on_wake`.
+    ///
+    /// # Errors
+    /// When the system has no room for it.
+    pub fn watch_waker(&mut self, waker: &Waker) -> io::Result<()> {
+        // Edge-triggered, so that nobody has to read the counter.
+        epoll::add(&self.epoll, waker, EventData::new_u64(WAKE.0), EventFlags::IN | EventFlags::ET)?;
+        self.wakers.push(waker.clone());
+        Ok(())
+    }
+
+    fn read_clock(&mut self) {
+        let now = clock_gettime(ClockId::Monotonic);
+        let seconds = u64::try_from(now.tv_sec - self.start.tv_sec).unwrap_or(0);
+        // Either may be the larger within its second, so the difference is taken in wrapping arithmetic.
+        let nanos = (seconds * 1_000_000_000).wrapping_add_signed(now.tv_nsec - self.start.tv_nsec);
+        self.now = Time::from_nanos(nanos);
+    }
+}
+
+/// Sorts the answer of a read or a write.
+fn progress(answer: Result<usize, Errno>, none: Progress) -> Transfer {
+    match answer {
+        Ok(0) => Ok(none),
+        Ok(bytes) => Ok(Progress::Moved(bytes)),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(Progress::Blocked),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+impl Backend for Kernel {
+    type Socket = Socket;
+    type Listener = Listener;
+    type Pipe = Pipe;
+
+    fn now(&self) -> Time {
+        self.now
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        let timeout = timeout.map(|wait| Timespec {
+            tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(wait.subsec_nanos()),
+        });
+        self.events.clear();
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        self.read_clock();
+        Ok(self.events.len())
+    }
+
+    fn ready(&self, index: usize) -> Ready {
+        let Event { flags, data } = self.events[index];
+        Ready {
+            tag: Tag(data.u64()),
+            readable: flags.contains(EventFlags::IN),
+            writable: flags.contains(EventFlags::OUT),
+            peer_finished: flags.intersects(EventFlags::RDHUP | EventFlags::HUP),
+            failed: flags.contains(EventFlags::ERR),
+        }
+    }
+
+    fn watch_listener(&mut self, listener: &Listener, tag: Tag) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
+        epoll::add(&self.epoll, listener, EventData::new_u64(tag.0), flags)?;
+        Ok(())
+    }
+
+    fn ignore_listener(&mut self, listener: &Listener) -> io::Result<()> {
+        epoll::delete(&self.epoll, listener)?;
+        Ok(())
+    }
+
+    fn accept(&mut self, listener: &Listener) -> Result<(Socket, Addr), AcceptError> {
+        match net::acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok((fd, peer)) => {
+                let peer = address::from_any(peer);
+                let tcp = peer.inet().is_some();
+                Ok((Socket { fd, tcp, nodelay: Nodelay::Settled }, peer))
+            }
+            Err(Errno::AGAIN) => Err(AcceptError::Empty),
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Err(AcceptError::Exhausted),
+            Err(_) => Err(AcceptError::Failed),
+        }
+    }
+
+    fn dial(&mut self, to: &Addr, options: &LegOptions) -> Result<(Socket, Dialled), ConnError> {
+        let tcp = to.inet().is_some();
+        let family = match to {
+            Addr::Inet(addr) if addr.is_ipv4() => AddressFamily::INET,
+            Addr::Inet(_) => AddressFamily::INET6,
+            Addr::Unix(_) => AddressFamily::UNIX,
+        };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let fd = net::socket_with(family, SocketType::STREAM, flags, None)?;
+        listener::set_buffers(&fd, options)?;
+        if tcp {
+            listener::set_congestion(&fd, options)?;
+        }
+        let nodelay = if tcp && options.nodelay { Nodelay::AtFirstSend } else { Nodelay::Settled };
+        let socket = Socket { fd, tcp, nodelay };
+        match address::connect(&socket.fd, to) {
+            Ok(()) => Ok((socket, Dialled::Connected)),
+            Err(Errno::INPROGRESS) => Ok((socket, Dialled::Pending)),
+            // A Unix-domain listener's queue is full: such a socket never reports that room came.
+            Err(Errno::AGAIN) => Err(ConnError::Busy),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn watch(&mut self, socket: &Socket, tag: Tag) -> Result<(), ConnError> {
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        epoll::add(&self.epoll, &socket.fd, EventData::new_u64(tag.0), flags)?;
+        Ok(())
+    }
+
+    fn recv(&mut self, socket: &mut Socket, buf: &mut [u8]) -> Transfer {
+        let answer = net::recv(&socket.fd, buf, RecvFlags::empty()).map(|(bytes, _)| bytes);
+        progress(answer, Progress::Ended)
+    }
+
+    fn peek(&mut self, socket: &mut Socket, buf: &mut [u8]) -> Transfer {
+        let answer = net::recv(&socket.fd, buf, RecvFlags::PEEK).map(|(bytes, _)| bytes);
+        progress(answer, Progress::Ended)
+    }
+
+    fn discard(&mut self, socket: &mut Socket, len: usize) -> Result<(), ConnError> {
+        let mut sink = [0_u8; 4096];
+        let mut left = len;
+        while left > 0 {
+            let step = left.min(sink.len());
+            match net::recv(&socket.fd, &mut sink[..step], RecvFlags::empty()) {
+                Ok((0, _)) => return Err(ConnError::Reset),
+                Ok((bytes, _)) => left -= bytes,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, socket: &mut Socket, bytes: &[u8]) -> Transfer {
+        socket.before_send();
+        progress(net::send(&socket.fd, bytes, SendFlags::NOSIGNAL), Progress::Blocked)
+    }
+
+    fn pipe(&mut self, bytes: u32) -> io::Result<Pipe> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // Refused beyond fs.pipe-user-pages-soft for the unprivileged: the pipe is then smaller, and serves.
+        fcntl_setpipe_size(&write, bytes as usize).ok();
+        Ok(Pipe { read, write })
+    }
+
+    fn splice_in(&mut self, socket: &mut Socket, pipe: &mut Pipe, len: usize) -> Transfer {
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+        progress(splice(&socket.fd, None, &pipe.write, None, len, flags), Progress::Ended)
+    }
+
+    fn splice_out(&mut self, pipe: &mut Pipe, socket: &mut Socket, len: usize) -> Transfer {
+        socket.before_send();
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+        progress(splice(&pipe.read, None, &socket.fd, None, len, flags), Progress::Blocked)
+    }
+
+    fn shutdown(&mut self, socket: &mut Socket) -> Result<(), ConnError> {
+        Ok(net::shutdown(&socket.fd, Shutdown::Write)?)
+    }
+
+    fn reset(&mut self, socket: Socket) {
+        if socket.tcp {
+            // With a linger time of zero close sends a reset (RFC 9293, 3.10.5). If it fails, the peer sees an end.
+            sockopt::set_socket_linger(&socket.fd, Some(Duration::ZERO)).ok();
+        }
+    }
+
+    fn take_error(&mut self, socket: &mut Socket) -> Option<ConnError> {
+        match sockopt::socket_error(&socket.fd) {
+            Ok(Ok(())) => None,
+            Ok(Err(errno)) | Err(errno) => Some(errno.into()),
+        }
+    }
+
+    fn unsent(&self, socket: &Socket) -> usize {
+        if socket.tcp { sys::queued(socket.fd.as_fd(), Queued::Unsent).unwrap_or(0) } else { 0 }
+    }
+
+    fn unacknowledged(&self, socket: &Socket) -> usize {
+        sys::queued(socket.fd.as_fd(), Queued::Unacknowledged).unwrap_or(0)
+    }
+
+    fn set_keepalive(&mut self, socket: &mut Socket, options: &LegOptions) {
+        if socket.tcp {
+            // It fails only on a connection that has failed, and that shows at the next transfer.
+            listener::set_liveness(&socket.fd, options).ok();
+        }
+    }
+
+    fn local_addr(&self, socket: &Socket) -> Option<Addr> {
+        net::getsockname(&socket.fd).ok().map(|addr| address::from_any(Some(addr)))
+    }
+}

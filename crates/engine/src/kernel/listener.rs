@@ -1,0 +1,247 @@
+//! Listening sockets: one a core on the same address, each connection steered to the core whose CPU received it.
+//!
+//! IP listeners form a `SO_REUSEPORT` group (Linux 3.9) with a classic BPF program (Linux 4.5) that answers with the place of
+//! the CPU in the group; where the program is refused, the kernel spreads connections by a hash. A Unix-domain listener is
+//! one socket that all cores accept from, woken one at a time (`EPOLLEXCLUSIVE`).
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+
+use super::{KEEPALIVE_PROBES, address};
+use crate::addr::{Addr, UnixAddr};
+use crate::options::LegOptions;
+use crate::sys::{self, Instruction};
+
+/// Connections that may wait to be accepted, on each core; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 65_535;
+
+/// A socket that accepts.
+#[derive(Debug)]
+pub struct Listener {
+    fd: Arc<OwnedFd>,
+    /// Removes the socket file when the last listener on it is gone.
+    _file: Option<Arc<SocketFile>>,
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Why an address can't be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Someone listens there already. Choose another address, or stop the other program.
+    #[error("the address is in use")]
+    InUse,
+    /// A file that isn't a socket is in the way.
+    #[error("a file that isn't a socket is in the way")]
+    FileInTheWay,
+    /// Anything else.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+impl From<Errno> for ListenError {
+    fn from(errno: Errno) -> Self {
+        if errno == Errno::ADDRINUSE { Self::InUse } else { Self::System(errno.into()) }
+    }
+}
+
+/// Listens on `at`, with one listener for each of `cpus` (the CPU that the core runs on), and says where: port 0 is filled in.
+/// `joining` says that our own listeners may stand there already (a reload); otherwise another group on the address is an error.
+///
+/// # Errors
+/// See [`ListenError`].
+pub fn listen(
+    at: &Addr,
+    options: &LegOptions,
+    cpus: &[u32],
+    joining: bool,
+) -> Result<(Vec<Listener>, Addr), ListenError> {
+    match at {
+        Addr::Inet(_) => listen_inet(at, options, cpus, joining),
+        Addr::Unix(name) => listen_unix(at, name, options, cpus.len()),
+    }
+}
+
+fn listen_inet(
+    at: &Addr,
+    options: &LegOptions,
+    cpus: &[u32],
+    joining: bool,
+) -> Result<(Vec<Listener>, Addr), ListenError> {
+    if !joining {
+        // A group lets any program of the same user join it: without this look, two of us would share the port unseen.
+        let probe = open(at)?;
+        address::bind(&probe, at)?;
+        net::listen(&probe, 1)?;
+    }
+    let mut at = at.clone();
+    let mut listeners = Vec::with_capacity(cpus.len());
+    for _ in cpus {
+        let fd = open(&at)?;
+        sockopt::set_socket_reuseport(&fd, true)?;
+        set_buffers(&fd, options)?;
+        set_congestion(&fd, options)?;
+        sockopt::set_tcp_nodelay(&fd, options.nodelay)?;
+        set_liveness(&fd, options)?;
+        address::bind(&fd, &at)?;
+        net::listen(&fd, BACKLOG)?;
+        at = address::from_any(Some(net::getsockname(&fd)?));
+        listeners.push(Listener { fd: Arc::new(fd), _file: None });
+    }
+    if let [first, _, ..] = &listeners[..] {
+        // Refused only where BPF is locked down: connections are then spread by a hash.
+        sys::attach_reuseport_program(first.as_fd(), &steering_program(cpus)).ok();
+    }
+    Ok((listeners, at))
+}
+
+fn open(at: &Addr) -> Result<OwnedFd, Errno> {
+    let family = match at {
+        Addr::Inet(addr) if addr.is_ipv4() => AddressFamily::INET,
+        Addr::Inet(_) => AddressFamily::INET6,
+        Addr::Unix(_) => AddressFamily::UNIX,
+    };
+    let fd = net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    if family != AddressFamily::UNIX {
+        sockopt::set_socket_reuseaddr(&fd, true)?;
+    }
+    Ok(fd)
+}
+
+/// A socket file that we made.
+#[derive(Debug)]
+struct SocketFile {
+    path: Arc<Path>,
+    /// Device and inode: another's file in its place isn't ours to remove.
+    identity: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|now| now == self.identity) {
+            // If it's gone already, so much the better.
+            std::fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let found = std::fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
+
+fn listen_unix(
+    at: &Addr,
+    name: &UnixAddr,
+    options: &LegOptions,
+    count: usize,
+) -> Result<(Vec<Listener>, Addr), ListenError> {
+    let fd = open(at)?;
+    set_buffers(&fd, options)?;
+    match (address::bind(&fd, at), name) {
+        (Err(Errno::ADDRINUSE), UnixAddr::Path(path)) => {
+            remove_stale(at, path)?;
+            address::bind(&fd, at)?;
+        }
+        (answer, _) => answer?,
+    }
+    let file = match name {
+        UnixAddr::Path(path) => Some(Arc::new(SocketFile { path: path.clone(), identity: identity(path)? })),
+        UnixAddr::Abstract(_) | UnixAddr::Unnamed => None,
+    };
+    net::listen(&fd, BACKLOG)?;
+    let fd = Arc::new(fd);
+    let listeners = (0..count).map(|_| Listener { fd: fd.clone(), _file: file.clone() }).collect();
+    Ok((listeners, at.clone()))
+}
+
+/// Removes a socket file that nobody listens on any more.
+fn remove_stale(at: &Addr, path: &Path) -> Result<(), ListenError> {
+    use std::os::unix::fs::FileTypeExt;
+    if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Err(ListenError::FileInTheWay);
+    }
+    let probe = open(at)?;
+    match address::connect(&probe, at) {
+        Err(Errno::CONNREFUSED) => Ok(std::fs::remove_file(path)?),
+        _ => Err(ListenError::InUse),
+    }
+}
+
+/// Buffer sizes; before bind and connect, so that the window scale follows them (RFC 7323, 2.3).
+pub(super) fn set_buffers(fd: &OwnedFd, options: &LegOptions) -> Result<(), Errno> {
+    if let Some(bytes) = options.recv_buffer {
+        sockopt::set_socket_recv_buffer_size(fd, bytes as usize)?;
+    }
+    if let Some(bytes) = options.send_buffer {
+        sockopt::set_socket_send_buffer_size(fd, bytes as usize)?;
+    }
+    Ok(())
+}
+
+/// What shapes the sending of a TCP connection.
+pub(super) fn set_congestion(fd: &OwnedFd, options: &LegOptions) -> Result<(), Errno> {
+    if let Some(name) = &options.congestion {
+        sockopt::set_tcp_congestion(fd, name)?;
+    }
+    if let Some(bytes) = options.unsent_max {
+        let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+        sys::set_int(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes)
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))?;
+    }
+    Ok(())
+}
+
+/// What finds out that a TCP peer is gone.
+pub(super) fn set_liveness(fd: &OwnedFd, options: &LegOptions) -> Result<(), Errno> {
+    if let Some(idle) = options.keepalive {
+        let interval = Duration::from_secs((idle.as_secs() / u64::from(KEEPALIVE_PROBES)).max(1));
+        sockopt::set_socket_keepalive(fd, true)?;
+        sockopt::set_tcp_keepidle(fd, idle.max(Duration::from_secs(1)))?;
+        sockopt::set_tcp_keepintvl(fd, interval)?;
+        sockopt::set_tcp_keepcnt(fd, KEEPALIVE_PROBES)?;
+    }
+    if let Some(limit) = options.user_timeout {
+        sockopt::set_tcp_user_timeout(fd, u32::try_from(limit.as_millis()).unwrap_or(u32::MAX))?;
+    }
+    Ok(())
+}
+
+/// `return place of this CPU in cpus, or CPU modulo their number`.
+fn steering_program(cpus: &[u32]) -> Vec<Instruction> {
+    const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+    const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+    const MODULO: u16 = 0x94; // BPF_ALU | BPF_MOD | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    const RETURN_A: u16 = 0x16; // BPF_RET | BPF_A
+    const CPU: u32 = 0xFFFF_F000 + 36; // SKF_AD_OFF + SKF_AD_CPU
+    let op = |code, jt, jf, k| Instruction { code, jt, jf, k };
+    let mut program = vec![op(LOAD_WORD, 0, 0, CPU)];
+    for (place, cpu) in (0..).zip(cpus) {
+        program.push(op(JUMP_IF_EQUAL, 0, 1, *cpu));
+        program.push(op(RETURN, 0, 0, place));
+    }
+    program.push(op(MODULO, 0, 0, u32::try_from(cpus.len()).unwrap_or(u32::MAX)));
+    program.push(op(RETURN_A, 0, 0, 0));
+    program
+}
+
+/// Tries the steering program on a group of its own, for [`crate::probe`].
+pub(crate) fn try_steering() -> io::Result<()> {
+    let at = Addr::Inet(([127, 0, 0, 1], 0).into());
+    let fd = open(&at)?;
+    sockopt::set_socket_reuseport(&fd, true)?;
+    address::bind(&fd, &at)?;
+    sys::attach_reuseport_program(fd.as_fd(), &steering_program(&[0, 1]))
+}

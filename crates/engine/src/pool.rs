@@ -1,0 +1,120 @@
+//! What directions lease from their core while bytes wait: pipes for bulk, blocks for a copied rest.
+//!
+//! Both are bounded. A direction that finds no pipe is copied; one that finds no block reads without taking (see
+//! [`crate::forward`]). So an empty pool costs speed, never bytes and never memory.
+
+use crate::backend::Backend;
+
+/// Pipes of one core: made when first needed, kept for the next, never more than `max`.
+#[derive(Debug)]
+pub(crate) struct PipePool<P> {
+    ready: Vec<P>,
+    max: usize,
+    existing: usize,
+    bytes: u32,
+    /// Leases refused since the start.
+    pub(crate) missed: u64,
+}
+
+impl<P> PipePool<P> {
+    pub(crate) fn new(max: u32, bytes: u32) -> Self {
+        let max = max as usize;
+        Self { ready: Vec::with_capacity(max), max, existing: 0, bytes, missed: 0 }
+    }
+
+    /// Leases an empty pipe.
+    pub(crate) fn lease<B: Backend<Pipe = P>>(&mut self, backend: &mut B) -> Option<P> {
+        if let Some(pipe) = self.ready.pop() {
+            return Some(pipe);
+        }
+        let made = if self.existing < self.max { backend.pipe(self.bytes).ok() } else { None };
+        match made {
+            Some(_) => self.existing += 1,
+            None => self.missed += 1,
+        }
+        made
+    }
+
+    /// Takes back a pipe that is empty.
+    pub(crate) fn give_back(&mut self, pipe: P) {
+        self.ready.push(pipe);
+    }
+
+    /// Forgets a pipe that was dropped with bytes in it.
+    pub(crate) const fn forget(&mut self) {
+        self.existing -= 1;
+    }
+
+    /// Pipes that exist, leased or ready.
+    pub(crate) const fn existing(&self) -> usize {
+        self.existing
+    }
+
+    /// Pipes that are leased.
+    pub(crate) const fn leased(&self) -> usize {
+        self.existing - self.ready.len()
+    }
+}
+
+/// Bytes that were read and couldn't be handed on yet.
+#[derive(Debug)]
+pub(crate) struct Stash {
+    block: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Stash {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.block[self.start..self.end]
+    }
+
+    /// Holds `rest` instead.
+    pub(crate) fn replace(&mut self, rest: &[u8]) {
+        self.block[..rest.len()].copy_from_slice(rest);
+        (self.start, self.end) = (0, rest.len());
+    }
+
+    /// Drops the first `len` bytes.
+    pub(crate) fn consume(&mut self, len: usize) {
+        self.start += len;
+        debug_assert!(self.start <= self.end, "more consumed than there was");
+    }
+}
+
+/// Blocks of one core, all made at the start.
+#[derive(Debug)]
+pub(crate) struct BlockPool {
+    ready: Vec<Box<[u8]>>,
+    count: usize,
+}
+
+impl BlockPool {
+    pub(crate) fn new(count: usize, bytes: usize) -> Self {
+        Self { ready: (0..count).map(|_| vec![0; bytes].into_boxed_slice()).collect(), count }
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.ready.is_empty()
+    }
+
+    /// Blocks that are leased.
+    pub(crate) const fn leased(&self) -> usize {
+        self.count - self.ready.len()
+    }
+
+    /// Keeps `rest` in a block.
+    ///
+    /// # Panics
+    /// If there is none: the caller looks before it reads.
+    pub(crate) fn keep(&mut self, rest: &[u8]) -> Stash {
+        let block = self.ready.pop().expect("the caller saw a block before it read");
+        let mut stash = Stash { block, start: 0, end: 0 };
+        stash.replace(rest);
+        stash
+    }
+
+    pub(crate) fn give_back(&mut self, stash: Stash) {
+        self.ready.push(stash.block);
+    }
+}

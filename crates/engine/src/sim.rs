@@ -1,0 +1,174 @@
+//! A seeded world to run a program in: virtual clock, scripted remotes, faults. Nothing here touches the system.
+//!
+//! The same seed gives the same run, to the byte and the event. Time stands still while the program works and jumps to the next
+//! event when it waits. Remotes (clients and servers) send, read, pause, finish and reset as their [`Script`] and the seed say;
+//! between them and the program's sockets stand bounded queues, so that back-pressure is real.
+//!
+//! What the kernel does and a naive simulation wouldn't is done here too, because programs have tripped over it:
+//! - an error is told once, by whichever operation meets it first; afterwards the socket reads as if it had ended in order;
+//! - data that came before a reset can still be read;
+//! - edges come in any order, several are told as one, and some are told though nothing has changed;
+//! - a splice may take fewer bytes than there are; a socket may have less room than its queue;
+//! - accepting may find no descriptor, a dial may fail at once, later, or never answer.
+
+mod remote;
+mod rng;
+mod world;
+
+pub use remote::{Remote, RemoteId, Script};
+pub use rng::Rng;
+pub use world::{DialOutcome, Sim, SimListener, SimPipe, SimSocket};
+
+use std::io;
+use std::time::Duration;
+
+use crate::addr::Addr;
+use crate::backend::{AcceptError, Backend, Dialled, Progress, Ready, Tag, Transfer};
+use crate::error::ConnError;
+use crate::options::LegOptions;
+use crate::time::Time;
+
+/// Longest sleep.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Backend for Sim {
+    type Socket = SimSocket;
+    type Listener = SimListener;
+    type Pipe = SimPipe;
+
+    fn now(&self) -> Time {
+        self.now
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        // A program that would wait for ever gets a turn now and then, so that a test can see that it does.
+        let until = self.now.after(timeout.unwrap_or(PATIENCE));
+        self.gather();
+        while self.batch.is_empty() && self.advance(until) {
+            self.gather();
+        }
+        Ok(self.batch.len())
+    }
+
+    fn ready(&self, index: usize) -> Ready {
+        self.batch[index]
+    }
+
+    fn watch_listener(&mut self, listener: &SimListener, tag: Tag) -> io::Result<()> {
+        self.doors[listener.index].tag = Some(tag);
+        Ok(())
+    }
+
+    fn ignore_listener(&mut self, listener: &SimListener) -> io::Result<()> {
+        self.doors[listener.index].tag = None;
+        Ok(())
+    }
+
+    fn accept(&mut self, listener: &SimListener) -> Result<(SimSocket, Addr), AcceptError> {
+        let index = listener.index;
+        if self.doors[index].queue.is_empty() {
+            return Err(AcceptError::Empty);
+        }
+        if self.faults && self.rng.one_in(20) {
+            return Err(if self.rng.one_in(2) { AcceptError::Exhausted } else { AcceptError::Failed });
+        }
+        let remote = self.doors[index].queue.pop_front().ok_or(AcceptError::Empty)?;
+        Ok((self.socket(remote), Addr::Inet(([10, 0, 0, 1], u16::try_from(remote.0 % 60_000).unwrap_or(0)).into())))
+    }
+
+    fn dial(&mut self, to: &Addr, _options: &LegOptions) -> Result<(SimSocket, Dialled), ConnError> {
+        self.dial_remote(to)
+    }
+
+    fn watch(&mut self, socket: &SimSocket, tag: Tag) -> Result<(), ConnError> {
+        let refuse = self.faults && self.rng.one_in(200);
+        let remote = &mut self.remotes[socket.remote.0];
+        if refuse {
+            return Err(ConnError::Exhausted);
+        }
+        remote.tag = Some(tag);
+        self.tell(socket.remote);
+        Ok(())
+    }
+
+    fn recv(&mut self, socket: &mut SimSocket, buf: &mut [u8]) -> Transfer {
+        self.read(socket.remote, buf, true)
+    }
+
+    fn peek(&mut self, socket: &mut SimSocket, buf: &mut [u8]) -> Transfer {
+        self.read(socket.remote, buf, false)
+    }
+
+    fn discard(&mut self, socket: &mut SimSocket, len: usize) -> Result<(), ConnError> {
+        let inbound = &mut self.remotes[socket.remote.0].inbound;
+        assert!(len <= inbound.len(), "more is discarded than was peeked at");
+        inbound.drain(..len);
+        Ok(())
+    }
+
+    fn send(&mut self, socket: &mut SimSocket, bytes: &[u8]) -> Transfer {
+        let room = self.room(socket.remote, bytes.len())?;
+        let remote = &mut self.remotes[socket.remote.0];
+        remote.outbound.extend(&bytes[..room]);
+        Ok(if room == 0 { Progress::Blocked } else { Progress::Moved(room) })
+    }
+
+    fn pipe(&mut self, bytes: u32) -> io::Result<SimPipe> {
+        if self.faults && self.rng.one_in(10) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        Ok(SimPipe::new(bytes as usize))
+    }
+
+    fn splice_in(&mut self, socket: &mut SimSocket, pipe: &mut SimPipe, len: usize) -> Transfer {
+        assert!(pipe.is_empty(), "a pipe is filled before it is empty");
+        let most = len.min(pipe.capacity());
+        let most = self.rng.up_to(most).max(1);
+        let mut bytes = vec![0; most];
+        let answer = self.read(socket.remote, &mut bytes, true)?;
+        if let Progress::Moved(moved) = answer {
+            pipe.fill(&bytes[..moved]);
+        }
+        Ok(answer)
+    }
+
+    fn splice_out(&mut self, pipe: &mut SimPipe, socket: &mut SimSocket, len: usize) -> Transfer {
+        assert!(len <= pipe.len(), "more is taken from a pipe than it holds");
+        let room = self.room(socket.remote, len)?;
+        self.remotes[socket.remote.0].outbound.extend(pipe.take(room));
+        Ok(if room == 0 { Progress::Blocked } else { Progress::Moved(room) })
+    }
+
+    fn shutdown(&mut self, socket: &mut SimSocket) -> Result<(), ConnError> {
+        let remote = &mut self.remotes[socket.remote.0];
+        if remote.dead {
+            return Err(remote.error.take().unwrap_or(ConnError::Reset));
+        }
+        remote.finished_towards = true;
+        Ok(())
+    }
+
+    fn reset(&mut self, socket: SimSocket) {
+        let remote = &mut self.remotes[socket.remote.0];
+        remote.outbound.clear();
+        remote.saw_reset = true;
+    }
+
+    fn take_error(&mut self, socket: &mut SimSocket) -> Option<ConnError> {
+        self.remotes[socket.remote.0].error.take()
+    }
+
+    fn unsent(&self, socket: &SimSocket) -> usize {
+        self.remotes[socket.remote.0].outbound.len()
+    }
+
+    fn unacknowledged(&self, socket: &SimSocket) -> usize {
+        self.remotes[socket.remote.0].outbound.len()
+    }
+
+    fn set_keepalive(&mut self, _socket: &mut SimSocket, _options: &LegOptions) {}
+
+    fn local_addr(&self, socket: &SimSocket) -> Option<Addr> {
+        Some(self.remotes[socket.remote.0].meets.clone())
+    }
+}

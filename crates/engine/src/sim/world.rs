@@ -1,0 +1,364 @@
+//! The world: remotes, listeners, the calendar, and how events reach the program.
+
+use std::cell::Cell;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::remote::{Remote, RemoteId, Script};
+use super::rng::Rng;
+use crate::addr::Addr;
+use crate::backend::{Dialled, Progress, Ready, Tag, Transfer};
+use crate::error::ConnError;
+use crate::time::Time;
+
+/// How a dial goes.
+#[derive(Clone, Debug)]
+pub enum DialOutcome {
+    /// It stands when the call returns.
+    AtOnce(Script),
+    /// It stands after a while.
+    After(Duration, Script),
+    /// The call itself fails.
+    FailsAtOnce(ConnError),
+    /// It fails after a while.
+    FailsAfter(Duration, ConnError),
+    /// Nobody ever answers.
+    Silent,
+}
+
+/// The program's end of a connection. Dropping it closes it, as it does with the kernel's.
+#[derive(Debug)]
+pub struct SimSocket {
+    pub(super) remote: RemoteId,
+    open: Rc<Cell<bool>>,
+}
+
+impl Drop for SimSocket {
+    fn drop(&mut self) {
+        self.open.set(false);
+    }
+}
+
+/// A listener.
+#[derive(Debug)]
+pub struct SimListener {
+    pub(super) index: usize,
+}
+
+/// A pipe.
+#[derive(Debug)]
+pub struct SimPipe {
+    bytes: VecDeque<u8>,
+    capacity: usize,
+}
+
+impl SimPipe {
+    pub(super) const fn new(capacity: usize) -> Self {
+        Self { bytes: VecDeque::new(), capacity }
+    }
+
+    pub(super) const fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn fill(&mut self, bytes: &[u8]) {
+        self.bytes.extend(bytes);
+    }
+
+    pub(super) fn take(&mut self, count: usize) -> impl Iterator<Item = u8> + '_ {
+        self.bytes.drain(..count)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Door {
+    pub(super) tag: Option<Tag>,
+    pub(super) addr: Addr,
+    pub(super) queue: VecDeque<RemoteId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// A client connects to a listener.
+    Arrive { remote: usize, door: usize },
+    /// A remote takes a step.
+    Step { remote: usize },
+    /// A dial comes to stand.
+    Stand { remote: usize },
+    /// A dial fails.
+    Fail { remote: usize },
+    /// The program hears of a socket.
+    Tell { remote: usize },
+}
+
+/// The world, as a backend.
+#[derive(Debug)]
+pub struct Sim {
+    pub(super) now: Time,
+    pub(super) rng: Rng,
+    pub(super) faults: bool,
+    pub(super) remotes: Vec<Remote>,
+    pub(super) doors: Vec<Door>,
+    pub(super) batch: Vec<Ready>,
+    servers: BTreeMap<String, Vec<DialOutcome>>,
+    dialled: Vec<(String, RemoteId)>,
+    calendar: BinaryHeap<Reverse<(Time, u64, Event)>>,
+    pending: Vec<RemoteId>,
+    serial: u64,
+}
+
+impl Sim {
+    /// An empty world. With `faults`, system calls fail now and then.
+    #[must_use]
+    pub fn new(seed: u64, faults: bool) -> Self {
+        Self {
+            now: Time::ZERO,
+            rng: Rng::new(seed),
+            faults,
+            remotes: Vec::new(),
+            doors: Vec::new(),
+            batch: Vec::new(),
+            servers: BTreeMap::new(),
+            dialled: Vec::new(),
+            calendar: BinaryHeap::new(),
+            pending: Vec::new(),
+            serial: 0,
+        }
+    }
+
+    /// A listener on `addr`.
+    pub fn listener(&mut self, addr: Addr) -> SimListener {
+        self.doors.push(Door { tag: None, addr, queue: VecDeque::new() });
+        SimListener { index: self.doors.len() - 1 }
+    }
+
+    /// A client that connects to `listener` after `wait`.
+    pub fn client(&mut self, listener: &SimListener, wait: Duration, script: Script) -> RemoteId {
+        let meets = self.doors[listener.index].addr.clone();
+        let id = self.add(Remote::new(script, meets, true));
+        self.schedule(wait, Event::Arrive { remote: id.0, door: listener.index });
+        id
+    }
+
+    /// What dials to `addr` lead to, one after another; the last goes for all that follow. Dials elsewhere are refused.
+    pub fn server(&mut self, addr: &Addr, outcomes: Vec<DialOutcome>) {
+        self.servers.insert(addr.to_string(), outcomes);
+    }
+
+    /// A remote.
+    #[must_use]
+    pub fn remote(&self, id: RemoteId) -> &Remote {
+        &self.remotes[id.0]
+    }
+
+    /// The remotes that dials to `addr` have reached, in order, established or not.
+    pub fn dialled(&self, addr: &Addr) -> impl Iterator<Item = RemoteId> {
+        let name = addr.to_string();
+        self.dialled.iter().filter(move |(to, _)| *to == name).map(|(_, id)| *id)
+    }
+
+    /// Nothing more will ever happen by itself.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.calendar.is_empty() && self.pending.is_empty()
+    }
+
+    fn add(&mut self, remote: Remote) -> RemoteId {
+        self.remotes.push(remote);
+        RemoteId(self.remotes.len() - 1)
+    }
+
+    fn schedule(&mut self, wait: Duration, event: Event) {
+        self.serial += 1;
+        self.calendar.push(Reverse((self.now.after(wait), self.serial, event)));
+    }
+
+    pub(super) fn dial_remote(&mut self, to: &Addr) -> Result<(SimSocket, Dialled), ConnError> {
+        let name = to.to_string();
+        let outcome = match self.servers.get_mut(&name) {
+            None => DialOutcome::FailsAtOnce(ConnError::Refused),
+            Some(outcomes) if outcomes.len() > 1 => outcomes.remove(0),
+            Some(outcomes) => outcomes[0].clone(),
+        };
+        let (script, wait, error) = match outcome {
+            DialOutcome::FailsAtOnce(error) => return Err(error),
+            DialOutcome::AtOnce(script) => (script, None, None),
+            DialOutcome::After(wait, script) => (script, Some(wait), None),
+            DialOutcome::FailsAfter(wait, error) => (Script::default(), Some(wait), Some(error)),
+            DialOutcome::Silent => (Script::default(), None, Some(ConnError::TimedOut)),
+        };
+        let at_once = wait.is_none() && error.is_none();
+        let id = self.add(Remote::new(script, to.clone(), at_once));
+        self.dialled.push((name, id));
+        self.remotes[id.0].error = error.filter(|_| wait.is_some());
+        match (wait, error) {
+            (Some(wait), None) => self.schedule(wait, Event::Stand { remote: id.0 }),
+            (Some(wait), Some(_)) => self.schedule(wait, Event::Fail { remote: id.0 }),
+            (None, None) => self.wake(id),
+            (None, Some(_)) => {}
+        }
+        Ok((self.socket(id), if at_once { Dialled::Connected } else { Dialled::Pending }))
+    }
+
+    /// The program's end of the remote's connection.
+    pub(super) fn socket(&self, id: RemoteId) -> SimSocket {
+        SimSocket { remote: id, open: self.remotes[id.0].open.clone() }
+    }
+
+    /// Lets the remote take a step soon.
+    fn wake(&mut self, id: RemoteId) {
+        let remote = &mut self.remotes[id.0];
+        if !remote.scheduled && !remote.is_over() {
+            remote.scheduled = true;
+            let pace = remote.script.pace;
+            self.schedule(pace, Event::Step { remote: id.0 });
+        }
+    }
+
+    /// Lets the program hear of the socket.
+    pub(super) fn tell(&mut self, id: RemoteId) {
+        if !self.pending.contains(&id) {
+            self.pending.push(id);
+        }
+    }
+
+    /// Moves to the next event of the calendar, not beyond `until`. False when there was nothing to do.
+    pub(super) fn advance(&mut self, until: Time) -> bool {
+        let next = self.calendar.peek().map(|Reverse((at, ..))| *at);
+        if next.is_none_or(|at| at > until) {
+            self.now = self.now.max(until);
+            return false;
+        }
+        if let Some(Reverse((at, _, event))) = self.calendar.pop() {
+            self.now = self.now.max(at);
+            self.happen(event);
+        }
+        true
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrive { remote, door } => {
+                self.doors[door].queue.push_back(RemoteId(remote));
+                self.wake(RemoteId(remote));
+            }
+            Event::Stand { remote } => {
+                self.remotes[remote].connected = true;
+                self.tell(RemoteId(remote));
+                self.wake(RemoteId(remote));
+            }
+            Event::Fail { remote } => {
+                self.remotes[remote].dead = true;
+                self.tell(RemoteId(remote));
+            }
+            Event::Tell { remote } => self.tell(RemoteId(remote)),
+            Event::Step { remote } => self.step(RemoteId(remote)),
+        }
+    }
+
+    fn step(&mut self, id: RemoteId) {
+        let remote = &mut self.remotes[id.0];
+        remote.scheduled = false;
+        let (read_step, send_step) = (remote.script.read_step, remote.script.send_step);
+        let (read, sent) = (self.rng.up_to(read_step), self.rng.up_to(send_step.max(1)));
+        let remote = &mut self.remotes[id.0];
+        let made_room = remote.read(read) && remote.owes_room;
+        let news = if remote.open.get() { remote.send(id, sent) } else { remote.meet_nobody() };
+        if made_room {
+            remote.owes_room = false;
+        }
+        if (made_room || news || self.rng.one_in(50)) && self.remotes[id.0].open.get() {
+            self.tell(id);
+        }
+        // One that has nothing left to do wakes again when the program sends; until the program lets go there may be more.
+        if !self.remotes[id.0].is_over() {
+            self.wake(id);
+        }
+    }
+
+    /// Makes the next batch of events: some of those that pend, in any order.
+    pub(super) fn gather(&mut self) {
+        self.batch.clear();
+        for door in &self.doors {
+            if let (Some(tag), false) = (door.tag, door.queue.is_empty()) {
+                self.batch.push(Ready { tag, readable: true, writable: false, peer_finished: false, failed: false });
+            }
+        }
+        let count = self.pending.len().min(1 + self.rng.up_to(3));
+        for _ in 0..count {
+            let at = self.rng.up_to(self.pending.len() - 1);
+            let id = self.pending.swap_remove(at);
+            if let Some(ready) = self.ready_of(id) {
+                self.batch.push(ready);
+            }
+        }
+    }
+
+    fn ready_of(&self, id: RemoteId) -> Option<Ready> {
+        let remote = &self.remotes[id.0];
+        let tag = remote.tag.filter(|_| remote.open.get())?;
+        let room = remote.outbound.len() < remote.script.window;
+        Some(Ready {
+            tag,
+            readable: !remote.inbound.is_empty() || remote.finished || remote.dead,
+            writable: remote.connected && (room || remote.dead),
+            peer_finished: remote.finished || remote.dead,
+            failed: remote.dead && remote.error.is_some(),
+        })
+    }
+
+    pub(super) fn read(&mut self, id: RemoteId, buf: &mut [u8], take: bool) -> Transfer {
+        let remote = &mut self.remotes[id.0];
+        if remote.inbound.is_empty() {
+            return match remote.error.filter(|_| remote.dead) {
+                Some(error) => {
+                    remote.error = None;
+                    Err(error)
+                }
+                None if remote.dead || remote.finished => Ok(Progress::Ended),
+                None => Ok(Progress::Blocked),
+            };
+        }
+        let count = buf.len().min(remote.inbound.len());
+        for (to, from) in buf.iter_mut().zip(&remote.inbound) {
+            *to = *from;
+        }
+        if take {
+            remote.inbound.drain(..count);
+            self.wake(id);
+        }
+        Ok(Progress::Moved(count))
+    }
+
+    /// How many of `wanted` bytes the socket takes. Where it isn't all, an event follows once there is room.
+    pub(super) fn room(&mut self, id: RemoteId, wanted: usize) -> Result<usize, ConnError> {
+        let remote = &mut self.remotes[id.0];
+        if remote.dead {
+            return Err(remote.error.take().unwrap_or(ConnError::Reset));
+        }
+        assert!(!remote.finished_towards, "bytes are sent after the end");
+        let free = remote.script.window.saturating_sub(remote.outbound.len());
+        // Now and then a socket has less room than it seems, and says so only later.
+        let tight = self.rng.one_in(8);
+        let room = if tight { self.rng.up_to(free) } else { free }.min(wanted);
+        if room < wanted {
+            self.remotes[id.0].owes_room = true;
+            if room < free {
+                let wait = Duration::from_micros(100 + self.rng.up_to(5_000) as u64);
+                self.schedule(wait, Event::Tell { remote: id.0 });
+            }
+        }
+        self.wake(id);
+        Ok(room)
+    }
+}

@@ -1,0 +1,268 @@
+//! The contract of upcalls on the kernel's sockets: what is offered, what is kept, and in which order ends and failures show.
+#![expect(clippy::unwrap_used, reason = "a test ends where its own set-up fails")]
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use midmile_engine::kernel::{self, Kernel, Waker};
+use midmile_engine::{Addr, Backend, Config, ConnError, ConnId, Core, Cx, Handler, Incoming, LegOptions, ListenerId};
+
+const FRAME: usize = 10;
+const SMALL: Config = Config { conns_max: 4, ..DEFAULT };
+const DEFAULT: Config = Config {
+    conns_max: 4,
+    read_bytes: 64 * 1024,
+    blocks: 4,
+    pipes_max: 4,
+    pipe_bytes: 64 * 1024,
+    turn_bytes: 1024 * 1024,
+    loop_bytes: 1024 * 1024,
+    accept_batch: 64,
+    accept_rest_ms: 50,
+};
+
+/// What a program saw, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    Connect,
+    PeerClose,
+    Error(ConnError),
+    Timer,
+    Wake,
+}
+
+/// Answers each whole frame of ten bytes, and stops when its connection is over.
+#[derive(Default)]
+struct Framed {
+    seen: Vec<Seen>,
+    frames: usize,
+    left_over: usize,
+}
+
+impl Framed {
+    fn over<B: Backend>(&mut self, cx: &mut Cx<B>, what: Seen) {
+        self.seen.push(what);
+        cx.stop();
+    }
+}
+
+impl<B: Backend> Handler<B> for Framed {
+    fn on_accept(&mut self, cx: &mut Cx<B>, _listener: ListenerId, incoming: Incoming<B::Socket>) {
+        let meter = cx.add_meter(std::sync::Arc::default());
+        let conn = cx.admit(incoming, 0, meter).ok().expect("there is room for four");
+        cx.read(conn);
+    }
+
+    fn on_connect(&mut self, cx: &mut Cx<B>, conn: ConnId, _token: u64) {
+        self.seen.push(Seen::Connect);
+        cx.read(conn);
+    }
+
+    fn on_data(&mut self, cx: &mut Cx<B>, conn: ConnId, _token: u64, bytes: &[u8]) -> usize {
+        let whole = bytes.len() - bytes.len() % FRAME;
+        self.frames += whole / FRAME;
+        self.left_over = bytes.len() - whole;
+        if whole > 0 {
+            // A short answer means that the connection has failed, and on_error follows.
+            cx.send(conn, &bytes[..whole]);
+        }
+        whole
+    }
+
+    fn on_peer_close(&mut self, cx: &mut Cx<B>, conn: ConnId, _token: u64) {
+        cx.close(conn);
+        self.over(cx, Seen::PeerClose);
+    }
+
+    fn on_error(&mut self, cx: &mut Cx<B>, _conn: ConnId, _token: u64, error: ConnError) {
+        self.over(cx, Seen::Error(error));
+    }
+
+    fn on_timer(&mut self, cx: &mut Cx<B>, conn: ConnId, _token: u64) {
+        cx.reset(conn);
+        self.over(cx, Seen::Timer);
+    }
+
+    fn on_wake(&mut self, cx: &mut Cx<B>) {
+        self.over(cx, Seen::Wake);
+    }
+}
+
+type Framing = Core<Kernel, Framed>;
+
+fn core(config: Config) -> Framing {
+    Core::new(Kernel::new().unwrap(), config, Framed::default())
+}
+
+fn listening(core: &mut Framing) -> SocketAddr {
+    let at = Addr::Inet(([127, 0, 0, 1], 0).into());
+    let (listeners, at) = kernel::listen(&at, &LegOptions::default(), &[0], false).unwrap();
+    for listener in listeners {
+        core.parts().1.listen(listener).unwrap();
+    }
+    at.inet().unwrap()
+}
+
+fn dial(core: &mut Framing, to: SocketAddr) -> Result<ConnId, ConnError> {
+    let cx = core.parts().1;
+    let meter = cx.add_meter(std::sync::Arc::default());
+    cx.dial(&to.into(), &LegOptions::default(), 0, meter)
+}
+
+/// Sends `pieces`, each when the answer to all whole frames before it is in; then ends, and returns all answers.
+fn converse(at: SocketAddr, pieces: &[&[u8]]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(at).unwrap();
+    let (mut said, mut heard) = (0, Vec::new());
+    for piece in pieces {
+        stream.write_all(piece).unwrap();
+        said += piece.len();
+        let mut answer = vec![0; said - said % FRAME - heard.len()];
+        stream.read_exact(&mut answer).unwrap();
+        heard.extend(answer);
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+    stream.read_to_end(&mut heard).unwrap();
+    heard
+}
+
+fn whole_frames_are_answered_whatever_the_pieces(config: Config) {
+    let mut core = core(config);
+    let at = listening(&mut core);
+    let pieces: [&[u8]; 6] = [b"0123456789", b"abc", b"defghij01", b"2", b"345678987654321", b"xy"];
+    let client = thread::spawn(move || converse(at, &pieces));
+    core.run().unwrap();
+    let (handler, cx) = core.parts();
+    cx.check();
+    assert_eq!(cx.gauges().blocks_leased, 0);
+    let said = pieces.concat();
+    assert_eq!((handler.frames, handler.left_over), (said.len() / FRAME, said.len() % FRAME));
+    assert_eq!(handler.seen, [Seen::PeerClose]);
+    assert_eq!(client.join().unwrap(), &said[..said.len() - said.len() % FRAME]);
+}
+
+#[test]
+fn what_is_left_over_stands_in_front_of_what_comes_next() {
+    whole_frames_are_answered_whatever_the_pieces(SMALL);
+}
+
+#[test]
+fn without_blocks_what_is_left_over_stays_in_the_kernel() {
+    whole_frames_are_answered_whatever_the_pieces(Config { blocks: 0, ..SMALL });
+}
+
+#[test]
+fn bytes_that_came_before_a_reset_are_offered_before_it() {
+    let mut core = core(SMALL);
+    let at = listening(&mut core);
+    let mut stream = TcpStream::connect(at).unwrap();
+    stream.write_all(&[7; 5 * FRAME + 3]).unwrap();
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    // The core first looks when data and reset are both there.
+    drop(stream);
+    core.run().unwrap();
+    let handler = core.parts().0;
+    assert_eq!((handler.frames, handler.left_over), (5, 3));
+    assert_eq!(handler.seen, [Seen::Error(ConnError::Reset)]);
+}
+
+#[test]
+fn a_dial_that_stands_is_told_before_its_bytes() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut core = core(SMALL);
+    dial(&mut core, server.local_addr().unwrap()).unwrap();
+    let answering = thread::spawn(move || {
+        let (mut stream, _) = server.accept().unwrap();
+        stream.write_all(&[1; FRAME]).unwrap();
+        stream.read_exact(&mut [0; FRAME]).unwrap();
+    });
+    core.run().unwrap();
+    answering.join().unwrap();
+    assert_eq!(core.parts().0.seen, [Seen::Connect, Seen::PeerClose]);
+}
+
+#[test]
+fn a_dial_that_nobody_answers_is_refused() {
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut core = core(SMALL);
+    if let Err(error) = dial(&mut core, gone) {
+        assert_eq!(error, ConnError::Refused);
+        return;
+    }
+    core.run().unwrap();
+    assert_eq!(core.parts().0.seen, [Seen::Error(ConnError::Refused)]);
+}
+
+#[test]
+fn a_timer_fires_and_not_early() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut core = core(SMALL);
+    let conn = dial(&mut core, server.local_addr().unwrap()).unwrap();
+    let start = Instant::now();
+    core.parts().1.set_timer(conn, Duration::from_millis(30));
+    core.run().unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(29), "{:?}", start.elapsed());
+    assert_eq!(core.parts().0.seen, [Seen::Connect, Seen::Timer]);
+    assert_eq!(core.parts().1.conns_open(), 0);
+}
+
+#[test]
+fn a_waker_wakes_from_another_thread() {
+    let waker = Waker::new().unwrap();
+    let mut kernel = Kernel::new().unwrap();
+    kernel.watch_waker(&waker).unwrap();
+    let mut core = Core::new(kernel, SMALL, Framed::default());
+    let (go, told) = channel::<()>();
+    let waking = thread::spawn(move || {
+        told.recv().unwrap();
+        waker.wake();
+    });
+    go.send(()).unwrap();
+    core.run().unwrap();
+    waking.join().unwrap();
+    assert_eq!(core.parts().0.seen, [Seen::Wake]);
+}
+
+#[test]
+fn a_full_core_gives_the_connection_back_to_be_refused() {
+    struct Full(usize);
+    impl<B: Backend> Handler<B> for Full {
+        fn on_accept(&mut self, cx: &mut Cx<B>, _listener: ListenerId, incoming: Incoming<B::Socket>) {
+            let meter = cx.add_meter(std::sync::Arc::default());
+            if let Err(incoming) = cx.admit(incoming, 0, meter) {
+                self.0 += 1;
+                cx.refuse(incoming);
+                cx.stop();
+            }
+        }
+        fn on_data(&mut self, _: &mut Cx<B>, _: ConnId, _: u64, bytes: &[u8]) -> usize {
+            bytes.len()
+        }
+        fn on_peer_close(&mut self, _: &mut Cx<B>, _: ConnId, _: u64) {}
+        fn on_error(&mut self, _: &mut Cx<B>, _: ConnId, _: u64, _: ConnError) {}
+    }
+    let mut core = Core::new(Kernel::new().unwrap(), Config { conns_max: 1, ..SMALL }, Full(0));
+    let at = Addr::Inet(([127, 0, 0, 1], 0).into());
+    let (mut listeners, at) = kernel::listen(&at, &LegOptions::default(), &[0], false).unwrap();
+    core.parts().1.listen(listeners.remove(0)).unwrap();
+    let to = at.inet().unwrap();
+    let (kept, mut refused) = (TcpStream::connect(to).unwrap(), TcpStream::connect(to).unwrap());
+    core.run().unwrap();
+    assert_eq!(core.parts().0.0, 1);
+    let answer = refused.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(answer.kind(), std::io::ErrorKind::ConnectionReset);
+    drop(kept);
+}
+
+#[test]
+fn an_address_in_use_is_refused_even_by_a_group_of_our_own() {
+    let at = Addr::Inet(([127, 0, 0, 1], 0).into());
+    let (held, at) = kernel::listen(&at, &LegOptions::default(), &[0, 1], false).unwrap();
+    let again = kernel::listen(&at, &LegOptions::default(), &[0, 1], false);
+    assert!(matches!(again, Err(kernel::ListenError::InUse)), "{again:?}");
+    // A reload joins it.
+    kernel::listen(&at, &LegOptions::default(), &[0, 1], true).unwrap();
+    drop(held);
+}
