@@ -1,0 +1,263 @@
+//! The figures of the fleet, added up over its cores.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use midmile_engine::{Addr, Meter};
+
+use super::CoreFigures;
+use crate::counters::{CONNECT_BOUNDS_US, Counter, RouteCounters};
+use crate::plan::Route;
+use crate::reason::{End, Refusal};
+use crate::serving::DoorId;
+
+/// A listener's counters, by core.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub(super) door: DoorId,
+    pub(super) route: Arc<Route>,
+    pub(super) addr: Addr,
+    pub(super) counters: Vec<Arc<RouteCounters>>,
+    pub(super) retired: bool,
+    /// What listeners of the same name had counted that are gone: a counter never goes back.
+    past: Option<Box<RouteSnapshot>>,
+}
+
+impl Watched {
+    pub(super) const fn new(door: DoorId, route: Arc<Route>, addr: Addr, counters: Vec<Arc<RouteCounters>>) -> Self {
+        Self { door, route, addr, counters, retired: false, past: None }
+    }
+
+    /// Takes over what `gone`, which nobody uses any more, had counted.
+    fn inherit(&mut self, gone: &Self) {
+        let gone = gone.snapshot();
+        match &mut self.past {
+            Some(past) => past.absorb(&gone),
+            None => self.past = Some(Box::new(gone)),
+        }
+    }
+
+    fn sum(&self, value: impl Fn(&RouteCounters) -> u64) -> u64 {
+        self.counters.iter().fold(0, |sum, counters| sum.wrapping_add(value(counters)))
+    }
+
+    fn sums<const N: usize>(&self, of: impl Fn(&RouteCounters) -> &[Counter; N]) -> [u64; N] {
+        std::array::from_fn(|index| self.sum(|counters| of(counters)[index].value()))
+    }
+
+    fn flow(&self, of: impl Fn(&RouteCounters) -> &Meter) -> Flow {
+        Flow {
+            copied_bytes: self.sum(|counters| of(counters).copied_bytes()),
+            spliced_bytes: self.sum(|counters| of(counters).spliced_bytes()),
+        }
+    }
+
+    fn pairs_open(&self) -> u64 {
+        self.sum(|counters| counters.pairs_open.value())
+    }
+
+    fn snapshot(&self) -> RouteSnapshot {
+        let backends = self.route.backends.backends().iter();
+        let mut snapshot = RouteSnapshot {
+            name: self.route.name.clone(),
+            listen: self.addr.clone(),
+            pairs_open: self.pairs_open(),
+            pairs_opened: self.sum(|counters| counters.pairs_opened.value()),
+            connected: self.sum(|counters| counters.connected.value()),
+            dial_retries: self.sum(|counters| counters.dial_retries.value()),
+            ends: self.sums(|counters| &counters.ends),
+            refusals: self.sums(|counters| &counters.refusals),
+            upstream: self.flow(|counters| &counters.upstream),
+            downstream: self.flow(|counters| &counters.downstream),
+            connect_buckets: self.sums(|counters| &counters.connect_buckets),
+            connect_sum_us: self.sum(|counters| counters.connect_sum_us.value()),
+            backends: backends
+                .map(|backend| BackendSnapshot {
+                    name: backend.name().clone(),
+                    healthy: backend.is_healthy(),
+                    open: backend.open(),
+                })
+                .collect(),
+            retired: self.retired,
+        };
+        if let Some(past) = &self.past {
+            snapshot.absorb(past);
+        }
+        snapshot
+    }
+}
+
+/// All that is watched. The lock is the control path's alone.
+#[derive(Debug)]
+pub(super) struct Watch {
+    pub(super) cores: CoreFigures,
+    routes: Mutex<Vec<Watched>>,
+    start: Instant,
+}
+
+impl Watch {
+    pub(super) fn new(cores: usize) -> Self {
+        Self { cores: (0..cores).map(|_| Arc::default()).collect(), routes: Mutex::default(), start: Instant::now() }
+    }
+
+    fn routes(&self) -> MutexGuard<'_, Vec<Watched>> {
+        // Each change is one push or one assignment, so a panic elsewhere can't have left it half done.
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add(&self, watched: Watched) {
+        let mut routes = self.routes();
+        routes.push(watched);
+        // What a reload replaced is forgotten once its last pair has ended; its counts live on under its name.
+        let gone: Vec<Watched> = routes.extract_if(.., |route| route.retired && route.pairs_open() == 0).collect();
+        for gone in gone {
+            if let Some(heir) = routes.iter_mut().rev().find(|route| route.route.name == gone.route.name) {
+                heir.inherit(&gone);
+            }
+        }
+    }
+
+    pub(super) fn swap(&self, door: DoorId, route: &Arc<Route>) {
+        if let Some(watched) = self.routes().iter_mut().find(|watched| watched.door == door) {
+            watched.route = route.clone();
+        }
+    }
+
+    pub(super) fn retire(&self, door: DoorId) {
+        if let Some(watched) = self.routes().iter_mut().find(|watched| watched.door == door) {
+            watched.retired = true;
+        }
+    }
+
+    pub(super) fn pairs_open(&self) -> u64 {
+        self.routes().iter().map(Watched::pairs_open).sum()
+    }
+
+    pub(super) fn ended_by(&self, end: End) -> u64 {
+        self.routes().iter().map(|watched| watched.sum(|counters| counters.ends[end.index()].value())).sum()
+    }
+}
+
+/// Takes figures of a running fleet. Clones watch the same fleet.
+#[derive(Clone, Debug)]
+pub struct Observer(pub(super) Arc<Watch>);
+
+impl Observer {
+    /// The figures now. Each is exact; together they are of slightly different moments.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let cores = &self.0.cores;
+        Snapshot {
+            uptime: self.0.start.elapsed(),
+            cores: u16::try_from(cores.len()).unwrap_or(u16::MAX),
+            routes: self.0.routes().iter().map(Watched::snapshot).collect(),
+            pipes: cores.iter().map(|core| core.pipes.value()).sum(),
+            pipes_leased: cores.iter().map(|core| core.pipes_leased.value()).sum(),
+            pipes_missed: cores.iter().map(|core| core.pipes_missed.value()).sum(),
+            turns: cores.iter().map(|core| core.turns.value()).sum(),
+            reports_lost: cores.iter().map(|core| core.reports_lost.value()).sum(),
+        }
+    }
+}
+
+/// The figures of a fleet.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Since the start.
+    pub uptime: Duration,
+    /// Loops.
+    pub cores: u16,
+    /// By listener. One that a reload has closed stays until its last pair has ended.
+    pub routes: Vec<RouteSnapshot>,
+    /// Pipes that exist.
+    pub pipes: u64,
+    /// Pipes that hold bytes.
+    pub pipes_leased: u64,
+    /// Times a bulk direction found no pipe and was copied.
+    pub pipes_missed: u64,
+    /// Turns of the loops.
+    pub turns: u64,
+    /// Pair reports that found the queue to the log full.
+    pub reports_lost: u64,
+}
+
+/// The figures of one listener.
+#[derive(Clone, Debug)]
+pub struct RouteSnapshot {
+    /// The route's name.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub listen: Addr,
+    /// Pairs open.
+    pub pairs_open: u64,
+    /// Pairs opened since the start.
+    pub pairs_opened: u64,
+    /// Pairs whose server leg came to stand.
+    pub connected: u64,
+    /// Dials begun again after one failed.
+    pub dial_retries: u64,
+    /// Pairs ended, by [`End`].
+    pub ends: [u64; End::COUNT],
+    /// Clients refused, by [`Refusal`].
+    pub refusals: [u64; Refusal::COUNT],
+    /// From clients to servers.
+    pub upstream: Flow,
+    /// From servers to clients.
+    pub downstream: Flow,
+    /// Accept-to-connected times by bucket of [`CONNECT_BOUNDS_US`], not cumulative.
+    pub connect_buckets: [u64; CONNECT_BOUNDS_US.len() + 1],
+    /// Their sum, in microseconds.
+    pub connect_sum_us: u64,
+    /// The backends.
+    pub backends: Vec<BackendSnapshot>,
+    /// A reload has closed it; pairs are left.
+    pub retired: bool,
+}
+
+impl RouteSnapshot {
+    /// Adds the counts of `from`, a listener of the same name that a reload has closed.
+    pub fn absorb(&mut self, from: &Self) {
+        self.pairs_open += from.pairs_open;
+        self.pairs_opened += from.pairs_opened;
+        self.connected += from.connected;
+        self.dial_retries += from.dial_retries;
+        self.connect_sum_us += from.connect_sum_us;
+        let add = |into: &mut [u64], from: &[u64]| into.iter_mut().zip(from).for_each(|(into, from)| *into += from);
+        add(&mut self.ends, &from.ends);
+        add(&mut self.refusals, &from.refusals);
+        add(&mut self.connect_buckets, &from.connect_buckets);
+        self.upstream.absorb(from.upstream);
+        self.downstream.absorb(from.downstream);
+        // A backend that both share counts its pairs itself, so only those that are gone from this one are added.
+        let gone = |backend: &&BackendSnapshot| !self.backends.iter().any(|live| live.name == backend.name);
+        let gone: Vec<_> = from.backends.iter().filter(gone).filter(|backend| backend.open > 0).cloned().collect();
+        self.backends.extend(gone);
+    }
+}
+
+/// A backend, as the fleet sees it.
+#[derive(Clone, Debug)]
+pub struct BackendSnapshot {
+    /// The name as the operator wrote it.
+    pub name: Arc<str>,
+    /// Whether new pairs go there.
+    pub healthy: bool,
+    /// Pairs open to it.
+    pub open: u32,
+}
+
+/// Bytes moved in one direction, by how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Through the core's buffer.
+    pub copied_bytes: u64,
+    /// Through a pipe.
+    pub spliced_bytes: u64,
+}
+
+impl Flow {
+    const fn absorb(&mut self, from: Self) {
+        self.copied_bytes += from.copied_bytes;
+        self.spliced_bytes += from.spliced_bytes;
+    }
+}

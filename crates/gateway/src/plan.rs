@@ -1,0 +1,95 @@
+//! The checked configuration: what the relay does, with every relation between limits already verified.
+//!
+//! The binary reads what the operator typed into raw types, checks it, and makes a [`Plan`]. No socket is opened in between.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use midmile_engine::{Addr, LegOptions};
+use midmile_wire::proxy;
+
+use crate::backend::BackendSet;
+
+/// Everything that the cores need to serve: routes and limits. Replaced as a whole on reload.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The routes, one a listener.
+    pub routes: Vec<Arc<Route>>,
+    /// Limits of the whole process.
+    pub limits: Limits,
+}
+
+/// One listener and where its connections go.
+#[derive(Debug)]
+pub struct Route {
+    /// The operator's name for it; unique in a plan; a label in metrics and log.
+    pub name: Arc<str>,
+    /// Where it listens. Port 0 lets the kernel choose.
+    pub listen: Addr,
+    /// Options of the client's legs.
+    pub client: LegOptions,
+    /// Options of the server's legs.
+    pub server: LegOptions,
+    /// Where connections go on to.
+    pub backends: Arc<BackendSet>,
+    /// Time limits of each pair.
+    pub timeouts: Timeouts,
+    /// PROXY protocol expected from the client, if any: a connection without a header is refused.
+    pub accept_proxy: Option<proxy::Accept>,
+    /// PROXY protocol sent to the server before the client's first byte, if any.
+    pub send_proxy: Option<proxy::Version>,
+    /// Clients that are let in; empty means all. A Unix-domain client is always let in: the socket file's mode decides.
+    pub allow: Vec<IpNet>,
+    /// How many pairs this route may hold on all cores together; shared evenly between the cores.
+    pub pairs_max: u32,
+    /// Whether a line is logged when a pair ends.
+    pub log_pairs: bool,
+}
+
+impl Route {
+    /// Whether a client at `ip` is let in.
+    #[must_use]
+    pub fn admits(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.allow.is_empty() || self.allow.iter().any(|net| net.contains(&ip))
+    }
+}
+
+/// Time limits of a pair. None is ever infinite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the client's acceptance (or its PROXY header) to an established server leg, over all attempts.
+    pub dial: Duration,
+    /// Without a byte in either direction.
+    pub idle: Duration,
+    /// Without a byte, once one side has finished sending.
+    pub half_closed: Duration,
+    /// For the whole PROXY header to arrive.
+    pub header: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            dial: Duration::from_secs(5),
+            idle: Duration::from_mins(60),
+            half_closed: Duration::from_mins(1),
+            header: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Limits of the whole process; the cores share them evenly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Loops, one a core, each on a thread of its own that is pinned to a CPU. At least 1.
+    pub cores: u16,
+    /// Pairs open at once.
+    pub pairs_max: u32,
+    /// Pipes that bulk directions may hold at once. A direction that finds none is copied.
+    pub pipes_max: u32,
+    /// Capacity asked for each pipe, in bytes (`F_SETPIPE_SZ`); the kernel caps it for unprivileged users.
+    pub pipe_bytes: u32,
+}

@@ -1,0 +1,78 @@
+//! Why a pair ended and why a client was refused: each has one name, used in metrics, log and status alike.
+
+macro_rules! named {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident => $label:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vmeta])* $variant,)+ }
+
+        impl $name {
+            /// All of them, in the order of their counters.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name in metrics, log and status.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
+
+            /// The place of its counter.
+            #[must_use]
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+named! {
+    /// Why a pair ended. Each pair ends with exactly one.
+    End {
+        /// Both sides finished sending, and every byte was handed on.
+        Finished => "finished",
+        /// The client reset the connection.
+        ClientReset => "client-reset",
+        /// The server reset the connection.
+        ServerReset => "server-reset",
+        /// The client stopped answering (keepalive or `TCP_USER_TIMEOUT`), or the network reported it gone.
+        ClientLost => "client-lost",
+        /// The server stopped answering (keepalive or `TCP_USER_TIMEOUT`), or the network reported it gone.
+        ServerLost => "server-lost",
+        /// No byte either way within the idle timeout.
+        IdleTimeout => "idle-timeout",
+        /// One side had finished sending, and no byte came from the other within the half-closed timeout.
+        HalfClosedTimeout => "half-closed-timeout",
+        /// The backend that was tried last refused the connection, as did or failed all before it.
+        DialRefused => "dial-refused",
+        /// No backend answered within the dial timeout.
+        DialTimeout => "dial-timeout",
+        /// The backend that was tried last couldn't be reached: no route, no such socket file, or not permitted.
+        DialUnreachable => "dial-unreachable",
+        /// This host had no local port, descriptor or memory left for the dial.
+        DialExhausted => "dial-exhausted",
+        /// No backend is healthy.
+        NoBackend => "no-backend",
+        /// The client went away before the server leg stood.
+        ClientGone => "client-gone",
+        /// The PROXY header was not one, or was damaged.
+        HeaderInvalid => "header-invalid",
+        /// The PROXY header wasn't whole within its timeout.
+        HeaderTimeout => "header-timeout",
+        /// Cut when the drain's deadline came, or when a second signal did.
+        Drained => "drained",
+    }
+}
+
+named! {
+    /// Why a client was refused before a pair was opened for it.
+    Refusal {
+        /// The process or the route holds as many pairs as it may.
+        PairsMax => "pairs-max",
+        /// The client's address is not on the route's list.
+        NotAllowed => "not-allowed",
+        /// No descriptor or memory to accept or watch it with. Counts attempts: while a listener rests, its clients stay queued.
+        Descriptors => "descriptors",
+    }
+}

@@ -1,0 +1,281 @@
+//! The relay: the program that the engine calls. One a core; it shares nothing with the others but counters.
+//!
+//! It opens a pair for each client that is let in, dials, and asks the engine to forward leg to leg both ways. While bytes flow
+//! it isn't called at all. It's called again when a side has finished sending, a leg fails, or time runs out:
+//!
+//! - an end crosses as an end, after every byte before it; a pair with both ends seen is finished;
+//! - a reset crosses as a reset, after the bytes that came before it;
+//! - a pair's one timer stands on its client leg (on the surviving leg once one is gone).
+
+mod dial;
+mod ending;
+mod greeting;
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::Duration;
+
+use midmile_engine::{Backend, ConnError, ConnId, Cx, Handler, Incoming, Key, ListenerId, Slab};
+
+use crate::counters::{CoreCounters, RouteCounters};
+use crate::pair::{LegToken, Pair, Side, State};
+use crate::plan::Route;
+use crate::reason::{End, Refusal};
+use crate::report::PairReport;
+use crate::serving::{DoorId, Serving, Servings};
+
+/// How soon a flowing pair is first looked at: one that lives so long gets keepalive on its server leg.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+
+/// Longest accept queue that is let in before its listener closes.
+const QUEUE_MAX: u32 = 65_535;
+
+/// What the control side asks of a core.
+#[derive(Debug)]
+pub(crate) enum Order<L> {
+    /// Accept there.
+    Open { door: DoorId, listener: L, route: Arc<Route>, counters: Arc<RouteCounters>, pairs_max: u32 },
+    /// Serve those who come there by another route from now on.
+    Swap { door: DoorId, route: Arc<Route>, pairs_max: u32 },
+    /// Stop accepting there.
+    Close { door: DoorId },
+    /// Stop accepting everywhere.
+    CloseAll,
+    /// Cut what is left, and end.
+    Stop,
+}
+
+/// What a relay is made of.
+#[derive(Debug)]
+pub(crate) struct Parts<L> {
+    /// Its place among the cores.
+    pub(crate) core: usize,
+    pub(crate) pairs_max: u32,
+    pub(crate) counters: Arc<CoreCounters>,
+    pub(crate) orders: Receiver<Order<L>>,
+    pub(crate) reports: SyncSender<PairReport>,
+}
+
+/// The relay on one core.
+#[derive(Debug)]
+pub(crate) struct Relay<L> {
+    core: usize,
+    pairs: Slab<Pair>,
+    servings: Servings,
+    counters: Arc<CoreCounters>,
+    orders: Receiver<Order<L>>,
+    reports: SyncSender<PairReport>,
+}
+
+impl<L> Relay<L> {
+    pub(crate) fn new(parts: Parts<L>) -> Self {
+        Self {
+            core: parts.core,
+            pairs: Slab::with_capacity(parts.pairs_max),
+            servings: Servings::new(),
+            counters: parts.counters,
+            orders: parts.orders,
+            reports: parts.reports,
+        }
+    }
+
+    /// Pairs open on this core.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) const fn pairs_open(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// Carries one order out.
+    pub(crate) fn obey<B: Backend<Listener = L>>(&mut self, cx: &mut Cx<B>, order: Order<L>) {
+        match order {
+            Order::Open { door, listener, route, counters, pairs_max } => {
+                // It fails only when epoll has no room for one more; the other cores' listeners then serve.
+                self.servings.open(cx, door, listener, (route, counters), pairs_max).ok();
+            }
+            Order::Swap { door, route, pairs_max } => self.servings.swap(door, route, pairs_max),
+            Order::Close { door } => {
+                self.let_in_the_queued(cx, Some(door));
+                self.servings.close(cx, door);
+            }
+            Order::CloseAll => {
+                self.let_in_the_queued(cx, None);
+                self.servings.close_all(cx);
+            }
+            Order::Stop => {
+                self.servings.close_all(cx);
+                let left: Vec<Key> = self.pairs.keys().collect();
+                for key in left {
+                    self.end(cx, key, End::Drained);
+                }
+                cx.stop();
+            }
+        }
+    }
+
+    /// Accepts those who had connected before a listener closes: closing it would reset them.
+    fn let_in_the_queued<B: Backend<Listener = L>>(&mut self, cx: &mut Cx<B>, only: Option<DoorId>) {
+        for listener in self.servings.listeners(only) {
+            // A queue is never longer; whoever connects meanwhile can't keep us here.
+            for _ in 0..QUEUE_MAX {
+                let Some(incoming) = cx.take_incoming(listener) else { break };
+                self.on_accept(cx, listener, incoming);
+            }
+        }
+    }
+
+    /// Whether the client may have a pair, or why not.
+    fn admits(&self, serving: &Serving, incoming: Option<std::net::IpAddr>, room: usize) -> Result<(), Refusal> {
+        if incoming.is_some_and(|ip| !serving.route.admits(ip)) {
+            return Err(Refusal::NotAllowed);
+        }
+        if self.pairs.is_full() || room < 2 || serving.open >= serving.open_max {
+            return Err(Refusal::PairsMax);
+        }
+        Ok(())
+    }
+
+    fn open_pair<B: Backend>(&mut self, cx: &mut Cx<B>, serving_key: Key, incoming: Incoming<B::Socket>) {
+        let Some(serving) = self.servings.get_mut(serving_key) else { return cx.refuse(incoming) };
+        let state = if serving.route.accept_proxy.is_some() { State::Header } else { State::Dialling };
+        let pair = Pair::new(serving_key, incoming.peer.clone(), state, cx.now());
+        let key = self.pairs.insert(pair).expect("it was seen that there is room");
+        let token = LegToken { pair: key, side: Side::Client }.to_bits();
+        let client = match cx.admit(incoming, token, serving.meters.upstream) {
+            Ok(client) => client,
+            Err(incoming) => {
+                self.pairs.remove(key);
+                serving.counters.refusals[Refusal::Descriptors.index()].add(1);
+                return cx.refuse(incoming);
+            }
+        };
+        serving.open += 1;
+        serving.counters.pairs_opened.add(1);
+        serving.counters.pairs_open.add(1);
+        let timeouts = serving.route.timeouts;
+        if let Some(pair) = self.pairs.get_mut(key) {
+            pair.client = client;
+        }
+        if state == State::Header {
+            cx.read(client);
+            cx.set_timer(client, timeouts.header);
+        } else {
+            self.begin_dialling(cx, key);
+        }
+    }
+
+    /// Both legs stand: the engine moves the bytes from here on.
+    fn flow<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let Some(pair) = self.pairs.get_mut(key) else { return };
+        let Some(serving) = self.servings.get(pair.serving) else { return };
+        pair.state = State::Flowing;
+        cx.forward(pair.client, pair.server);
+        cx.set_timer(pair.client, serving.route.timeouts.idle.min(FIRST_LOOK));
+    }
+
+    /// A flowing pair's time to be looked at: it has been quiet for too long, or is looked at again later.
+    fn look_at<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let Some(pair) = self.pairs.get_mut(key) else { return };
+        let Some(serving) = self.servings.get(pair.serving) else { return };
+        let timeouts = serving.route.timeouts;
+        if !pair.kept_alive {
+            pair.kept_alive = true;
+            cx.set_keepalive(pair.server, &serving.route.server);
+        }
+        let (limit, end) = if pair.half_closed() {
+            (timeouts.half_closed, End::HalfClosedTimeout)
+        } else {
+            (timeouts.idle, End::IdleTimeout)
+        };
+        let quiet = cx.now().since(cx.last_active(pair.client).max(cx.last_active(pair.server)));
+        if quiet < limit {
+            return cx.set_timer(pair.client, limit - quiet);
+        }
+        // Nothing was handed on, yet a slow peer may still be reading what the kernel holds for it.
+        let unacknowledged = cx.unacknowledged(pair.client) + cx.unacknowledged(pair.server);
+        let before = std::mem::replace(&mut pair.unacknowledged, unacknowledged);
+        if unacknowledged > 0 && unacknowledged != before {
+            cx.set_timer(pair.client, limit);
+        } else {
+            self.end(cx, key, end);
+        }
+    }
+}
+
+impl<B: Backend> Handler<B> for Relay<B::Listener> {
+    fn on_accept(&mut self, cx: &mut Cx<B>, listener: ListenerId, incoming: Incoming<B::Socket>) {
+        let Some(key) = self.servings.behind(listener) else { return cx.refuse(incoming) };
+        let Some(serving) = self.servings.get(key) else { return cx.refuse(incoming) };
+        let ip = incoming.peer.inet().map(|peer| peer.ip());
+        match self.admits(serving, ip, cx.conns_free()) {
+            Ok(()) => self.open_pair(cx, key, incoming),
+            Err(refusal) => {
+                serving.counters.refusals[refusal.index()].add(1);
+                cx.refuse(incoming);
+            }
+        }
+    }
+
+    fn on_accept_exhausted(&mut self, _cx: &mut Cx<B>, listener: ListenerId) {
+        if let Some(serving) = self.servings.behind(listener).and_then(|key| self.servings.get(key)) {
+            serving.counters.refusals[Refusal::Descriptors.index()].add(1);
+        }
+    }
+
+    fn on_connect(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64) {
+        self.connected(cx, LegToken::from_bits(token).pair);
+    }
+
+    fn on_data(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64, bytes: &[u8]) -> usize {
+        self.read_header(cx, LegToken::from_bits(token).pair, bytes)
+    }
+
+    fn on_writable(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64) {
+        self.greet(cx, LegToken::from_bits(token).pair);
+    }
+
+    fn on_peer_close(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64) {
+        let LegToken { pair: key, side } = LegToken::from_bits(token);
+        let Some(pair) = self.pairs.get_mut(key) else { return };
+        if pair.state == State::Header {
+            return self.end(cx, key, End::HeaderInvalid);
+        }
+        if pair.side_ended(side) {
+            return self.end(cx, key, End::Finished);
+        }
+        let Some(serving) = self.servings.get(pair.serving) else { return };
+        cx.shutdown(pair.leg(side.other()));
+        cx.set_timer(pair.client, serving.route.timeouts.half_closed);
+    }
+
+    fn on_error(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64, error: ConnError) {
+        let LegToken { pair, side } = LegToken::from_bits(token);
+        self.leg_failed(cx, pair, side, error);
+    }
+
+    fn on_timer(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64) {
+        let key = LegToken::from_bits(token).pair;
+        let Some(pair) = self.pairs.get(key) else { return };
+        match pair.state {
+            State::Header => self.end(cx, key, End::HeaderTimeout),
+            State::Dialling if cx.now() < pair.dial_deadline => self.dial_again(cx, key),
+            State::Dialling | State::Greeting { .. } => self.end(cx, key, End::DialTimeout),
+            State::Flowing => self.look_at(cx, key),
+            State::Resetting { .. } => self.reset_when_sent(cx, key),
+        }
+    }
+
+    fn on_wake(&mut self, cx: &mut Cx<B>) {
+        while let Ok(order) = self.orders.try_recv() {
+            self.obey(cx, order);
+        }
+    }
+
+    fn on_turn_end(&mut self, cx: &mut Cx<B>) {
+        self.counters.publish(cx.gauges());
+    }
+}
+
+#[cfg(test)]
+mod alloc_tests;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod sim_tests;

@@ -1,0 +1,122 @@
+//! Dialling: which backend, which of its addresses, and what comes next when one doesn't answer.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use midmile_engine::{Backend, ConnError, Cx, Key};
+
+use super::Relay;
+use crate::pair::{LegToken, Pair, Side, State};
+use crate::reason::End;
+use crate::serving::Serving;
+
+/// How soon a full queue is tried again.
+const BUSY_WAIT: Duration = Duration::from_millis(5);
+
+/// Why the pair ends when the last thing that could be dialled failed so.
+const fn end_by(error: ConnError) -> End {
+    match error {
+        ConnError::Refused | ConnError::Reset => End::DialRefused,
+        ConnError::TimedOut => End::DialTimeout,
+        ConnError::Exhausted | ConnError::Busy => End::DialExhausted,
+        ConnError::Unreachable | ConnError::Denied | ConnError::Other(_) => End::DialUnreachable,
+    }
+}
+
+/// The address to try after the one that was tried last; moves on to the next backend when one has no more.
+fn next_address(core: usize, pair: &mut Pair, serving: &mut Serving) -> bool {
+    let set = &serving.route.backends;
+    if let Some(current) = pair.backend {
+        let next = pair.addr_index + 1;
+        if usize::from(next) < set.backends()[usize::from(current)].addrs().len() {
+            pair.addr_index = next;
+            return true;
+        }
+    }
+    let chosen = set.choose(&mut serving.turn, pair.tried);
+    let Some((index, number)) = chosen.and_then(|index| Some((index, u8::try_from(index).ok()?))) else { return false };
+    if let Some(before) = pair.backend.replace(number) {
+        set.backends()[usize::from(before)].ended(core);
+    }
+    set.backends()[index].opened(core);
+    pair.tried.mark(index);
+    pair.addr_index = 0;
+    true
+}
+
+/// Dials the pair's present address. A full queue isn't a failure: the pair's timer comes back to it.
+fn dial<B: Backend>(cx: &mut Cx<B>, key: Key, pair: &mut Pair, serving: &Serving) -> Result<(), ConnError> {
+    let backend = &serving.route.backends.backends()[usize::from(pair.backend.unwrap_or(0))];
+    let to = &backend.addrs()[usize::from(pair.addr_index)];
+    let token = LegToken { pair: key, side: Side::Server }.to_bits();
+    let left = pair.dial_deadline.since(cx.now());
+    match cx.dial(to, &serving.route.server, token, serving.meters.downstream) {
+        Ok(server) => {
+            pair.server = server;
+            cx.set_timer(pair.client, left);
+            Ok(())
+        }
+        Err(ConnError::Busy) => {
+            cx.set_timer(pair.client, left.min(BUSY_WAIT));
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl<L> Relay<L> {
+    /// Dials for a pair for the first time; its dial timeout begins.
+    pub(super) fn begin_dialling<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let Some(pair) = self.pairs.get_mut(key) else { return };
+        let Some(serving) = self.servings.get(pair.serving) else { return };
+        pair.state = State::Dialling;
+        pair.dial_deadline = cx.now().after(serving.route.timeouts.dial);
+        self.dial_next(cx, key, None);
+    }
+
+    /// Dials whatever hasn't been tried yet; ends the pair when there's nothing left.
+    pub(super) fn dial_next<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, failed: Option<ConnError>) {
+        let mut failed = failed;
+        loop {
+            let Some(pair) = self.pairs.get_mut(key) else { return };
+            let Some(serving) = self.servings.get_mut(pair.serving) else { return };
+            if !next_address(self.core, pair, serving) {
+                return self.end(cx, key, failed.map_or(End::NoBackend, end_by));
+            }
+            if failed.is_some() {
+                serving.counters.dial_retries.add(1);
+            }
+            match dial(cx, key, pair, serving) {
+                Ok(()) => return,
+                Err(error) => failed = Some(error),
+            }
+        }
+    }
+
+    /// Dials the address again that had no room in its queue; a TCP server's host would have had our SYN again by now.
+    pub(super) fn dial_again<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let Some(pair) = self.pairs.get_mut(key) else { return };
+        let Some(serving) = self.servings.get(pair.serving) else { return };
+        if let Err(error) = dial(cx, key, pair, serving) {
+            self.dial_next(cx, key, Some(error));
+        }
+    }
+
+    /// The server leg stands.
+    pub(super) fn connected<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let Some(pair) = self.pairs.get_mut(key) else { return };
+        let Some(serving) = self.servings.get(pair.serving) else { return };
+        let took = cx.now().since(pair.opened);
+        pair.connected_after = NonZeroU64::new(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1));
+        serving.counters.connected.add(1);
+        serving.counters.observe_connect(took);
+        // The server may speak first, even before our header is out.
+        cx.forward(pair.server, pair.client);
+        if serving.route.send_proxy.is_some() {
+            pair.state = State::Greeting { sent: 0 };
+            self.greet(cx, key);
+        } else {
+            self.flow(cx, key);
+        }
+    }
+}

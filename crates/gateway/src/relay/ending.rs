@@ -1,0 +1,91 @@
+//! How a pair ends: every way out leads through [`Relay::end`], which counts it once, under one reason.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use midmile_engine::{Backend, ConnError, ConnId, Cx, Key};
+
+use super::Relay;
+use crate::pair::{Pair, Side, State};
+use crate::reason::End;
+use crate::report::PairReport;
+
+/// How long bytes that came before a reset may take to get onto the wire before the reset follows them.
+const RESET_WAIT: Duration = Duration::from_secs(5);
+/// How often it's looked whether they are.
+const RESET_LOOK: Duration = Duration::from_millis(5);
+
+impl<L> Relay<L> {
+    /// One leg has failed; it's gone when the upcall that told so returns.
+    pub(super) fn leg_failed<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, side: Side, error: ConnError) {
+        let Some(pair) = self.pairs.get_mut(key) else { return };
+        match (pair.state, side) {
+            (State::Dialling, Side::Server) => {
+                pair.server = Key::NONE;
+                self.dial_next(cx, key, Some(error));
+            }
+            (State::Header | State::Dialling | State::Greeting { .. }, Side::Client) => {
+                self.end(cx, key, End::ClientGone)
+            }
+            (State::Resetting { end, .. }, _) => self.end(cx, key, end),
+            (State::Header | State::Greeting { .. } | State::Flowing, _) => {
+                let end = if error == ConnError::Reset { side.end_by_reset() } else { side.end_by_loss() };
+                pair.gone_bytes[side as usize] = cx.handed_on(pair.leg(side));
+                *pair.leg_mut(side) = Key::NONE;
+                pair.state = State::Resetting { end, until: cx.now().after(RESET_WAIT) };
+                self.reset_when_sent(cx, key);
+            }
+        }
+    }
+
+    /// Resets the surviving leg once what came before the reset is on the wire, as one connection would have shown it.
+    pub(super) fn reset_when_sent<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let Some(pair) = self.pairs.get(key) else { return };
+        let State::Resetting { end, until } = pair.state else { return };
+        let survivor = if pair.client == Key::NONE { pair.server } else { pair.client };
+        if cx.now() >= until || cx.unsent(survivor) == 0 {
+            self.end(cx, key, end);
+        } else {
+            cx.set_timer(survivor, RESET_LOOK);
+        }
+    }
+
+    /// Ends the pair: closes its legs in order if it's finished, resets them if not, and counts it.
+    pub(super) fn end<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, end: End) {
+        let Some(pair) = self.pairs.remove(key) else { return };
+        let handed_on =
+            |leg: ConnId, side: Side| if leg == Key::NONE { pair.gone_bytes[side as usize] } else { cx.handed_on(leg) };
+        let upstream = handed_on(pair.client, Side::Client).saturating_sub(u64::from(pair.header_bytes));
+        let downstream = handed_on(pair.server, Side::Server);
+        for leg in [pair.client, pair.server] {
+            if end == End::Finished { cx.close(leg) } else { cx.reset(leg) }
+        }
+        let Some(serving) = self.servings.get(pair.serving) else { return };
+        serving.counters.pairs_open.sub(1);
+        serving.counters.ends[end.index()].add(1);
+        let backend = pair.backend.map(|index| &serving.route.backends.backends()[usize::from(index)]);
+        if let Some(backend) = backend {
+            backend.ended(self.core);
+        }
+        if serving.route.log_pairs {
+            let report = PairReport {
+                route: serving.route.name.clone(),
+                client: pair.peer.clone(),
+                backend: backend.map_or_else(|| Arc::from(""), |backend| backend.name().clone()),
+                end,
+                lasted: cx.now().since(pair.opened),
+                connected_after: connected_after(&pair),
+                upstream_bytes: upstream,
+                downstream_bytes: downstream,
+            };
+            if self.reports.try_send(report).is_err() {
+                self.counters.reports_lost.add(1);
+            }
+        }
+        self.servings.pair_ended(pair.serving);
+    }
+}
+
+fn connected_after(pair: &Pair) -> Option<Duration> {
+    pair.connected_after.map(|nanos| Duration::from_nanos(nanos.get()))
+}
