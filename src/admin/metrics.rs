@@ -1,0 +1,158 @@
+//! `/metrics`: a snapshot as OpenMetrics text.
+
+use std::fmt;
+
+use midmile_gateway::{BackendSnapshot, CONNECT_BOUNDS_US, End, Refusal, RouteSnapshot, Snapshot};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::view::View;
+
+/// The exposition, up to `# EOF`.
+pub(super) fn encode(view: View) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("midmile");
+    registry.register_collector(Box::new(view));
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+impl Collector for View {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let mut page = Page(encoder);
+        process(self, &mut page)?;
+        pairs(&self.snapshot.routes, &mut page)?;
+        bytes(&self.snapshot.routes, &mut page)?;
+        connect_times(&self.snapshot.routes, &mut page)?;
+        backends(&self.snapshot.routes, &mut page)
+    }
+}
+
+/// The labels of one sample.
+type Labels<'a> = Vec<(&'static str, &'a str)>;
+
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn counters<'a>(
+        &mut self,
+        (name, unit): (&str, Option<&Unit>),
+        help: &str,
+        samples: impl IntoIterator<Item = (Labels<'a>, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        for (labels, value) in samples {
+            metric.encode_family(&labels.as_slice())?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    fn gauges<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (Labels<'a>, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in samples {
+            metric.encode_family(&labels.as_slice())?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+}
+
+fn process(view: &View, page: &mut Page<'_>) -> fmt::Result {
+    let Snapshot { uptime, cores, pipes, pipes_leased, pipes_missed, turns, reports_lost, .. } = &view.snapshot;
+    let uptime = uptime.as_secs_f64();
+    page.0
+        .encode_descriptor("uptime", "Time since the relay began to accept.", Some(&Unit::Seconds), MetricType::Gauge)?
+        .encode_gauge(&uptime)?;
+    page.gauges("build_info", "The version that runs.", [(vec![("version", env!("CARGO_PKG_VERSION"))], 1)])?;
+    page.gauge("cores", "Loops that relay, one a CPU.", (*cores).into())?;
+    page.gauge(
+        "draining",
+        "1 while no new connections are accepted and open pairs are waited for.",
+        view.draining.into(),
+    )?;
+    page.gauge("pairs_max", "Most pairs that may be open at once.", view.limits.pairs_max.into())?;
+    page.gauge("pipes_max", "Most pipes that bulk directions may hold at once.", view.limits.pipes_max.into())?;
+    page.gauge("pipes", "Pipes that exist, leased or ready.", *pipes)?;
+    page.gauge("pipes_leased", "Pipes that bulk directions hold.", *pipes_leased)?;
+    let missed = "Times that a bulk direction found no pipe and was copied.";
+    page.counters(("pipes_missed", None), missed, [(vec![], *pipes_missed)])?;
+    page.counters(("turns", None), "Turns of the loops.", [(vec![], *turns)])?;
+    let lost = "Lines on pairs that the log was too slow for.";
+    page.counters(("pair_reports_lost", None), lost, [(vec![], *reports_lost)])
+}
+
+fn pairs(routes: &[RouteSnapshot], page: &mut Page<'_>) -> fmt::Result {
+    let of = |value: fn(&RouteSnapshot) -> u64| {
+        routes.iter().map(move |route| (vec![("route", &*route.name)], value(route)))
+    };
+    page.gauges("pairs_open", "Pairs open now.", of(|route| route.pairs_open))?;
+    page.counters(("pairs_opened", None), "Pairs opened.", of(|route| route.pairs_opened))?;
+    page.counters(("pairs_connected", None), "Pairs whose server leg came to stand.", of(|route| route.connected))?;
+    let retries = "Dials begun again on another backend or address after one failed.";
+    page.counters(("dial_retries", None), retries, of(|route| route.dial_retries))?;
+    let ends = routes.iter().flat_map(|route| {
+        End::ALL.iter().map(|end| (vec![("route", &*route.name), ("reason", end.name())], route.ends[end.index()]))
+    });
+    page.counters(("pairs_ended", None), "Pairs ended, by reason.", ends)?;
+    let refusals = routes.iter().flat_map(|route| {
+        let labels = |refusal: Refusal| vec![("route", &*route.name), ("reason", refusal.name())];
+        Refusal::ALL.iter().map(move |refusal| (labels(*refusal), route.refusals[refusal.index()]))
+    });
+    page.counters(("clients_refused", None), "Clients refused before a pair was opened, by reason.", refusals)
+}
+
+fn bytes(routes: &[RouteSnapshot], page: &mut Page<'_>) -> fmt::Result {
+    let samples = routes.iter().flat_map(|route| {
+        let directions = [("upstream", &route.upstream), ("downstream", &route.downstream)];
+        directions.into_iter().flat_map(move |(direction, flow)| {
+            [("copy", flow.copied_bytes), ("splice", flow.spliced_bytes)]
+                .map(|(by, bytes)| (vec![("route", &*route.name), ("direction", direction), ("by", by)], bytes))
+        })
+    });
+    let help = "Bytes relayed: upstream from clients to servers, downstream back; by copy or by splice.";
+    page.counters(("relayed", Some(&Unit::Bytes)), help, samples)
+}
+
+fn connect_times(routes: &[RouteSnapshot], page: &mut Page<'_>) -> fmt::Result {
+    let help = "Time from a client's acceptance to its established server leg.";
+    let mut metric = page.0.encode_descriptor("connect", help, Some(&Unit::Seconds), MetricType::Histogram)?;
+    for route in routes {
+        let bounds = CONNECT_BOUNDS_US.iter().map(|bound| seconds(*bound)).chain([f64::INFINITY]);
+        let buckets: Vec<_> = bounds.zip(route.connect_buckets).collect();
+        let labels = [("route", &*route.name)];
+        // The count is that of the buckets read here: the counters go on while they are read, and a histogram must be sound.
+        let count = route.connect_buckets.iter().sum();
+        let mut family = metric.encode_family(&labels)?;
+        family.encode_histogram::<NoLabelSet>(seconds(route.connect_sum_us), count, &buckets, None)?;
+    }
+    Ok(())
+}
+
+/// Microseconds as seconds, as exact as a floating-point number can be.
+fn seconds(micros: u64) -> f64 {
+    std::time::Duration::from_micros(micros).as_secs_f64()
+}
+
+fn backends(routes: &[RouteSnapshot], page: &mut Page<'_>) -> fmt::Result {
+    let of = |value: fn(&BackendSnapshot) -> u64| {
+        routes.iter().flat_map(move |route| {
+            let labels = |backend| vec![("route", &*route.name), ("backend", backend)];
+            route.backends.iter().map(move |backend| (labels(&*backend.name), value(backend)))
+        })
+    };
+    page.gauges("backend_healthy", "1 if new pairs may go to the backend.", of(|backend| backend.healthy.into()))?;
+    page.gauges("backend_pairs_open", "Pairs open to the backend.", of(|backend| backend.open.into()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! The exposition obeys the rules that promtool and the OpenMetrics text format set.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use midmile_engine::Addr;
+use midmile_gateway::{Flow, Limits};
+
+use super::*;
+use crate::admin::status;
+
+fn route(name: &str, retired: bool) -> RouteSnapshot {
+    let mut connect_buckets = [0; CONNECT_BOUNDS_US.len() + 1];
+    (connect_buckets[0], connect_buckets[3], connect_buckets[CONNECT_BOUNDS_US.len()]) = (1, 5, 2);
+    let mut ends = [0; End::COUNT];
+    ends[End::ClientReset.index()] = 3;
+    RouteSnapshot {
+        name: name.into(),
+        listen: Addr::Inet(([127, 0, 0, 1], 80).into()),
+        pairs_open: 4,
+        pairs_opened: 12,
+        connected: 8,
+        dial_retries: 1,
+        ends,
+        refusals: [7; Refusal::COUNT],
+        upstream: Flow { copied_bytes: 100, spliced_bytes: 200 },
+        downstream: Flow { copied_bytes: 1, spliced_bytes: 2 },
+        connect_buckets,
+        connect_sum_us: 2_500_000,
+        backends: ["10.0.0.1:80", "unix:/a\"b\\c"]
+            .map(|name| BackendSnapshot { name: name.into(), healthy: true, open: 2 })
+            .into(),
+        retired,
+    }
+}
+
+fn view(routes: Vec<RouteSnapshot>) -> View {
+    let uptime = Duration::from_millis(1500);
+    let snapshot =
+        Snapshot { uptime, cores: 2, routes, pipes: 3, pipes_leased: 2, pipes_missed: 1, turns: 9, reports_lost: 0 };
+    View::new(snapshot, false, Limits { cores: 2, pairs_max: 100, pipes_max: 10, pipe_bytes: 4096 })
+}
+
+fn exposed() -> String {
+    super::encode(view(vec![route("web", false), route("db", false), route("web", true)])).unwrap()
+}
+
+/// One sample: its name, its labels, its value.
+#[derive(Debug)]
+struct Sample {
+    name: String,
+    labels: BTreeMap<String, String>,
+    value: f64,
+}
+
+/// A metric family, as declared.
+#[derive(Debug, Default)]
+struct Family {
+    kind: String,
+    help: String,
+    samples: Vec<Sample>,
+}
+
+fn is_name(text: &str) -> bool {
+    text.chars().enumerate().all(|(at, c)| c.is_ascii_lowercase() || c == '_' || (at > 0 && c.is_ascii_digit()))
+        && !text.is_empty()
+}
+
+/// Reads labels; panics where a promtool would complain.
+fn labels(mut text: &str) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    while !text.is_empty() {
+        let (name, rest) = text.split_once("=\"").expect("label=\"value\"");
+        assert!(is_name(name), "{name}");
+        let mut value = String::new();
+        let mut chars = rest.char_indices();
+        let end = loop {
+            match chars.next().expect("a closing quote") {
+                (at, '"') => break at,
+                (_, '\\') => value.push(chars.next().unwrap().1),
+                (_, c) => value.push(c),
+            }
+        };
+        assert!(labels.insert(name.to_owned(), value).is_none(), "{name} is there twice");
+        text = rest[end + 1..].trim_start_matches(',');
+    }
+    labels
+}
+
+fn sample(line: &str) -> Sample {
+    let (series, value) = line.rsplit_once(' ').unwrap();
+    let value = value.parse().expect("a number");
+    let (name, rest) = series.split_once('{').unwrap_or((series, "}"));
+    Sample { name: name.to_owned(), labels: labels(rest.strip_suffix('}').unwrap()), value }
+}
+
+/// Reads an exposition by the rules: one HELP and TYPE a family, before its samples, and its samples together.
+fn families(text: &str) -> BTreeMap<String, Family> {
+    let mut families: BTreeMap<String, Family> = BTreeMap::new();
+    let body = text.strip_suffix("# EOF\n").expect("it ends with # EOF");
+    let mut current = String::new();
+    for line in body.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').expect("a help text");
+            let family = Family { help: help.to_owned(), ..Family::default() };
+            assert!(families.insert(name.to_owned(), family).is_none(), "{name} is declared twice");
+            current = name.to_owned();
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert_eq!(name, current);
+            let family = families.get_mut(name).unwrap();
+            assert!(family.kind.is_empty() && family.samples.is_empty(), "{name}");
+            kind.clone_into(&mut family.kind);
+        } else if let Some(rest) = line.strip_prefix("# UNIT ") {
+            let (name, unit) = rest.split_once(' ').unwrap();
+            assert!(name == current && name.ends_with(&format!("_{unit}")), "{line}");
+        } else {
+            let sample = sample(line);
+            assert!(sample.name.starts_with(&current), "{line} stands in {current}");
+            families.get_mut(&current).unwrap().samples.push(sample);
+        }
+    }
+    families
+}
+
+#[test]
+fn it_obeys_the_rules_of_the_format() {
+    let mut series = BTreeSet::new();
+    for (name, family) in families(&exposed()) {
+        assert!(is_name(&name) && name.starts_with("midmile_"), "{name}");
+        assert!(family.help.ends_with('.') && !family.samples.is_empty(), "{name}: {}", family.help);
+        assert!(!name.ends_with("_total") && !name.ends_with("_count") && !name.ends_with("_sum"), "{name}");
+        for sample in &family.samples {
+            let suffix = sample.name.strip_prefix(&name).unwrap();
+            let allowed: &[&str] = match &*family.kind {
+                "counter" => &["_total"],
+                "gauge" => &[""],
+                "histogram" => &["_bucket", "_sum", "_count"],
+                other => panic!("{name} is a {other}"),
+            };
+            assert!(allowed.contains(&suffix), "{sample:?} in a {}", family.kind);
+            assert!(series.insert(format!("{}{:?}", sample.name, sample.labels)), "{sample:?} is there twice");
+        }
+    }
+}
+
+#[test]
+fn histograms_are_cumulative_and_end_with_their_count() {
+    let families = families(&exposed());
+    let family = &families["midmile_connect_seconds"];
+    for route in ["web", "db"] {
+        let of = |suffix: &str| {
+            let name = format!("midmile_connect_seconds_{suffix}");
+            family.samples.iter().filter(move |sample| sample.name == name && sample.labels["route"] == route)
+        };
+        let buckets: Vec<_> = of("bucket").map(|sample| (sample.labels["le"].clone(), sample.value)).collect();
+        assert_eq!(buckets.len(), CONNECT_BOUNDS_US.len() + 1);
+        assert!(buckets.windows(2).all(|pair| pair[0].1 <= pair[1].1), "{buckets:?}");
+        let bounds: Vec<f64> = buckets.iter().map(|(le, _)| le.parse().unwrap()).collect();
+        assert!(bounds.windows(2).all(|pair| pair[0] < pair[1]), "{bounds:?}");
+        let count = of("count").next().unwrap().value;
+        assert_eq!(buckets.last().unwrap(), &("+Inf".to_owned(), count));
+    }
+    let sum = family.samples.iter().find(|sample| sample.name.ends_with("_sum") && sample.labels["route"] == "db");
+    assert!((sum.unwrap().value - 2.5).abs() < 1e-9);
+}
+
+/// The one sample with these labels.
+fn value(families: &BTreeMap<String, Family>, family: &str, wanted: &[(&str, &str)]) -> f64 {
+    let wanted: BTreeMap<_, _> = wanted.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    families[family].samples.iter().find(|sample| sample.labels == wanted).unwrap().value
+}
+
+#[test]
+fn a_retired_route_counts_with_the_one_that_has_its_name() {
+    let families = families(&exposed());
+    let check = |family: &str, labels: &[(&str, &str)], wanted: f64| {
+        let found = value(&families, family, labels);
+        assert!((found - wanted).abs() < 1e-9, "{family} {labels:?} is {found}");
+    };
+    check("midmile_pairs_open", &[("route", "web")], 8.0);
+    check("midmile_pairs_open", &[("route", "db")], 4.0);
+    check("midmile_pairs_ended", &[("route", "web"), ("reason", "client-reset")], 6.0);
+    check("midmile_clients_refused", &[("route", "db"), ("reason", "pairs-max")], 7.0);
+    let flow = |direction, by| [("route", "web"), ("direction", direction), ("by", by)];
+    check("midmile_relayed_bytes", &flow("upstream", "splice"), 400.0);
+    check("midmile_relayed_bytes", &flow("downstream", "copy"), 2.0);
+    check("midmile_backend_pairs_open", &[("route", "web"), ("backend", "unix:/a\"b\\c")], 2.0);
+    check("midmile_uptime_seconds", &[], 1.5);
+}
+
+#[test]
+fn the_status_document_has_what_was_promised() {
+    let text = status::encode(&view(vec![route("web", false), route("db", false)])).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(document["totals"]["pairs_open"], 8);
+    assert_eq!(document["totals"]["upstream"]["bytes"], 600);
+    assert_eq!(document["pipes"]["leased"], 2);
+    let web = document["routes"].as_array().unwrap().iter().find(|route| route["name"] == "web").unwrap();
+    assert_eq!(web["ends"]["client-reset"], 3);
+    assert_eq!(web["refusals"]["pairs-max"], 7);
+    assert_eq!(web["accept_to_connected"]["count"], 8);
+    assert_eq!(web["accept_to_connected"]["buckets"][14]["up_to_us"], serde_json::Value::Null);
+    assert_eq!(web["backends"][0]["pairs_open"], 2);
+}

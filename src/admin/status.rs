@@ -1,0 +1,170 @@
+//! `/status.json`: a snapshot for people and scripts.
+
+use std::collections::BTreeMap;
+
+use midmile_gateway::{CONNECT_BOUNDS_US, End, Flow, Refusal, RouteSnapshot};
+use serde::Serialize;
+
+use super::view::View;
+
+/// The document, with a line break at its end.
+pub(super) fn encode(view: &View) -> serde_json::Result<String> {
+    let mut text = serde_json::to_string_pretty(&Status::new(view))?;
+    text.push('\n');
+    Ok(text)
+}
+
+#[derive(Serialize)]
+struct Status<'a> {
+    version: &'static str,
+    state: &'static str,
+    uptime_secs: f64,
+    cores: u16,
+    pairs_max: u32,
+    pipes: Pipes,
+    turns: u64,
+    pair_reports_lost: u64,
+    totals: Counts,
+    routes: Vec<RouteStatus<'a>>,
+}
+
+#[derive(Serialize)]
+struct Pipes {
+    max: u32,
+    exist: u64,
+    leased: u64,
+    missed: u64,
+}
+
+#[derive(Serialize)]
+struct RouteStatus<'a> {
+    name: &'a str,
+    listen: String,
+    /// Whether the listener is gone and only its last pairs remain.
+    retired: bool,
+    #[serde(flatten)]
+    counts: Counts,
+    backends: Vec<BackendStatus<'a>>,
+}
+
+#[derive(Serialize)]
+struct BackendStatus<'a> {
+    name: &'a str,
+    healthy: bool,
+    pairs_open: u32,
+}
+
+#[derive(Serialize)]
+struct Counts {
+    pairs_open: u64,
+    pairs_opened: u64,
+    pairs_connected: u64,
+    dial_retries: u64,
+    upstream: Bytes,
+    downstream: Bytes,
+    ends: BTreeMap<&'static str, u64>,
+    refusals: BTreeMap<&'static str, u64>,
+    accept_to_connected: Histogram,
+}
+
+#[derive(Default, Serialize)]
+struct Bytes {
+    bytes: u64,
+    copied_bytes: u64,
+    spliced_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Histogram {
+    count: u64,
+    sum_us: u64,
+    buckets: Vec<Bucket>,
+}
+
+#[derive(Serialize)]
+struct Bucket {
+    /// Upper bound, inclusive; the last bucket has none.
+    up_to_us: Option<u64>,
+    /// Of this bucket alone.
+    count: u64,
+}
+
+impl<'a> Status<'a> {
+    fn new(view: &'a View) -> Self {
+        let snapshot = &view.snapshot;
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            state: if view.draining { "draining" } else { "accepting" },
+            uptime_secs: snapshot.uptime.as_secs_f64(),
+            cores: snapshot.cores,
+            pairs_max: view.limits.pairs_max,
+            pipes: Pipes {
+                max: view.limits.pipes_max,
+                exist: snapshot.pipes,
+                leased: snapshot.pipes_leased,
+                missed: snapshot.pipes_missed,
+            },
+            turns: snapshot.turns,
+            pair_reports_lost: snapshot.reports_lost,
+            totals: Counts::new(&snapshot.routes.iter().collect::<Vec<_>>()),
+            routes: snapshot.routes.iter().map(RouteStatus::new).collect(),
+        }
+    }
+}
+
+impl<'a> RouteStatus<'a> {
+    fn new(route: &'a RouteSnapshot) -> Self {
+        let backends = route.backends.iter().map(|backend| BackendStatus {
+            name: &backend.name,
+            healthy: backend.healthy,
+            pairs_open: backend.open,
+        });
+        Self {
+            name: &route.name,
+            listen: route.listen.to_string(),
+            retired: route.retired,
+            counts: Counts::new(&[route]),
+            backends: backends.collect(),
+        }
+    }
+}
+
+impl Counts {
+    /// The sums over `routes`.
+    fn new(routes: &[&RouteSnapshot]) -> Self {
+        let sum = |value: &dyn Fn(&RouteSnapshot) -> u64| routes.iter().map(|route| value(route)).sum::<u64>();
+        let ends = End::ALL.iter().map(|end| (end.name(), sum(&|route| route.ends[end.index()])));
+        let refusals =
+            Refusal::ALL.iter().map(|refusal| (refusal.name(), sum(&|route| route.refusals[refusal.index()])));
+        let bounds = CONNECT_BOUNDS_US.iter().copied().map(Some).chain([None]);
+        let buckets: Vec<_> = bounds
+            .enumerate()
+            .map(|(index, up_to_us)| Bucket { up_to_us, count: sum(&|route| route.connect_buckets[index]) })
+            .collect();
+        Self {
+            pairs_open: sum(&|route| route.pairs_open),
+            pairs_opened: sum(&|route| route.pairs_opened),
+            pairs_connected: sum(&|route| route.connected),
+            dial_retries: sum(&|route| route.dial_retries),
+            upstream: Bytes::new(routes.iter().map(|route| &route.upstream)),
+            downstream: Bytes::new(routes.iter().map(|route| &route.downstream)),
+            ends: ends.collect(),
+            refusals: refusals.collect(),
+            accept_to_connected: Histogram {
+                count: buckets.iter().map(|bucket| bucket.count).sum(),
+                sum_us: sum(&|route| route.connect_sum_us),
+                buckets,
+            },
+        }
+    }
+}
+
+impl Bytes {
+    fn new<'a>(flows: impl Iterator<Item = &'a Flow>) -> Self {
+        flows.fold(Self::default(), |sum, flow| Self {
+            bytes: sum.bytes + flow.copied_bytes + flow.spliced_bytes,
+            copied_bytes: sum.copied_bytes + flow.copied_bytes,
+            spliced_bytes: sum.spliced_bytes + flow.spliced_bytes,
+        })
+    }
+}

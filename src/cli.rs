@@ -1,0 +1,226 @@
+//! The command line: one table, of which help, man pages and completions are made.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::addr::Endpoint;
+use crate::config::{PERIOD_MAX, parse_period};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; a relay drained until no pair was left
+  1  it couldn't start or go on: a port in use, an unresolvable name, too few file descriptors
+  2  the command line or the configuration is wrong
+  3  the drain ended with pairs still open, and they were cut
+
+Signals (relay, gateway):
+  SIGTERM, SIGINT  drain: accept no more, wait for open pairs until the drain timeout;
+                   a second signal cuts them at once
+  SIGHUP           reload: names are resolved again, and gateway reads its file again;
+                   open pairs go on
+
+Environment:
+  MIDMILE_LOG      what is logged: error, warn, info, debug, trace, or midmile=debug";
+
+const RELAY_EXAMPLES: &str = "\
+Examples:
+  midmile relay --listen 0.0.0.0:8080 --to 10.0.0.5:80
+  midmile relay --listen [::]:5432 --to unix:/run/postgresql/.s.PGSQL.5432 --admin 127.0.0.1:9400
+  midmile relay --listen 127.0.0.1:0 --to db:5432 --listen 127.0.0.1:0 --to cache:6379
+
+When a listener accepts, a line goes to standard output:
+  ready listen=127.0.0.1:43210 to=127.0.0.1:80
+
+midmile --help has the exit codes and the signals.";
+
+const GATEWAY_EXAMPLES: &str = "\
+Examples:
+  midmile check --config /etc/midmile/midmile.toml
+  midmile gateway --config /etc/midmile/midmile.toml
+
+The keys of the file are described in docs/configuration.md, and
+packaging/midmile.example.toml is one to start from.
+
+When a listener accepts, a line goes to standard output:
+  ready listen=127.0.0.1:43210 to=10.0.0.5:80,10.0.0.6:80
+
+midmile --help has the exit codes and the signals.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  midmile check --config midmile.toml && systemctl reload midmile
+
+All mistakes are listed, each as file:line: key: what is wrong; how to mend it.
+No socket is opened and no name resolved. Exit codes: 0 the file is right; 2 it isn't.";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  midmile doctor
+  midmile doctor --json | jq '.findings[] | select(.state == \"fallback\")'";
+
+/// A TCP relay and accelerator for Linux.
+#[derive(Debug, Parser)]
+#[command(name = "midmile", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Relay connections from one address to another, without a configuration file.
+    Relay(Box<RelayArgs>),
+    /// Relay what a configuration file says: several backends, health checks, options for each leg.
+    Gateway(GatewayArgs),
+    /// Check a configuration file and say all that is wrong with it.
+    Check(CheckArgs),
+    /// Say what this kernel and these privileges allow, and what midmile does where they don't.
+    Doctor(DoctorArgs),
+    /// Print shell completions.
+    #[command(hide = true)]
+    Completions(CompletionsArgs),
+    /// Print a man page.
+    #[command(hide = true)]
+    Man(ManArgs),
+    /// Print the tables of configuration keys, as the reference page has them.
+    #[command(hide = true)]
+    Keys,
+}
+
+/// Kept apart from the field: rustdoc would take the brackets for a link.
+const LISTEN_HELP: &str =
+    "Where to listen: host:port, [v6]:port, unix:/path or unix:@name; port 0 picks one. Once for each --to";
+
+#[derive(Args, Debug)]
+#[command(after_help = RELAY_EXAMPLES)]
+pub(crate) struct RelayArgs {
+    #[arg(long, value_name = "ADDR", required = true, help = LISTEN_HELP)]
+    pub(crate) listen: Vec<Endpoint>,
+    /// Where its connections go on to; the first --to belongs to the first --listen, and so on.
+    #[arg(long, value_name = "ADDR", required = true)]
+    pub(crate) to: Vec<Endpoint>,
+    /// Serve /metrics, /healthz, /readyz and /status.json here.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin: Option<Endpoint>,
+    /// Loops, each on a thread pinned to a CPU of its own [default: all CPUs that the process may use].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) cores: Option<u16>,
+    /// Pairs open at once [default: 100000, or as many as the file descriptors allow].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pairs_max: Option<u32>,
+    /// End a pair after this long without a byte in either direction.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_timeout)]
+    pub(crate) idle_timeout: Duration,
+    /// Give up dialling after this long, over all attempts.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_timeout)]
+    pub(crate) dial_timeout: Duration,
+    /// Require a PROXY protocol header of each client, of this version.
+    #[arg(long, value_name = "VERSION", num_args = 0..=1, require_equals = true, default_missing_value = "any")]
+    pub(crate) accept_proxy: Option<AcceptProxyArg>,
+    /// Send a PROXY protocol header of this version to the server.
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) send_proxy: Option<SendProxyArg>,
+    /// Log one line for each pair at its end.
+    #[arg(long)]
+    pub(crate) log_pairs: bool,
+    /// On SIGTERM, wait this long for open pairs before they are cut.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_drain)]
+    pub(crate) drain_timeout: Duration,
+    /// Congestion control of both legs, such as cubic or bbr [default: the system's].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) congestion: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AcceptProxyArg {
+    Any,
+    V1,
+    V2,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SendProxyArg {
+    V1,
+    V2,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = GATEWAY_EXAMPLES)]
+pub(crate) struct GatewayArgs {
+    /// The configuration file, TOML.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = CHECK_EXAMPLES)]
+pub(crate) struct CheckArgs {
+    /// The configuration file, TOML.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = DOCTOR_EXAMPLES)]
+pub(crate) struct DoctorArgs {
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// The shell to complete for.
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ManArgs {
+    /// The subcommand to describe; midmile itself if left out.
+    #[arg(value_name = "SUBCOMMAND")]
+    pub(crate) subcommand: Option<String>,
+}
+
+/// A duration that may be nothing: cut at once.
+fn parse_drain(text: &str) -> Result<Duration, String> {
+    let period = parse_period(text)?;
+    if period > PERIOD_MAX {
+        return Err("longer than a year; write 365days or less".to_owned());
+    }
+    Ok(period)
+}
+
+/// A duration that is neither nothing nor without end.
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let period = parse_drain(text)?;
+    if period.is_zero() {
+        return Err("no time at all; write more than 0s".to_owned());
+    }
+    Ok(period)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use midmile_gateway::Timeouts;
+
+    use super::*;
+    use crate::config::DRAIN_DEFAULT;
+
+    #[test]
+    fn the_table_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_defaults_shown_are_the_defaults_meant() {
+        let cli = Cli::try_parse_from(["midmile", "relay", "--listen", "127.0.0.1:0", "--to", "a:1"]).unwrap();
+        let Command::Relay(args) = cli.command else { panic!("another command") };
+        assert_eq!(args.idle_timeout, Timeouts::default().idle);
+        assert_eq!(args.dial_timeout, Timeouts::default().dial);
+        assert_eq!(args.drain_timeout, DRAIN_DEFAULT);
+    }
+}

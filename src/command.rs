@@ -1,0 +1,22 @@
+//! The subcommands, one file each.
+
+use std::io::{self, Write};
+
+use crate::exit::{Exit, Failure, Outcome};
+
+pub(crate) mod check;
+pub(crate) mod doctor;
+pub(crate) mod gateway;
+pub(crate) mod pages;
+pub(crate) mod relay;
+
+/// Writes a subcommand's result to standard output. A reader that went away has seen all that it wanted.
+fn print(text: &[u8]) -> Outcome {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Run(format!("can't write to standard output: {error}")))
+        }
+        _ => Ok(Exit::Done),
+    }
+}

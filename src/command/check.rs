@@ -1,0 +1,22 @@
+//! `midmile check`: says what is wrong with a configuration file.
+
+use crate::cli::CheckArgs;
+use crate::config::{self, Config};
+use crate::exit::Outcome;
+use crate::host::Host;
+
+pub(crate) fn run(args: &CheckArgs) -> Outcome {
+    let config = config::load(&args.config, &Host::probe())?;
+    super::print(format!("{}: ok: {}\n", args.config.display(), summary(&config)).as_bytes())
+}
+
+/// The configuration in one line.
+fn summary(config: &Config) -> String {
+    let backends = config.listeners.iter().map(|listener| listener.to.len()).sum();
+    let admin = config.admin.as_ref().map_or_else(|| "no admin server".to_owned(), |admin| format!("admin on {admin}"));
+    format!("{}, {}, {admin}", count(config.listeners.len(), "listener"), count(backends, "backend"))
+}
+
+fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}

@@ -1,0 +1,141 @@
+//! The configuration: raw as typed ([`raw`]), then checked ([`check`]) into [`Config`]. No socket is opened and no name resolved
+//! on the way; [`crate::resolve`] then makes a plan of it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use midmile_engine::LegOptions;
+use midmile_gateway::{Balance, HealthCheck, Timeouts};
+use midmile_wire::proxy;
+
+use crate::addr::Endpoint;
+use crate::exit::Failure;
+use crate::host::Host;
+
+mod check;
+mod listener;
+mod mistake;
+mod raw;
+mod reference;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use reference::reference;
+pub(crate) use value::{Level, parse_period};
+
+/// Drain deadline unless the operator says otherwise.
+pub(crate) const DRAIN_DEFAULT: Duration = Duration::from_secs(30);
+/// Pairs open at once unless the operator says otherwise, if the descriptors allow it.
+pub(crate) const PAIRS_MAX_DEFAULT: u32 = 100_000;
+/// Pipes unless the operator says otherwise, if the descriptors allow it.
+pub(crate) const PIPES_MAX_DEFAULT: u32 = 1024;
+/// Capacity of a pipe unless the operator says otherwise.
+pub(crate) const PIPE_BYTES_DEFAULT: u32 = 1 << 20;
+/// Longest that any duration may be: none is infinite.
+pub(crate) const PERIOD_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A checked configuration. Names in it are not resolved yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// Where the admin server listens, if it does: never a Unix-domain socket.
+    pub(crate) admin: Option<Endpoint>,
+    pub(crate) limits: Limits,
+    /// How long pairs may go on after SIGTERM.
+    pub(crate) drain: Duration,
+    pub(crate) log_pairs: bool,
+    /// The operator's level; `None`: the default.
+    pub(crate) log_level: Option<Level>,
+    /// Never empty.
+    pub(crate) listeners: Vec<Listener>,
+}
+
+/// Limits as asked for; `None` leaves the choice to midmile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) cores: Option<u16>,
+    pub(crate) pairs_max: Option<u32>,
+    pub(crate) pipes_max: Option<u32>,
+    pub(crate) pipe_bytes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { cores: None, pairs_max: None, pipes_max: None, pipe_bytes: PIPE_BYTES_DEFAULT }
+    }
+}
+
+/// One listener and its backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listener {
+    /// Unique in a configuration.
+    pub(crate) name: Arc<str>,
+    pub(crate) listen: Endpoint,
+    /// 1 to 64, all different.
+    pub(crate) to: Vec<Endpoint>,
+    pub(crate) balance: Balance,
+    pub(crate) accept_proxy: Option<proxy::Accept>,
+    pub(crate) send_proxy: Option<proxy::Version>,
+    pub(crate) allow: Vec<IpNet>,
+    pub(crate) pairs_max: Option<u32>,
+    /// Only where `to` holds a name.
+    pub(crate) resolve_every: Option<Duration>,
+    pub(crate) client: LegOptions,
+    pub(crate) server: LegOptions,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) health: Option<HealthCheck>,
+}
+
+impl Listener {
+    /// From `listen` to `to`, everything else by default.
+    pub(crate) fn new(name: &str, listen: Endpoint, to: Vec<Endpoint>) -> Self {
+        Self {
+            name: name.into(),
+            listen,
+            to,
+            balance: Balance::default(),
+            accept_proxy: None,
+            send_proxy: None,
+            allow: Vec::new(),
+            pairs_max: None,
+            resolve_every: None,
+            client: LegOptions::default(),
+            server: LegOptions::default(),
+            timeouts: Timeouts::default(),
+            health: None,
+        }
+    }
+}
+
+/// Reads and checks the file at `path`.
+///
+/// # Errors
+/// [`Failure::Usage`] with one line for each mistake.
+pub(crate) fn load(path: &Path, host: &Host) -> Result<Config, Failure> {
+    let file = path.display().to_string();
+    let bytes = std::fs::read(path)
+        .map_err(|error| Failure::usage(format!("{file}: can't read it: {error}; give --config a readable file")))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        Failure::usage(format!("{file}:{line}: not UTF-8; save the file as UTF-8"))
+    })?;
+    parse(&file, &text, host).map_err(Failure::Usage)
+}
+
+/// Reads and checks `text`; `file` is named in mistakes.
+///
+/// # Errors
+/// One line for each mistake.
+pub(crate) fn parse(file: &str, text: &str, host: &Host) -> Result<Config, Vec<String>> {
+    let mut mistakes = mistake::Mistakes::new(file, text);
+    let raw = raw::parse(text, &mut mistakes);
+    let config = check::check(raw, host, &mut mistakes);
+    match config {
+        Some(config) if mistakes.is_empty() => Ok(config),
+        _ => Err(mistakes.into_lines()),
+    }
+}

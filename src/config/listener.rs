@@ -1,0 +1,308 @@
+//! Checks of one listener.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use midmile_engine::LegOptions;
+use midmile_gateway::{BACKENDS_MAX, HealthCheck, Timeouts};
+use midmile_wire::proxy;
+
+use super::check::{check_period, check_size};
+use super::mistake::{At, Mistakes, Place};
+use super::raw::{RawClient, RawHealth, RawListener, RawServer, RawTimeouts};
+use super::value::{AcceptProxy, Count, OneOrList, OrOff, Period, SendProxy, Size};
+use super::{Limits, Listener};
+use crate::addr::Endpoint;
+use crate::host::Host;
+
+/// `TCP_KEEPIDLE` takes at most this many seconds (tcp(7): `MAX_TCP_KEEPIDLE`).
+const KEEPALIVE_SECS_MAX: u64 = 32_767;
+/// `TCP_USER_TIMEOUT` is an `int` of milliseconds.
+const USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 24 * 3600);
+/// Names are labels in metrics and log: no longer than is readable there.
+const NAME_LEN_MAX: usize = 64;
+/// Names aren't resolved again more often than this.
+const RESOLVE_EVERY_MIN: Duration = Duration::from_secs(1);
+
+/// Checks listeners against the host and the process's limits.
+pub(super) struct Checker<'a> {
+    pub(super) host: &'a Host,
+    pub(super) limits: Limits,
+    pub(super) mistakes: &'a mut Mistakes,
+    /// The line of the listener's header.
+    pub(super) line: usize,
+}
+
+/// A leg's options as typed, whichever leg it is.
+struct RawLeg {
+    congestion: Option<At<String>>,
+    nodelay: Option<At<bool>>,
+    recv_buffer: Option<At<Size>>,
+    send_buffer: Option<At<Size>>,
+    keepalive: Option<At<OrOff<Period>>>,
+    user_timeout: Option<At<Period>>,
+    unsent_max: Option<At<Size>>,
+}
+
+macro_rules! leg_from {
+    ($($raw:ident),*) => {$(
+        impl From<$raw> for RawLeg {
+            fn from(raw: $raw) -> Self {
+                let $raw { congestion, nodelay, recv_buffer, send_buffer, keepalive, user_timeout, unsent_max } = raw;
+                Self { congestion, nodelay, recv_buffer, send_buffer, keepalive, user_timeout, unsent_max }
+            }
+        }
+    )*};
+}
+
+leg_from!(RawClient, RawServer);
+
+impl RawLeg {
+    /// The keys set that mean something to TCP only, with their lines.
+    fn tcp_only(&self) -> Vec<(&'static str, usize)> {
+        let lines = [
+            ("congestion", self.congestion.as_ref().map(|at| at.line)),
+            ("nodelay", self.nodelay.as_ref().map(|at| at.line)),
+            ("keepalive", self.keepalive.as_ref().map(|at| at.line)),
+            ("user_timeout", self.user_timeout.as_ref().map(|at| at.line)),
+            ("unsent_max", self.unsent_max.as_ref().map(|at| at.line)),
+        ];
+        lines.into_iter().filter_map(|(key, line)| Some((key, line?))).collect()
+    }
+}
+
+impl Checker<'_> {
+    /// Checks one; `None` if it lacks what nothing can be done without.
+    pub(super) fn listener(&mut self, raw: RawListener) -> Option<Listener> {
+        let client_unix = raw.listen.as_ref().is_some_and(|listen| listen.value.is_unix());
+        self.check_relations(&raw, client_unix);
+        let to = self.backends(raw.to, raw.listen.as_ref());
+        let resolve_every = self.resolve_every(raw.resolve_every, &to);
+        let server_unix = !to.is_empty() && to.iter().all(Endpoint::is_unix);
+        let client = self.leg("client", raw.client.map(|leg| leg.value.into()), client_unix.then_some("listen"));
+        let server = self.leg("server", raw.server.map(|leg| leg.value.into()), server_unix.then_some("to"));
+        let timeouts = self.timeouts(raw.timeouts.map(|timeouts| timeouts.value).unwrap_or_default());
+        let health = raw.health.map(|health| self.health(health.value));
+        let listen = raw.listen?;
+        Some(Listener {
+            name: raw.name.map_or_else(|| listen.value.to_string(), |name| name.value).into(),
+            listen: listen.value,
+            to,
+            balance: raw.balance.map(|balance| balance.value).unwrap_or_default(),
+            accept_proxy: raw.accept_proxy.and_then(|accept| accept_proxy(accept.value)),
+            send_proxy: raw.send_proxy.and_then(|send| send_proxy(send.value)),
+            allow: raw.allow.map(|list| list.value.0.into_iter().map(|net| net.value).collect()).unwrap_or_default(),
+            pairs_max: raw.pairs_max.map(|pairs| pairs.value.0),
+            resolve_every,
+            client,
+            server,
+            timeouts,
+            health,
+        })
+    }
+
+    fn add(&mut self, key: &str, line: usize, what: impl std::fmt::Display) {
+        self.mistakes.add(&Place { key: format!("listener.{key}"), line }, what);
+    }
+
+    /// Keys that contradict each other.
+    fn check_relations(&mut self, raw: &RawListener, client_unix: bool) {
+        if let Some(name) = &raw.name {
+            self.check_name(name);
+        }
+        if let (Some(allow), true) = (&raw.allow, client_unix) {
+            let what = "contradicts listen: the clients of a Unix-domain socket have no IP address; leave `allow` out and set \
+                        the mode of the socket's directory";
+            self.add("allow", allow.line, what);
+        }
+        let accepts = raw.accept_proxy.as_ref().is_some_and(|accept| accept.value != AcceptProxy::Off);
+        let header = raw.timeouts.as_ref().and_then(|timeouts| timeouts.value.header.as_ref());
+        if let (Some(header), false) = (header, accepts) {
+            let what =
+                "contradicts accept_proxy = \"off\": no header is awaited; set accept_proxy or leave `header` out";
+            self.add("timeouts.header", header.line, what);
+        }
+        match (&raw.pairs_max, self.limits.pairs_max) {
+            (Some(pairs), _) if pairs.value.0 == 0 => {
+                self.add("pairs_max", pairs.line, "0 pairs serve nobody; write 1 or more");
+            }
+            (Some(pairs), Some(limit)) if pairs.value.0 > limit => {
+                let what = format!("{} is more than limits.pairs_max = {limit}; lower it or raise that", pairs.value.0);
+                self.add("pairs_max", pairs.line, what);
+            }
+            _ => {}
+        }
+    }
+
+    fn check_name(&mut self, name: &At<String>) {
+        let len = name.value.len();
+        if len == 0 || len > NAME_LEN_MAX || name.value.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            let what = format!("a name has 1 to {NAME_LEN_MAX} bytes without spaces, as it is a label; choose another");
+            self.add("name", name.line, what);
+        }
+    }
+
+    fn backends(&mut self, raw: Option<At<OneOrList<Endpoint>>>, listen: Option<&At<Endpoint>>) -> Vec<Endpoint> {
+        let Some(At { value: OneOrList(list), line }) = raw else {
+            return Vec::new();
+        };
+        if list.is_empty() {
+            self.add("to", line, "no backend; write at least one address");
+        }
+        if list.len() > BACKENDS_MAX {
+            self.add("to", line, format!("{} backends; write at most {BACKENDS_MAX}", list.len()));
+        }
+        let mut seen = BTreeSet::new();
+        for to in &list {
+            if to.value.port() == Some(0) {
+                self.add("to", to.line, format!("{}: nobody listens on port 0; write the server's port", to.value));
+            } else if !seen.insert(to.value.clone()) {
+                self.add("to", to.line, format!("{} is there twice; leave one out", to.value));
+            } else if listen.is_some_and(|listen| listen.value.collides(&to.value)) {
+                let what = format!(
+                    "{} is this listener itself, so it would dial itself without end; write the server's",
+                    to.value
+                );
+                self.add("to", to.line, what);
+            }
+        }
+        list.into_iter().map(|to| to.value).collect()
+    }
+
+    fn resolve_every(&mut self, raw: Option<At<OrOff<Period>>>, to: &[Endpoint]) -> Option<Duration> {
+        let At { value: OrOff::On(period), line } = raw? else {
+            return None;
+        };
+        if !to.is_empty() && !to.iter().any(|to| matches!(to, Endpoint::Name(_))) {
+            self.add(
+                "resolve_every",
+                line,
+                "contradicts to: there is no host name in it to resolve; leave `resolve_every` out",
+            );
+            return None;
+        }
+        if period.0 < RESOLVE_EVERY_MIN {
+            self.add("resolve_every", line, "names are resolved once a second at most; write 1s or more");
+            return None;
+        }
+        self.period("resolve_every", Some(At { value: period, line }))
+    }
+
+    fn period(&mut self, key: &str, period: Option<At<Period>>) -> Option<Duration> {
+        let period = period?;
+        check_period(&period, &Place { key: format!("listener.{key}"), line: period.line }, self.mistakes)
+    }
+
+    fn timeouts(&mut self, raw: RawTimeouts) -> Timeouts {
+        let default = Timeouts::default();
+        Timeouts {
+            dial: self.period("timeouts.dial", raw.dial).unwrap_or(default.dial),
+            idle: self.period("timeouts.idle", raw.idle).unwrap_or(default.idle),
+            half_closed: self.period("timeouts.half_closed", raw.half_closed).unwrap_or(default.half_closed),
+            header: self.period("timeouts.header", raw.header).unwrap_or(default.header),
+        }
+    }
+
+    fn health(&mut self, raw: RawHealth) -> HealthCheck {
+        let default = HealthCheck::default();
+        let lines = (raw.timeout.as_ref().map(|at| at.line), raw.every.as_ref().map(|at| at.line));
+        let every = self.period("health.every", raw.every).unwrap_or(default.every);
+        let timeout = self.period("health.timeout", raw.timeout).unwrap_or(default.timeout);
+        if timeout > every {
+            let (key, line) = match lines {
+                (Some(line), _) => ("health.timeout", line),
+                (None, line) => ("health.every", line.unwrap_or(self.line)),
+            };
+            let (timeout, every) = (humantime::format_duration(timeout), humantime::format_duration(every));
+            let what = format!(
+                "health.timeout = {timeout} is longer than health.every = {every}; shorten it or lengthen that"
+            );
+            self.add(key, line, what);
+        }
+        let rise = self.streak("health.rise", raw.rise).unwrap_or(default.rise);
+        let fall = self.streak("health.fall", raw.fall).unwrap_or(default.fall);
+        HealthCheck { every, timeout, rise, fall }
+    }
+
+    fn streak(&mut self, key: &str, raw: Option<At<Count>>) -> Option<u32> {
+        let raw = raw?;
+        if raw.value.0 == 0 {
+            self.add(key, raw.line, "0 checks in a row never happen; write 1 or more");
+        }
+        Some(raw.value.0)
+    }
+
+    /// `unix` names the key that makes every leg here a Unix-domain socket.
+    fn leg(&mut self, leg: &str, raw: Option<RawLeg>, unix: Option<&str>) -> LegOptions {
+        let default = LegOptions::default();
+        let Some(raw) = raw else { return default };
+        if let Some(unix) = unix {
+            for (key, line) in raw.tcp_only() {
+                let what = format!("contradicts {unix}: a Unix-domain socket has no TCP options; leave it out");
+                self.add(&format!("{leg}.{key}"), line, what);
+            }
+        }
+        LegOptions {
+            congestion: self.congestion(leg, raw.congestion),
+            nodelay: raw.nodelay.map_or(default.nodelay, |nodelay| nodelay.value),
+            recv_buffer: self.size(leg, "recv_buffer", raw.recv_buffer),
+            send_buffer: self.size(leg, "send_buffer", raw.send_buffer),
+            keepalive: self.keepalive(leg, raw.keepalive, default.keepalive),
+            user_timeout: self.user_timeout(leg, raw.user_timeout),
+            unsent_max: self.size(leg, "unsent_max", raw.unsent_max),
+        }
+    }
+
+    fn congestion(&mut self, leg: &str, raw: Option<At<String>>) -> Option<Arc<str>> {
+        let raw = raw?;
+        if let Err(what) = self.host.check_congestion(&raw.value) {
+            self.add(&format!("{leg}.congestion"), raw.line, what);
+        }
+        Some(raw.value.into())
+    }
+
+    fn size(&mut self, leg: &str, key: &str, raw: Option<At<Size>>) -> Option<u32> {
+        let raw = raw?;
+        check_size(&raw, &Place { key: format!("listener.{leg}.{key}"), line: raw.line }, self.mistakes)
+    }
+
+    fn keepalive(&mut self, leg: &str, raw: Option<At<OrOff<Period>>>, default: Option<Duration>) -> Option<Duration> {
+        match raw {
+            None => default,
+            Some(At { value: OrOff::Off, .. }) => None,
+            Some(At { value: OrOff::On(Period(period)), line }) => {
+                if period.subsec_nanos() != 0 || !(1..=KEEPALIVE_SECS_MAX).contains(&period.as_secs()) {
+                    let what = format!("it takes whole seconds; write 1s to {KEEPALIVE_SECS_MAX}s, or \"off\"");
+                    self.add(&format!("{leg}.keepalive"), line, what);
+                }
+                Some(period)
+            }
+        }
+    }
+
+    fn user_timeout(&mut self, leg: &str, raw: Option<At<Period>>) -> Option<Duration> {
+        let At { value: Period(period), line } = raw?;
+        if period < Duration::from_millis(1) || period > USER_TIMEOUT_MAX {
+            self.add(&format!("{leg}.user_timeout"), line, "out of range; write 1ms to 24days");
+        }
+        Some(period)
+    }
+}
+
+const fn accept_proxy(accept: AcceptProxy) -> Option<proxy::Accept> {
+    match accept {
+        AcceptProxy::Off => None,
+        AcceptProxy::V1 => Some(proxy::Accept { v1: true, v2: false }),
+        AcceptProxy::V2 => Some(proxy::Accept { v1: false, v2: true }),
+        AcceptProxy::Any => Some(proxy::Accept { v1: true, v2: true }),
+    }
+}
+
+const fn send_proxy(send: SendProxy) -> Option<proxy::Version> {
+    match send {
+        SendProxy::Off => None,
+        SendProxy::V1 => Some(proxy::Version::V1),
+        SendProxy::V2 => Some(proxy::Version::V2),
+    }
+}

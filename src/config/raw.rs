@@ -1,0 +1,268 @@
+//! The configuration as typed, and the one table of its keys: the reader, the nearest-key suggestions and the reference page
+//! all come from the `section!` calls below.
+//!
+//! DEVIATION: the file is read from toml's tree of spanned values, not through serde. Serde stops at the first mistake;
+//! here an operator sees all of them at once.
+
+use ipnet::IpNet;
+use midmile_gateway::Balance;
+use toml::de::{DeTable, DeValue};
+
+use super::mistake::{At, Mistakes, Place};
+use super::value::{AcceptProxy, Count, Level, List, OneOrList, OrOff, Period, SendProxy, Size, Value, wrong_type};
+use crate::addr::Endpoint;
+
+/// One key, as the reference page shows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    /// What may be written.
+    pub(super) kind: &'static str,
+    /// The default as it would be written; empty if there is none.
+    pub(super) default: &'static str,
+    /// What it is for.
+    pub(super) about: &'static str,
+}
+
+/// A table of the file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Section {
+    /// Its header in the file; empty for the file itself.
+    pub(super) header: &'static str,
+    pub(super) keys: &'static [Key],
+}
+
+macro_rules! section {
+    ($name:ident $header:literal $(required $required:ident $mend:literal)* {
+        $(#[doc = $about:literal] $key:ident: $type:ty = $default:literal,)*
+    }) => {
+        #[derive(Clone, Debug, Default)]
+        pub(super) struct $name { $(#[doc = $about] pub(super) $key: Option<At<$type>>,)* }
+
+        impl $name {
+            pub(super) const SECTION: Section = Section {
+                header: $header,
+                keys: &[$(Key {
+                    name: stringify!($key),
+                    kind: <$type as Value>::KIND,
+                    default: $default,
+                    about: $about.trim_ascii(),
+                },)*],
+            };
+        }
+
+        impl Value for $name {
+            const KIND: &'static str = "a table";
+            const EXAMPLE: &'static str = $header;
+
+            fn read(value: &DeValue<'_>, place: &Place, mistakes: &mut Mistakes) -> Option<Self> {
+                let fields = Fields::open(value, place, $header, mistakes)?;
+                fields.refuse_unknown(Self::SECTION.keys, mistakes);
+                $(fields.require(stringify!($required), $mend, mistakes);)*
+                Some(Self { $($key: fields.take(stringify!($key), mistakes),)* })
+            }
+        }
+    };
+}
+
+section! { RawAdmin "[admin]" {
+    #[doc = " Where `/metrics`, `/healthz`, `/readyz` and `/status.json` are served; nowhere if left out."]
+    listen: Endpoint = "",
+} }
+
+section! { RawLimits "[limits]" {
+    #[doc = " Loops, each on a thread pinned to a CPU of its own. Default: all CPUs that the process may use."]
+    cores: Count = "",
+    #[doc = " Pairs open at once in the whole process. Default: 100000, or as many as the file descriptors allow."]
+    pairs_max: Count = "",
+    #[doc = " Pipes that bulk directions may hold at once; a direction that finds none is copied. Default: 1024, or as many as the file descriptors allow."]
+    pipes_max: Count = "",
+    #[doc = " Capacity asked for each pipe, 4KiB to 1GiB; the kernel caps it for unprivileged users."]
+    pipe_size: Size = "1MiB",
+} }
+
+section! { RawDrain "[drain]" {
+    #[doc = " How long open pairs may go on after SIGTERM before they are cut."]
+    timeout: Period = "30s",
+} }
+
+section! { RawLog "[log]" {
+    #[doc = " Whether one line is logged for each pair at its end."]
+    pairs: bool = "false",
+    #[doc = " The least important level that is logged; the environment's `MIDMILE_LOG` wins over it."]
+    level: Level = "info",
+} }
+
+section! { RawListener "[[listener]]"
+required listen "it is missing; write where to listen, such as listen = \"0.0.0.0:8080\""
+required to "it is missing; write where connections go, such as to = \"10.0.0.1:80\"" {
+    #[doc = " Its name in metrics and log; unique. Default: the address it listens on."]
+    name: String = "",
+    #[doc = " Where it listens; required. Port 0 lets the kernel choose. Of a name that stands for several addresses the first is taken."]
+    listen: Endpoint = "",
+    #[doc = " The backends that connections go on to, 1 to 64; required."]
+    to: OneOrList<Endpoint> = "",
+    #[doc = " How a backend is chosen for a new pair."]
+    balance: Balance = "round-robin",
+    #[doc = " The PROXY protocol header that each client must send first; without it, it is refused."]
+    accept_proxy: AcceptProxy = "off",
+    #[doc = " The PROXY protocol header sent to the backend before the client's first byte."]
+    send_proxy: SendProxy = "off",
+    #[doc = " Networks whose clients are let in, such as `[\"10.0.0.0/8\"]`. Default: all clients."]
+    allow: List<IpNet> = "",
+    #[doc = " Pairs that this listener may hold at once. Default: the process's `pairs_max`."]
+    pairs_max: Count = "",
+    #[doc = " How often the names in `to` are resolved again, at least every second; they always are on SIGHUP."]
+    resolve_every: OrOff<Period> = "off",
+    #[doc = " Socket options of the clients' legs."]
+    client: RawClient = "",
+    #[doc = " Socket options of the servers' legs."]
+    server: RawServer = "",
+    #[doc = " Time limits of each pair."]
+    timeouts: RawTimeouts = "",
+    #[doc = " Health checks of the backends; none if left out, all defaults if empty."]
+    health: RawHealth = "",
+} }
+
+macro_rules! leg_section {
+    ($name:ident $header:literal) => {
+        section! { $name $header {
+            #[doc = " Congestion control, one that `net.ipv4.tcp_available_congestion_control` lists. Default: the system's."]
+            congestion: String = "",
+            #[doc = " `TCP_NODELAY`: small segments are sent without waiting for an acknowledgement."]
+            nodelay: bool = "true",
+            #[doc = " `SO_RCVBUF`, 4KiB to 1GiB; the kernel doubles it, caps it at `net.core.rmem_max` and stops sizing by itself. Default: the kernel sizes it."]
+            recv_buffer: Size = "",
+            #[doc = " `SO_SNDBUF`, 4KiB to 1GiB; as `recv_buffer`, capped at `net.core.wmem_max`. Default: the kernel sizes it."]
+            send_buffer: Size = "",
+            #[doc = " Idle time before a keepalive probe, whole seconds, 1s to 32767s; then a probe every third of it, and 3 unanswered ones end the pair."]
+            keepalive: OrOff<Period> = "1m",
+            #[doc = " `TCP_USER_TIMEOUT`: how long sent data may stay unacknowledged, 1ms to 24 days. Default: the system's."]
+            user_timeout: Period = "",
+            #[doc = " `TCP_NOTSENT_LOWAT`: bytes that may wait unsent in the kernel, 4KiB to 1GiB; bounds what a slow receiver can hold. Default: the system's."]
+            unsent_max: Size = "",
+        } }
+    };
+}
+
+leg_section! { RawClient "[listener.client]" }
+leg_section! { RawServer "[listener.server]" }
+
+section! { RawTimeouts "[listener.timeouts]" {
+    #[doc = " From the client's acceptance to an established server leg, over all attempts."]
+    dial: Period = "5s",
+    #[doc = " Without a byte in either direction."]
+    idle: Period = "1h",
+    #[doc = " Without a byte, once one side has finished sending."]
+    half_closed: Period = "1m",
+    #[doc = " For the whole PROXY header to arrive; only with `accept_proxy`."]
+    header: Period = "5s",
+} }
+
+section! { RawHealth "[listener.health]" {
+    #[doc = " Between two checks; a check is a connection that is closed again at once."]
+    every: Period = "5s",
+    #[doc = " For a check to succeed; not longer than `every`."]
+    timeout: Period = "2s",
+    #[doc = " Successes in a row that bring a backend back."]
+    rise: Count = "2",
+    #[doc = " Failures in a row that take a backend out."]
+    fall: Count = "3",
+} }
+
+section! { RawConfig ""
+required listener "there is none; add a [[listener]] table with `listen` and `to`" {
+    #[doc = " The admin server."]
+    admin: RawAdmin = "",
+    #[doc = " Limits of the whole process."]
+    limits: RawLimits = "",
+    #[doc = " What happens on SIGTERM."]
+    drain: RawDrain = "",
+    #[doc = " What is logged."]
+    log: RawLog = "",
+    #[doc = " The listeners, at least one."]
+    listener: List<RawListener> = "",
+} }
+
+/// Every table of the file, for the reference page.
+pub(super) const SECTIONS: [Section; 9] = [
+    RawAdmin::SECTION,
+    RawLimits::SECTION,
+    RawDrain::SECTION,
+    RawLog::SECTION,
+    RawListener::SECTION,
+    RawClient::SECTION,
+    RawServer::SECTION,
+    RawTimeouts::SECTION,
+    RawHealth::SECTION,
+];
+
+/// Reads a whole file. What couldn't be read is left out, after a mistake was noted.
+pub(super) fn parse(text: &str, mistakes: &mut Mistakes) -> RawConfig {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        let line = error.span().map_or(1, |span| mistakes.line(&span));
+        mistakes.add_syntax(line, error.message());
+    }
+    if !mistakes.is_empty() {
+        return RawConfig::default();
+    }
+    let root = Place { key: String::new(), line: 1 };
+    RawConfig::read(&DeValue::Table(document.into_inner()), &root, mistakes).unwrap_or_default()
+}
+
+/// The fields of one table.
+struct Fields<'v, 'i> {
+    table: &'v DeTable<'i>,
+    place: &'v Place,
+}
+
+impl<'v, 'i> Fields<'v, 'i> {
+    fn open(value: &'v DeValue<'i>, place: &'v Place, header: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let table = value.as_table();
+        if table.is_none() {
+            mistakes.add(place, wrong_type(value, "a table", header));
+        }
+        table.map(|table| Self { table, place })
+    }
+
+    fn take<T: Value>(&self, name: &str, mistakes: &mut Mistakes) -> Option<At<T>> {
+        let (key, value) = self.table.get_key_value(name)?;
+        let line = mistakes.line(&key.span());
+        T::read(value.get_ref(), &self.place.inside(name, line), mistakes).map(|value| At { value, line })
+    }
+
+    /// Notes a mistake if `name` isn't there; one that is there and can't be read has its own.
+    fn require(&self, name: &str, mend: &str, mistakes: &mut Mistakes) {
+        if !self.table.contains_key(name) {
+            mistakes.add(&self.place.inside(name, self.place.line), mend);
+        }
+    }
+
+    fn refuse_unknown(&self, known: &[Key], mistakes: &mut Mistakes) {
+        for (name, _) in self.table.iter() {
+            if known.iter().any(|key| key.name == name.get_ref().as_ref()) {
+                continue;
+            }
+            let line = mistakes.line(&name.span());
+            mistakes.add(&self.place.inside(name.get_ref(), line), unknown(name.get_ref(), known));
+        }
+    }
+}
+
+/// Least likeness, of 1, at which a known key is taken for what was meant.
+const LIKENESS_MIN: f64 = 0.75;
+
+fn unknown(name: &str, known: &[Key]) -> String {
+    let like = |key: &Key| strsim::jaro_winkler(name, key.name);
+    let nearest = known.iter().max_by(|a, b| like(a).total_cmp(&like(b)));
+    match nearest {
+        Some(key) if like(key) >= LIKENESS_MIN => {
+            format!("no such key; did you mean \"{}\"?", key.name)
+        }
+        _ => {
+            let names: Vec<_> = known.iter().map(|key| key.name).collect();
+            format!("no such key; the keys here are {}", names.join(", "))
+        }
+    }
+}

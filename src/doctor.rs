@@ -1,0 +1,183 @@
+//! What this host allows, and what midmile does with it or without it.
+//!
+//! Facts come from system calls that try the thing itself, and from files under `/proc` and `/sys`; a file that is missing is a
+//! fact that isn't known, never a failure.
+
+use std::fmt::Write as _;
+use std::io;
+
+use midmile_engine::probe;
+use serde::Serialize;
+
+mod limits;
+mod system;
+mod tcp;
+
+use system::System;
+
+/// What comes of a feature on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum State {
+    /// There, and used.
+    InUse,
+    /// Not there, or too little of it: midmile goes another, slower way.
+    Fallback,
+    /// Not there, and nothing takes its place.
+    Absent,
+    /// There, and midmile doesn't use it.
+    Unused,
+    /// This host doesn't say.
+    Unknown,
+}
+
+impl State {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::InUse => "in use",
+            Self::Fallback => "fallback",
+            Self::Absent => "absent",
+            Self::Unused => "unused",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One feature.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Finding {
+    feature: &'static str,
+    state: State,
+    /// What this host has.
+    found: String,
+    /// What midmile does with that.
+    effect: String,
+}
+
+impl Finding {
+    fn new(feature: &'static str, state: State, found: impl Into<String>, effect: impl Into<String>) -> Self {
+        Self { feature, state, found: found.into(), effect: effect.into() }
+    }
+}
+
+/// Examines this host.
+pub(crate) fn examine() -> Vec<Finding> {
+    let system = System::here();
+    vec![
+        kernel(),
+        splice(probe::splice_sockets()),
+        limits::pipes(&system, probe::pipe_bytes(limits::pipe_wanted())),
+        limits::descriptors(&system),
+        steering(probe::steering()),
+        io_uring(probe::io_uring()),
+        tcp::congestion(&system),
+        tcp::ports(&system),
+        limits::pair_memory(&system),
+        tcp::ipv6(&system),
+        limits::cpus(&system),
+        limits::cgroup_cpu(&system),
+        limits::cgroup_memory(&system),
+    ]
+}
+
+/// The findings as a JSON document.
+///
+/// # Errors
+/// None that are known: they are plain texts.
+pub(crate) fn json(findings: &[Finding]) -> serde_json::Result<String> {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        version: &'static str,
+        findings: &'a [Finding],
+    }
+    let mut text = serde_json::to_string_pretty(&Document { version: env!("CARGO_PKG_VERSION"), findings })?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// The findings as a table: feature, state, what was found, and below it what midmile does.
+pub(crate) fn table(findings: &[Finding]) -> String {
+    let wide = findings.iter().map(|finding| finding.feature.len()).max().unwrap_or(0).max("FEATURE".len());
+    let mut text = format!("{:wide$}  {:8}  WHAT THIS HOST HAS, AND WHAT MIDMILE DOES\n", "FEATURE", "STATE");
+    for finding in findings {
+        let line = writeln!(text, "{:wide$}  {:8}  {}", finding.feature, finding.state.word(), finding.found);
+        let below = writeln!(text, "{:wide$}  {:8}  {}", "", "", finding.effect);
+        line.and(below).expect("writing to a string never fails");
+    }
+    text
+}
+
+fn kernel() -> Finding {
+    let uname = rustix::system::uname();
+    let found = format!("Linux {} on {}", uname.release().to_string_lossy(), uname.machine().to_string_lossy());
+    Finding::new("kernel", State::InUse, found, "the kernel's own TCP, by epoll; no module, no patch")
+}
+
+fn splice(probed: io::Result<()>) -> Finding {
+    match probed {
+        Ok(()) => {
+            Finding::new("splice", State::InUse, "tried with a socket and a pipe: works", "bulk stays in the kernel")
+        }
+        Err(error) => {
+            Finding::new("splice", State::Fallback, format!("tried: {error}"), "bulk is copied, at more CPU a byte")
+        }
+    }
+}
+
+fn steering(probed: io::Result<()>) -> Finding {
+    match probed {
+        Ok(()) => {
+            let effect = "a connection is served on the CPU that received it";
+            Finding::new("steering", State::InUse, "SO_REUSEPORT with a program that picks by CPU: works", effect)
+        }
+        Err(error) => {
+            let effect = "the kernel spreads connections over the cores by a hash";
+            Finding::new("steering", State::Fallback, format!("SO_REUSEPORT with a program: {error}"), effect)
+        }
+    }
+}
+
+fn io_uring(probed: io::Result<()>) -> Finding {
+    let effect = "the loops use epoll: splice by io_uring goes through worker threads and is slower";
+    match probed {
+        Ok(()) => Finding::new("io_uring", State::Unused, "works", effect),
+        Err(error) => Finding::new("io_uring", State::Absent, format!("tried: {error}"), effect),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_known_is_no_failure() {
+        let nowhere = System::at("/nonexistent/root");
+        let findings = [
+            limits::pipes(&nowhere, Err(io::ErrorKind::Unsupported.into())),
+            limits::descriptors(&nowhere),
+            tcp::congestion(&nowhere),
+            tcp::ports(&nowhere),
+            limits::pair_memory(&nowhere),
+            tcp::ipv6(&nowhere),
+            limits::cpus(&nowhere),
+            limits::cgroup_cpu(&nowhere),
+            limits::cgroup_memory(&nowhere),
+            splice(Err(io::ErrorKind::Unsupported.into())),
+            steering(Err(io::ErrorKind::Unsupported.into())),
+            io_uring(Err(io::ErrorKind::Unsupported.into())),
+        ];
+        let unknown = findings.iter().filter(|finding| finding.state == State::Unknown).count();
+        assert_eq!(unknown, 5, "{findings:#?}");
+        assert!(table(&findings).lines().count() == 1 + 2 * findings.len());
+        assert!(json(&findings).is_ok());
+    }
+
+    #[test]
+    fn this_host_is_examined_whatever_it_is() {
+        let findings = examine();
+        assert!(
+            findings.iter().all(|finding| !finding.found.is_empty() && !finding.effect.is_empty()),
+            "{findings:#?}"
+        );
+    }
+}

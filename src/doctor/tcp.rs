@@ -1,0 +1,129 @@
+//! What the kernel's TCP is set to.
+
+use super::system::System;
+use super::{Finding, State};
+
+/// Seconds that a closed connection holds its port: `TCP_TIMEWAIT_LEN` is fixed in the kernel.
+const TIME_WAIT_SECS: u64 = 60;
+
+pub(super) fn congestion(system: &System) -> Finding {
+    let feature = "congestion";
+    let read = |name: &str| system.text(&format!("/proc/sys/net/ipv4/tcp_{name}"));
+    let Some(available) = read("available_congestion_control") else {
+        let effect = "the system's congestion control is used, and `congestion` isn't checked";
+        return Finding::new(feature, State::Unknown, "the kernel doesn't list any", effect);
+    };
+    let default = read("congestion_control").unwrap_or_else(|| "not known".to_owned());
+    let mut found = format!("{available}; default {default}");
+    let allowed = read("allowed_congestion_control").filter(|_| !system.may_choose_any_congestion());
+    if let Some(allowed) = allowed.filter(|allowed| *allowed != available) {
+        found.push_str(&format!("; allowed without CAP_NET_ADMIN: {allowed}"));
+    }
+    let effect = if default.starts_with("bbr") {
+        "the default paces even the first window, which delays short answers on long paths: set `congestion` for each leg \
+         where that matters"
+    } else {
+        "legs use the default unless `congestion` says otherwise"
+    };
+    Finding::new(feature, State::InUse, found, effect)
+}
+
+pub(super) fn ports(system: &System) -> Finding {
+    let feature = "outgoing ports";
+    let range = system.numbers::<u64>("/proc/sys/net/ipv4/ip_local_port_range");
+    let Some(&[low, high]) = range.as_deref() else {
+        return Finding::new(
+            feature,
+            State::Unknown,
+            "ip_local_port_range is not readable",
+            "the kernel chooses local ports",
+        );
+    };
+    let ports = (high + 1).saturating_sub(low);
+    let reuse: Option<u64> = system.number("/proc/sys/net/ipv4/tcp_tw_reuse");
+    let shown = reuse.map_or_else(|| "not known".to_owned(), |reuse| reuse.to_string());
+    let found = format!("{low} to {high}, tcp_tw_reuse {shown}");
+    let slow = ports / TIME_WAIT_SECS;
+    // With reuse a port is free again after a second, as timestamps tell old segments from new (RFC 6191).
+    let rate = match reuse {
+        Some(1) => format!("{ports} new ones a second"),
+        Some(2) => format!("{ports} new ones a second on loopback and {slow} elsewhere, if midmile closes first"),
+        _ => format!("{slow} new ones a second, if midmile closes first"),
+    };
+    let effect = format!(
+        "{ports} connections to one backend address at once, and {rate}; more addresses or tcp_tw_reuse=1 raise it"
+    );
+    Finding::new(feature, State::InUse, found, effect)
+}
+
+pub(super) fn ipv6(system: &System) -> Finding {
+    let disabled = system.number::<u8>("/proc/sys/net/ipv6/conf/all/disable_ipv6");
+    let addresses = system.text("/proc/net/if_inet6").map(|text| text.lines().count());
+    match (disabled, addresses) {
+        (Some(0) | None, Some(count)) if count > 0 => {
+            Finding::new("IPv6", State::InUse, format!("{count} addresses"), "listeners and backends may be IPv6")
+        }
+        _ => Finding::new("IPv6", State::Absent, "no address, or switched off", "IPv4 and Unix-domain sockets only"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::limits::{cgroup_cpu, cgroup_memory};
+
+    /// What `examine` finds below a root that has `files`.
+    fn below(name: &str, files: &[(&str, &str)], examine: impl Fn(&System) -> Finding) -> Finding {
+        let id = std::process::id();
+        let root = std::env::temp_dir().join(format!("midmile-doctor-{name}-{id}"));
+        for (path, text) in files {
+            let path = root.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let finding = examine(&System::at(&root));
+        std::fs::remove_dir_all(root).unwrap();
+        finding
+    }
+
+    #[test]
+    fn ports_become_rates() {
+        let range = ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n");
+        let cases = [("0", "470 new ones a second, if"), ("1", "28232 new ones a second;"), ("2", "and 470 elsewhere")];
+        for (reuse, said) in cases {
+            let files = [range, ("proc/sys/net/ipv4/tcp_tw_reuse", reuse)];
+            let finding = below(&format!("ports{reuse}"), &files, ports);
+            assert!(finding.effect.contains(said), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn a_bbr_default_is_pointed_out() {
+        let list = ("proc/sys/net/ipv4/tcp_available_congestion_control", "reno cubic bbr");
+        let of = |default| {
+            let files = [list, ("proc/sys/net/ipv4/tcp_congestion_control", default)];
+            below(default, &files, congestion).effect
+        };
+        assert!(of("bbr").contains("delays short answers"));
+        assert!(!of("cubic").contains("delays"));
+    }
+
+    #[test]
+    fn a_cgroup_of_either_version_is_found() {
+        let v2 = [
+            ("proc/self/cgroup", "0::/a"),
+            ("sys/fs/cgroup/a/memory.max", "1048576"),
+            ("sys/fs/cgroup/a/cpu.max", "150000 100000"),
+        ];
+        let v1 = [
+            ("proc/self/cgroup", "4:memory:/b\n1:cpu,cpuacct:/"),
+            ("sys/fs/cgroup/memory/b/memory.limit_in_bytes", "9223372036854771712"),
+            ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1"),
+            ("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000"),
+        ];
+        assert_eq!(below("v2m", &v2, cgroup_memory).found, "at most 1.0 MiB");
+        assert_eq!(below("v2c", &v2, cgroup_cpu).found, "time for 1.50 CPUs");
+        assert_eq!(below("v1m", &v1, cgroup_memory).found, "no limit");
+        assert_eq!(below("v1c", &v1, cgroup_cpu).found, "no limit");
+    }
+}

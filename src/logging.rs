@@ -1,0 +1,71 @@
+//! Logging: to standard error, for people on a terminal and as JSON lines otherwise.
+
+use std::io::{self, IsTerminal};
+use std::sync::mpsc::Receiver;
+use std::thread::JoinHandle;
+
+use midmile_gateway::PairReport;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Level;
+use crate::exit::Failure;
+
+/// The environment variable that wins over the configuration.
+const VARIABLE: &str = "MIDMILE_LOG";
+
+/// Begins logging. `level` is the configuration's.
+///
+/// # Errors
+/// If the environment's filter makes no sense.
+pub(crate) fn init(level: Option<Level>) -> Result<(), Failure> {
+    let filter = match std::env::var(VARIABLE) {
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).map_err(|error| {
+            Failure::usage(format!(
+                "{VARIABLE}={text}: {error}; write a level such as info, or filters such as midmile=debug"
+            ))
+        })?,
+        _ => EnvFilter::new(word(level.unwrap_or(Level::Info))),
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    if io::stderr().is_terminal() {
+        builder.init();
+    } else {
+        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+    }
+    Ok(())
+}
+
+const fn word(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    }
+}
+
+/// Logs pairs at their end on a thread of its own, so that a slow log never holds up the control loop; it ends with the fleet.
+///
+/// # Errors
+/// If the thread can't be started.
+pub(crate) fn spawn_pairs(reports: Receiver<PairReport>) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name("midmile-pairs".to_owned())
+        .spawn(move || reports.iter().for_each(|report| pair(&report)))
+}
+
+fn pair(report: &PairReport) {
+    let millis = |duration: std::time::Duration| duration.as_secs_f64() * 1000.0;
+    tracing::info!(
+        route = &*report.route,
+        client = %report.client,
+        backend = &*report.backend,
+        end = report.end.name(),
+        lasted_ms = millis(report.lasted),
+        connected_ms = report.connected_after.map(millis),
+        upstream_bytes = report.upstream_bytes,
+        downstream_bytes = report.downstream_bytes,
+        "pair ended"
+    );
+}

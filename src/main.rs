@@ -1,0 +1,46 @@
+//! `midmile`: a TCP relay and accelerator for Linux.
+//!
+//! This binary is the control side. It reads what the operator wrote, checks it, and hands a plan to the data path
+//! (`midmile_gateway`), which runs on threads of its own; then it supervises, on one Tokio thread beside them.
+//!
+//! ```text
+//! cli ──► command/relay ─────────────┐
+//!         command/gateway ──► config ┴─► supervise ──► Fleet (the data path)
+//!                                         │  resolve   names → addresses → plan
+//!                                         │  health    which backends may be used
+//!                                         │  admin     metrics, status, probes
+//!                                         └─ logging   events, and pairs at their end
+//! ```
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod addr;
+mod admin;
+mod cli;
+mod command;
+mod config;
+mod descriptors;
+mod doctor;
+mod exit;
+mod health;
+mod host;
+mod logging;
+mod notify;
+mod resolve;
+mod supervise;
+
+fn main() -> ExitCode {
+    let outcome = match cli::Cli::parse().command {
+        cli::Command::Relay(args) => command::relay::run(&args),
+        cli::Command::Gateway(args) => command::gateway::run(&args),
+        cli::Command::Check(args) => command::check::run(&args),
+        cli::Command::Doctor(args) => command::doctor::run(&args),
+        cli::Command::Completions(args) => command::pages::completions(&args),
+        cli::Command::Man(args) => command::pages::man(&args),
+        cli::Command::Keys => command::pages::keys(),
+    };
+    exit::code(&outcome)
+}

@@ -1,0 +1,234 @@
+//! Names to addresses, and a checked configuration to a plan.
+//!
+//! Resolving happens on the control path only: at start, on SIGHUP, and every `resolve_every` where a listener asks for it. What
+//! didn't change is taken over from the plan before, object by object, so that health, open pairs and counters go on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use midmile_engine::Addr;
+use midmile_gateway::{Backend, BackendSet, Limits, Plan, Route};
+use tokio::task::JoinSet;
+
+use crate::addr::{Endpoint, HostPort};
+use crate::config::{Config, Listener};
+
+/// Longest that one name may take. The system's resolver gives up by itself after about as long.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Names and the addresses that they stand for: never none.
+pub(crate) type Names = BTreeMap<HostPort, Vec<SocketAddr>>;
+
+/// Every name in a configuration.
+pub(crate) fn names_of(config: &Config) -> BTreeSet<HostPort> {
+    let listens = config.listeners.iter().map(|listener| &listener.listen);
+    names_in(listens.chain(config.listeners.iter().flat_map(|listener| &listener.to)).chain(&config.admin))
+}
+
+/// Every name among `endpoints`.
+pub(crate) fn names_in<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> BTreeSet<HostPort> {
+    let names = endpoints.filter_map(|endpoint| match endpoint {
+        Endpoint::Name(name) => Some(name.clone()),
+        _ => None,
+    });
+    names.collect()
+}
+
+/// Resolves `names`, all at once.
+///
+/// # Errors
+/// One line, with every name that couldn't be resolved.
+pub(crate) async fn resolve(names: BTreeSet<HostPort>) -> Result<Names, String> {
+    let mut lookups = JoinSet::new();
+    for name in names {
+        lookups.spawn(async move {
+            let found = lookup(&name).await;
+            (name, found)
+        });
+    }
+    let mut names = Names::new();
+    let mut failed = Vec::new();
+    for (name, found) in lookups.join_all().await {
+        match found {
+            Ok(addrs) => drop(names.insert(name, addrs)),
+            Err(why) => failed.push(format!("can't resolve {name}: {why}")),
+        }
+    }
+    if failed.is_empty() {
+        return Ok(names);
+    }
+    failed.sort();
+    Err(format!("{}; check the name and this host's DNS", failed.join(", ")))
+}
+
+async fn lookup(name: &HostPort) -> Result<Vec<SocketAddr>, String> {
+    match tokio::time::timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host((&*name.host, name.port))).await {
+        Err(_) => Err(format!("no answer within {}s", LOOKUP_TIMEOUT.as_secs())),
+        Ok(Err(error)) => {
+            let why = error.to_string();
+            Err(why.strip_prefix("failed to lookup address information: ").unwrap_or(&why).to_owned())
+        }
+        Ok(Ok(addrs)) => {
+            let mut known = BTreeSet::new();
+            let addrs: Vec<_> = addrs.filter(|addr| known.insert(*addr)).collect();
+            if addrs.is_empty() { Err("it has no address".to_owned()) } else { Ok(addrs) }
+        }
+    }
+}
+
+/// Takes `found` over into `names`, and says whether any name has other addresses than before. Their order doesn't count: name
+/// servers shuffle it.
+pub(crate) fn update(names: &mut Names, found: Names) -> bool {
+    let mut changed = false;
+    for (name, addrs) in found {
+        let as_set = |addrs: &[SocketAddr]| addrs.iter().copied().collect::<BTreeSet<_>>();
+        if names.get(&name).is_none_or(|old| as_set(old) != as_set(&addrs)) {
+            names.insert(name, addrs);
+            changed = true;
+        }
+    }
+    changed
+}
+
+/// Makes the plan. Routes and backends that are the same as in `before` are the same objects.
+///
+/// # Panics
+/// If `names` lacks a name of `config`.
+pub(crate) fn plan(config: &Config, names: &Names, limits: Limits, before: Option<&Plan>) -> Plan {
+    let routes = config.listeners.iter().map(|listener| {
+        let old = before.and_then(|plan| plan.routes.iter().find(|route| *route.name == *listener.name));
+        let new = route(listener, names, limits, config.log_pairs, old);
+        match old {
+            Some(old) if same_route(old, &new) => Arc::clone(old),
+            _ => Arc::new(new),
+        }
+    });
+    Plan { routes: routes.collect(), limits }
+}
+
+fn route(listener: &Listener, names: &Names, limits: Limits, log_pairs: bool, old: Option<&Arc<Route>>) -> Route {
+    let backends = listener.to.iter().map(|to| {
+        let (name, addrs) = (to.to_string(), addrs(to, names));
+        let known = old.and_then(|old| {
+            let mut backends = old.backends.backends().iter();
+            backends.find(|backend| **backend.name() == *name && backend.addrs() == addrs)
+        });
+        known.map_or_else(|| Arc::new(Backend::new(name, addrs.clone(), limits.cores)), Arc::clone)
+    });
+    Route {
+        name: Arc::clone(&listener.name),
+        listen: addrs(&listener.listen, names).swap_remove(0),
+        client: listener.client.clone(),
+        server: listener.server.clone(),
+        backends: Arc::new(BackendSet::new(backends.collect(), listener.balance, listener.health)),
+        timeouts: listener.timeouts,
+        accept_proxy: listener.accept_proxy,
+        send_proxy: listener.send_proxy,
+        allow: listener.allow.clone(),
+        pairs_max: listener.pairs_max.unwrap_or(limits.pairs_max).min(limits.pairs_max),
+        log_pairs,
+    }
+}
+
+/// The addresses of an endpoint; at least one.
+fn addrs(endpoint: &Endpoint, names: &Names) -> Vec<Addr> {
+    match endpoint {
+        Endpoint::Ip(addr) => vec![Addr::Inet(*addr)],
+        Endpoint::Name(name) => {
+            let found = names.get(name).expect("every name of the configuration was resolved before");
+            found.iter().copied().map(Addr::Inet).collect()
+        }
+        Endpoint::UnixPath(_) | Endpoint::UnixAbstract(_) => endpoint.unix().map(Addr::Unix).into_iter().collect(),
+    }
+}
+
+/// Whether two routes are the same in all that an operator can set. Taken apart field by field so that a new one isn't forgotten.
+fn same_route(a: &Route, b: &Route) -> bool {
+    let Route {
+        name,
+        listen,
+        client,
+        server,
+        backends,
+        timeouts,
+        accept_proxy,
+        send_proxy,
+        allow,
+        pairs_max,
+        log_pairs,
+    } = a;
+    *name == b.name
+        && *listen == b.listen
+        && *client == b.client
+        && *server == b.server
+        && same_backends(backends, &b.backends)
+        && *timeouts == b.timeouts
+        && *accept_proxy == b.accept_proxy
+        && *send_proxy == b.send_proxy
+        && *allow == b.allow
+        && *pairs_max == b.pairs_max
+        && *log_pairs == b.log_pairs
+}
+
+fn same_backends(a: &BackendSet, b: &BackendSet) -> bool {
+    let (ours, theirs) = (a.backends(), b.backends());
+    let same = ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(a, b)| Arc::ptr_eq(a, b));
+    same && a.balance() == b.balance() && a.health() == b.health()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Host;
+
+    const LIMITS: Limits = Limits { cores: 2, pairs_max: 100, pipes_max: 10, pipe_bytes: 65_536 };
+
+    fn config(to: &str, more: &str) -> Config {
+        let text = format!("[[listener]]\nname = \"a\"\nlisten = \"127.0.0.1:80\"\nto = {to}\n{more}");
+        crate::config::parse("f", &text, &Host { cpus: 2, congestion: None }).unwrap()
+    }
+
+    fn names(addrs: &[&str]) -> Names {
+        let name = HostPort { host: "db".into(), port: 1 };
+        [(name, addrs.iter().map(|addr| addr.parse().unwrap()).collect())].into()
+    }
+
+    #[test]
+    fn a_plan_takes_over_what_did_not_change() {
+        let (config_a, names_a) = (config("[\"db:1\", \"10.0.0.9:1\"]", ""), names(&["10.0.0.1:1", "10.0.0.2:1"]));
+        let first = plan(&config_a, &names_a, LIMITS, None);
+        let [db, other] = first.routes[0].backends.backends() else { panic!("two backends") };
+        assert_eq!((&**db.name(), db.addrs().len()), ("db:1", 2));
+        db.set_healthy(false);
+        let same = plan(&config_a, &names_a, LIMITS, Some(&first));
+        assert!(Arc::ptr_eq(&first.routes[0], &same.routes[0]));
+        // The name stands for something else now: a new backend beside the old other.
+        let moved = plan(&config_a, &names(&["10.0.0.3:1"]), LIMITS, Some(&first));
+        assert!(!Arc::ptr_eq(&first.routes[0], &moved.routes[0]));
+        assert!(moved.routes[0].backends.backends()[0].is_healthy());
+        assert!(Arc::ptr_eq(other, &moved.routes[0].backends.backends()[1]));
+        // Another timeout: a new route over the same backends, with their health.
+        let slower = config("[\"db:1\", \"10.0.0.9:1\"]", "timeouts.idle = \"2h\"");
+        let slower = plan(&slower, &names_a, LIMITS, Some(&first));
+        assert!(!Arc::ptr_eq(&first.routes[0], &slower.routes[0]));
+        assert!(Arc::ptr_eq(db, &slower.routes[0].backends.backends()[0]));
+    }
+
+    #[test]
+    fn shuffled_addresses_are_no_change() {
+        let mut known = names(&["10.0.0.1:1", "10.0.0.2:1"]);
+        let before = known.clone();
+        assert!(!update(&mut known, names(&["10.0.0.2:1", "10.0.0.1:1"])));
+        assert_eq!(known, before);
+        assert!(update(&mut known, names(&["10.0.0.2:1"])));
+        assert_eq!(known, names(&["10.0.0.2:1"]));
+    }
+
+    #[test]
+    fn a_route_holds_no_more_pairs_than_the_process() {
+        let pairs = |more: &str| plan(&config("\"10.0.0.1:1\"", more), &Names::new(), LIMITS, None).routes[0].pairs_max;
+        assert_eq!((pairs(""), pairs("pairs_max = 7"), pairs("pairs_max = 700")), (100, 7, 100));
+    }
+}

@@ -1,0 +1,395 @@
+//! The control loop: starts the fleet, answers signals, keeps names and health up to date, and drains at the end.
+//!
+//! It runs on one thread with a Tokio runtime, beside the data path and never in it. The loop itself waits for one of: a signal,
+//! a reload that was prepared by a task (reading files and resolving names take time), addresses that a name has now.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use midmile_gateway::{Fleet, Limits, Listening, Plan};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+
+use crate::admin;
+use crate::config::Config;
+use crate::descriptors;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::health;
+use crate::logging;
+use crate::notify;
+use crate::resolve::{self, Names};
+
+/// How often a drain looks whether pairs are still open.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+/// How often the loop looks whether a core has ended by itself.
+const CORES_POLL: Duration = Duration::from_secs(1);
+/// Events that wait for the loop at most; whoever has one more waits.
+const EVENTS_MAX: usize = 16;
+/// Threads that resolve names at most.
+const LOOKUP_THREADS_MAX: usize = 8;
+
+/// Relays what `config` says until a signal ends it. `reread` gives the configuration anew on SIGHUP; `cpus` is how many the
+/// process may use.
+///
+/// # Errors
+/// What kept it from starting, or from going on.
+pub(crate) fn run(
+    config: Config,
+    cpus: u16,
+    reread: impl Fn() -> Result<Config, Failure> + Send + Sync + 'static,
+) -> Outcome {
+    logging::init(config.log_level)?;
+    let limits = limits(&config, cpus)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(LOOKUP_THREADS_MAX)
+        .build()
+        .map_err(|error| Failure::Run(format!("can't start the control loop: {error}")))?;
+    let outcome = runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        let supervisor = tokio::select! {
+            started = Supervisor::start(config, limits, Arc::new(reread)) => started?,
+            // Resolving can take a while; nobody is connected yet.
+            () = signals.end.recv() => return Ok(Exit::Done),
+        };
+        supervisor.supervise(signals).await
+    });
+    // A name server that doesn't answer mustn't hold up the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Descriptors of a loop itself: what it waits with, and what wakes it.
+const PER_CORE: u64 = 2;
+
+/// Settles the process's limits and raises the descriptor limit to match.
+fn limits(config: &Config, cpus: u16) -> Result<Limits, Failure> {
+    let cores = config.limits.cores.unwrap_or(cpus);
+    let listeners = u64::try_from(config.listeners.len()).unwrap_or(u64::MAX);
+    let standing = listeners.saturating_add(PER_CORE).saturating_mul(u64::from(cores));
+    let settled = descriptors::settle(config.limits, standing, descriptors::raise).map_err(Failure::Run)?;
+    if settled.lowered {
+        tracing::warn!(
+            pairs_max = settled.pairs_max,
+            pipes_max = settled.pipes_max,
+            descriptors = settled.needed,
+            "limits lowered to the file descriptors allowed; raise the hard limit (ulimit -Hn, LimitNOFILE=) for more"
+        );
+    }
+    let (pairs_max, pipes_max) = (settled.pairs_max, settled.pipes_max);
+    Ok(Limits { cores, pairs_max, pipes_max, pipe_bytes: config.limits.pipe_bytes })
+}
+
+/// The signals that are answered.
+struct Signals {
+    end: EndSignals,
+    hangup: Signal,
+}
+
+/// Those that end the process.
+struct EndSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let on = |kind| signal(kind).map_err(|error| Failure::Run(format!("can't listen for signals: {error}")));
+        let end = EndSignals { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? };
+        Ok(Self { end, hangup: on(SignalKind::hangup())? })
+    }
+}
+
+impl EndSignals {
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => (),
+            _ = self.interrupt.recv() => (),
+        }
+    }
+}
+
+/// What tasks tell the loop.
+enum Event {
+    /// A reload was read, checked and resolved.
+    Prepared(Result<Box<(Config, Names)>, Failure>),
+    /// Names were resolved again.
+    Resolved(Names),
+}
+
+type Reread = dyn Fn() -> Result<Config, Failure> + Send + Sync;
+
+/// Everything that runs, and what it was made of.
+struct Supervisor {
+    fleet: Fleet,
+    plan: Plan,
+    config: Config,
+    names: Names,
+    reread: Arc<Reread>,
+    pair_log: thread::JoinHandle<()>,
+    /// Seen by the admin server.
+    draining: Arc<AtomicBool>,
+    /// Listeners for which the ready line was printed: name and address.
+    announced: BTreeSet<(Arc<str>, String)>,
+    events: mpsc::Receiver<Event>,
+    tell: mpsc::Sender<Event>,
+    checks: JoinSet<()>,
+    lookups: JoinSet<()>,
+    /// The admin server, if any. Dropping it ends it.
+    _admin: JoinSet<()>,
+    /// The reload that is being prepared, if any.
+    preparing: Option<JoinHandle<()>>,
+    /// Whether another SIGHUP came meanwhile.
+    reload_again: bool,
+}
+
+impl Supervisor {
+    async fn start(config: Config, limits: Limits, reread: Arc<Reread>) -> Result<Self, Failure> {
+        let names = resolve::resolve(resolve::names_of(&config)).await.map_err(Failure::Run)?;
+        let admin = match &config.admin {
+            Some(listen) => Some(admin::bind(listen, &names).await?),
+            None => None,
+        };
+        let plan = resolve::plan(&config, &names, limits, None);
+        let (fleet, reports) = Fleet::start(plan.clone()).map_err(|error| Failure::Run(error.to_string()))?;
+        let pair_log = logging::spawn_pairs(reports);
+        let pair_log = pair_log.map_err(|error| Failure::Run(format!("can't start the log's thread: {error}")))?;
+        let draining = Arc::new(AtomicBool::new(false));
+        let mut admin_task = JoinSet::new();
+        if let Some(listener) = admin {
+            admin_task.spawn(admin::serve(listener, fleet.observer(), Arc::clone(&draining), limits));
+        }
+        let (tell, events) = mpsc::channel(EVENTS_MAX);
+        let (checks, lookups) = (health::watch(&plan), watch_names(&config, &tell));
+        let announced = BTreeSet::new();
+        let mut started = Self {
+            fleet,
+            plan,
+            config,
+            names,
+            reread,
+            pair_log,
+            draining,
+            announced,
+            events,
+            tell,
+            checks,
+            lookups,
+            _admin: admin_task,
+            preparing: None,
+            reload_again: false,
+        };
+        started.announce();
+        notify::ready();
+        Ok(started)
+    }
+
+    /// Prints `ready` for each listener for which it wasn't printed yet.
+    fn announce(&mut self) {
+        let mut lines = String::new();
+        let mut listening = BTreeSet::new();
+        for listener in self.fleet.listening() {
+            let key = (Arc::clone(&listener.route.name), listener.addr.to_string());
+            if !self.announced.contains(&key) {
+                lines.push_str(&ready_line(listener));
+                lines.push('\n');
+                tracing::info!(route = &*listener.route.name, listen = %listener.addr, "listening");
+            }
+            listening.insert(key);
+        }
+        self.announced = listening;
+        let mut out = std::io::stdout().lock();
+        if let Err(error) = out.write_all(lines.as_bytes()).and_then(|()| out.flush()) {
+            tracing::warn!(%error, "can't write the ready lines to standard output");
+        }
+    }
+
+    async fn supervise(mut self, mut signals: Signals) -> Outcome {
+        let mut looks = interval(CORES_POLL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = looks.tick() => if self.fleet.has_failed() { return self.stop("a core has failed").await },
+                () = signals.end.recv() => break,
+                _ = signals.hangup.recv() => self.prepare_reload(),
+                Some(event) = self.events.recv() => self.handle(event),
+            }
+        }
+        self.drain(signals).await
+    }
+
+    /// Reads, checks and resolves in a task: the loop goes on meanwhile.
+    fn prepare_reload(&mut self) {
+        if self.preparing.as_ref().is_some_and(|task| !task.is_finished()) {
+            self.reload_again = true;
+            return;
+        }
+        let (reread, tell) = (Arc::clone(&self.reread), self.tell.clone());
+        self.preparing = Some(tokio::spawn(async move {
+            let prepared = match reread() {
+                Ok(config) => {
+                    let names = resolve::resolve(resolve::names_of(&config)).await;
+                    names.map(|names| Box::new((config, names))).map_err(Failure::Run)
+                }
+                Err(failure) => Err(failure),
+            };
+            // The loop is gone only when the process ends.
+            drop(tell.send(Event::Prepared(prepared)).await);
+        }));
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Prepared(prepared) => {
+                self.handle_prepared(prepared);
+                self.preparing = None;
+                if std::mem::take(&mut self.reload_again) {
+                    self.prepare_reload();
+                }
+            }
+            Event::Resolved(mut found) => {
+                // It may come from a listener that is gone since.
+                found.retain(|name, _| self.names.contains_key(name));
+                let mut names = self.names.clone();
+                if resolve::update(&mut names, found) && self.reload(self.config.clone(), names) {
+                    tracing::info!("names have other addresses now");
+                }
+            }
+        }
+    }
+
+    fn handle_prepared(&mut self, prepared: Result<Box<(Config, Names)>, Failure>) {
+        match prepared {
+            Ok(prepared) => {
+                let (config, found) = *prepared;
+                self.warn_of_restart(&config);
+                let mut names = self.names.clone();
+                names.retain(|name, _| found.contains_key(name));
+                resolve::update(&mut names, found);
+                if self.reload(config, names) {
+                    tracing::info!(listeners = self.plan.routes.len(), "reloaded");
+                }
+            }
+            Err(failure) => {
+                for mistake in failure.to_string().lines() {
+                    tracing::error!(mistake, "not reloaded, the old configuration stays");
+                }
+            }
+        }
+    }
+
+    /// Says which changed keys take effect only after a restart.
+    fn warn_of_restart(&self, config: &Config) {
+        let changed = [
+            ("admin.listen", config.admin != self.config.admin),
+            ("limits", config.limits != self.config.limits),
+            ("log.level", config.log_level != self.config.log_level),
+        ];
+        for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
+            tracing::warn!(key, "changed, and takes effect only after a restart");
+        }
+    }
+
+    /// Hands the fleet a new plan; whether it took it.
+    fn reload(&mut self, config: Config, names: Names) -> bool {
+        let plan = resolve::plan(&config, &names, self.plan.limits, Some(&self.plan));
+        if let Err(error) = self.fleet.reload(plan.clone()) {
+            tracing::error!(%error, "not reloaded, the old configuration stays");
+            return false;
+        }
+        self.checks = health::watch(&plan);
+        self.lookups = watch_names(&config, &self.tell);
+        (self.plan, self.config, self.names) = (plan, config, names);
+        self.announce();
+        true
+    }
+
+    async fn drain(mut self, mut signals: Signals) -> Outcome {
+        self.draining.store(true, Relaxed);
+        notify::stopping();
+        self.fleet.stop_accepting();
+        let deadline = Instant::now() + self.config.drain;
+        let timeout = humantime::format_duration(self.config.drain);
+        tracing::info!(pairs_open = self.fleet.pairs_open(), %timeout, "draining: no new connections");
+        let mut ticks = interval(DRAIN_POLL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let why = loop {
+            tokio::select! {
+                _ = ticks.tick() => {
+                    if self.fleet.pairs_open() == 0 {
+                        break "no pair is left";
+                    }
+                    if self.fleet.has_failed() {
+                        break "a core has failed";
+                    }
+                }
+                () = sleep_until(deadline) => break "the drain timeout is over",
+                () = signals.end.recv() => break "a second signal came",
+                _ = signals.hangup.recv() => tracing::warn!("not reloaded: draining"),
+            }
+        };
+        self.stop(why).await
+    }
+
+    async fn stop(mut self, why: &str) -> Outcome {
+        let open: Vec<_> = self.fleet.snapshot().routes.into_iter().filter(|route| route.pairs_open > 0).collect();
+        self.checks.shutdown().await;
+        self.lookups.shutdown().await;
+        let cut = self.fleet.stop().map_err(|error| Failure::Run(error.to_string()))?;
+        if self.pair_log.join().is_err() {
+            tracing::error!("the pairs' log ended before its time");
+        }
+        if cut == 0 {
+            tracing::info!(why, "drained");
+            return Ok(Exit::Done);
+        }
+        for route in open {
+            tracing::warn!(route = &*route.name, pairs = route.pairs_open, "open pairs are cut");
+        }
+        tracing::warn!(why, cut, "drained, and pairs were cut");
+        Ok(Exit::Cut)
+    }
+}
+
+fn ready_line(listening: &Listening) -> String {
+    let to: Vec<&str> = listening.route.backends.backends().iter().map(|backend| &**backend.name()).collect();
+    format!("ready listen={} to={}", listening.addr, to.join(","))
+}
+
+/// Resolves names again for each listener that asks for it, and tells the loop what they stand for now.
+fn watch_names(config: &Config, tell: &mpsc::Sender<Event>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    for listener in &config.listeners {
+        let Some(every) = listener.resolve_every else {
+            continue;
+        };
+        let (route, names) = (Arc::clone(&listener.name), resolve::names_in(listener.to.iter()));
+        let tell = tell.clone();
+        tasks.spawn(async move {
+            let mut failing = false;
+            loop {
+                sleep(every).await;
+                match resolve::resolve(names.clone()).await {
+                    Ok(found) => {
+                        failing = false;
+                        if tell.send(Event::Resolved(found)).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) if !failing => {
+                        failing = true;
+                        tracing::warn!(route = &*route, error, "the addresses known so far stay");
+                    }
+                    Err(_) => {}
+                }
+            }
+        });
+    }
+    tasks
+}
