@@ -1,0 +1,121 @@
+//! Load: a server and the clients that talk to it through the proxy under test.
+//!
+//! Each is one single-threaded epoll loop. The first byte of a connection tells the server what it's for ([`Purpose`]),
+//! so that a proxy needs one forwarding rule. A newline on standard input is answered with one line of [`Counters`] on
+//! standard output; end of file ends the process. All latencies are measured by the client.
+
+mod bulk;
+mod control;
+mod counters;
+mod crr;
+mod idle;
+mod latency;
+mod poller;
+mod probe;
+mod rr;
+mod server;
+mod socket;
+
+use std::net::SocketAddrV4;
+
+use anyhow::Result;
+use clap::{Subcommand, ValueEnum};
+
+pub(crate) use counters::Counters;
+
+/// Size of a request and of its response.
+pub(crate) const MESSAGE_BYTES: usize = 64;
+
+/// What a connection is for: its first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Purpose {
+    /// Bytes are counted and discarded as fast as they come.
+    Sink,
+    /// Each 64-byte message is answered with 64 bytes.
+    Echo,
+    /// Bytes are read at [`server::SLOW_BYTES_PER_SECOND`].
+    Slow,
+}
+
+impl Purpose {
+    /// The byte that opens a connection for this purpose.
+    pub(crate) const fn byte(self) -> u8 {
+        match self {
+            Self::Sink => b'b',
+            Self::Echo => b'e',
+            Self::Slow => b's',
+        }
+    }
+
+    /// The purpose that `byte` announces.
+    pub(crate) const fn of(byte: u8) -> Option<Self> {
+        match byte {
+            b'b' => Some(Self::Sink),
+            b'e' => Some(Self::Echo),
+            b's' => Some(Self::Slow),
+            _ => None,
+        }
+    }
+}
+
+/// The hidden `load` subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Load {
+    /// Answers, counts or reads slowly, by the first byte of each connection.
+    Server {
+        /// Address to listen on.
+        listen: SocketAddrV4,
+    },
+    /// Sends as fast as it can on each connection.
+    Bulk {
+        /// Address to connect to.
+        to: SocketAddrV4,
+        /// Connections.
+        #[arg(long)]
+        conns: usize,
+        /// What the server does with the bytes.
+        #[arg(long, value_enum, default_value = "sink")]
+        purpose: Purpose,
+    },
+    /// Sends a request on each connection, and the next when its response is there.
+    Rr {
+        /// Address to connect to.
+        to: SocketAddrV4,
+        /// Connections.
+        #[arg(long)]
+        conns: usize,
+    },
+    /// Connects, asks, closes, again.
+    Crr {
+        /// Address to connect to.
+        to: SocketAddrV4,
+        /// Connections at a time.
+        #[arg(long)]
+        conns: usize,
+    },
+    /// Opens connections, has each exchange one message, then leaves them alone.
+    Idle {
+        /// Address to connect to.
+        to: SocketAddrV4,
+        /// Connections.
+        #[arg(long)]
+        conns: usize,
+    },
+    /// Connects until the first exchange succeeds.
+    Probe {
+        /// Address to connect to.
+        to: SocketAddrV4,
+    },
+}
+
+/// Runs one load process until its standard input ends.
+pub(crate) fn run(load: &Load) -> Result<()> {
+    match *load {
+        Load::Server { listen } => server::run(listen),
+        Load::Bulk { to, conns, purpose } => bulk::run(to, conns, purpose),
+        Load::Rr { to, conns } => rr::run(to, conns),
+        Load::Crr { to, conns } => crr::run(to, conns),
+        Load::Idle { to, conns } => idle::run(to, conns),
+        Load::Probe { to } => probe::run(to),
+    }
+}

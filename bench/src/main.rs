@@ -1,0 +1,80 @@
+//! midmile beside its peers: one command, one table.
+//!
+//! `midmile-bench relay` builds client – proxy – server out of network namespaces and drives the same load through
+//! midmile, other proxies, plain routing (the limit) and a bare splice loop (the floor), interleaved in one run.
+//!
+//! ```text
+//!  relay ──► lab (netns) ──► rows (bulk, rr, crr, idle, slow, fair) ──► report (table, targets, JSON)
+//!    │                         │            │
+//!    │                         │            └── window, measure: counters, perf, schedstat, memory
+//!    │                         └── stage: one server, one proxy (peers), load clients
+//!    └── janitor: a child that kills and deletes what is left, however this process ends
+//! ```
+//!
+//! Load generators and the launcher that enters a namespace are hidden subcommands of this same binary.
+#![forbid(unsafe_code)]
+
+mod janitor;
+mod launch;
+mod load;
+mod machine;
+mod measure;
+mod netns;
+mod peers;
+mod quiet;
+mod relay;
+mod report;
+mod rows;
+mod stage;
+mod table;
+mod targets;
+mod turn;
+mod window;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// midmile beside its peers.
+#[derive(Debug, Parser)]
+#[command(name = "midmile-bench", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure the relay beside its peers and print the table (needs root: it makes network namespaces).
+    Relay(relay::Options),
+    /// Enter a network namespace, pin to a CPU, run a command.
+    #[command(hide = true)]
+    InNs(launch::InNs),
+    /// One load generator or the server it talks to.
+    #[command(hide = true, subcommand)]
+    Load(load::Load),
+    /// Wait for the parent's end, then remove what it made.
+    #[command(hide = true)]
+    Janitor,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line: the bench quotes the last line of its children.
+            eprintln!("midmile-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Relay(options) => relay::run(&options),
+        Command::InNs(args) => launch::enter_and_exec(&args),
+        Command::Load(load) => load::run(&load),
+        Command::Janitor => janitor::run(),
+    }
+}

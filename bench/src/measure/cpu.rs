@@ -1,0 +1,83 @@
+//! CPU time of the proxy and of the whole system.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use super::{GROUP, group_members, processes, stat_field};
+
+/// Clock ticks a second in /proc: fixed by the kernel's ABI (`USER_HZ`) on the architectures we run on.
+const TICKS_PER_SECOND: f64 = 100.0;
+/// Fields of /proc/PID/stat, see proc(5).
+const PARENT: usize = 4;
+const FLAGS: usize = 9;
+/// The flag of a kernel thread (include/linux/sched.h).
+const PF_KTHREAD: u64 = 0x0020_0000;
+
+/// Seconds that a process group has run: its live threads, and children that its leader has waited for.
+pub(crate) fn group_seconds(group: u32) -> Result<f64> {
+    let mut ns = 0_u64;
+    for pid in group_members(group)? {
+        // A child that ends here is counted in the leader's ticks.
+        let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+            continue;
+        };
+        for task in tasks.flatten() {
+            let Ok(schedstat) = fs::read_to_string(task.path().join("schedstat")) else {
+                continue;
+            };
+            let ran = schedstat.split_whitespace().next();
+            ns += ran.and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+        }
+    }
+    let stat = fs::read_to_string(format!("/proc/{group}/stat")).context("the proxy has ended")?;
+    let reaped_ticks = stat_field(&stat, 16).unwrap_or(0) + stat_field(&stat, 17).unwrap_or(0);
+    Ok(ns as f64 / 1e9 + reaped_ticks as f64 / TICKS_PER_SECOND)
+}
+
+/// Seconds that each CPU did nothing, since boot. The kernel knows its idle time exactly; what a busy CPU did is
+/// sampled by the tick on many kernels, so "busy" is better taken as time that was not idle.
+pub(crate) fn idle_seconds() -> Result<Vec<f64>> {
+    let stat = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
+    Ok(idle_ticks(&stat).into_iter().map(|ticks| ticks as f64 / TICKS_PER_SECOND).collect())
+}
+
+/// Idle, waiting for a disk, or taken by the hypervisor: fields 4, 5 and 8 of each line `cpuN`.
+fn idle_ticks(stat: &str) -> Vec<u64> {
+    let lines = stat
+        .lines()
+        .filter(|line| line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())));
+    let ticks = |line: &str, field| line.split_whitespace().nth(field)?.parse::<u64>().ok();
+    lines.map(|line| [4, 5, 8].iter().filter_map(|&field| ticks(line, field)).sum()).collect()
+}
+
+/// Seconds that programs outside the bench have run: they compete with what is measured. The bench is this process's
+/// group and the groups of its children; the kernel's threads work for everybody and are left out.
+pub(crate) fn others_seconds() -> Result<f64> {
+    let me = u64::from(std::process::id());
+    let my_group = stat_field(&fs::read_to_string("/proc/self/stat")?, GROUP);
+    let stats = processes()?;
+    let mut ours: Vec<u64> = my_group.into_iter().collect();
+    ours.extend(
+        stats.iter().filter(|stat| stat_field(stat, PARENT) == Some(me)).filter_map(|stat| stat_field(stat, GROUP)),
+    );
+    let is_other = |stat: &&String| {
+        let kernel = stat_field(stat, FLAGS).is_none_or(|flags| flags & PF_KTHREAD != 0);
+        !kernel && stat_field(stat, GROUP).is_some_and(|group| !ours.contains(&group))
+    };
+    let others = stats.iter().filter(is_other);
+    // User and system time, and those of children waited for: a compiler that ends moves from one to the other.
+    let ticks: u64 = others.flat_map(|stat| (14..=17).filter_map(|field| stat_field(stat, field))).sum();
+    Ok(ticks as f64 / TICKS_PER_SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sum_over_cpus_is_left_out() {
+        let stat = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 3 40 5 6 7 800 0 0\ncpu1 0 0 0 1 0 0 0 0 0 0\nintr 5\n";
+        assert_eq!(idle_ticks(stat), [845, 1]);
+    }
+}

@@ -1,0 +1,42 @@
+//! Patience: a measurement that other programs disturbed is made again, within a budget of time.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::measure::cpu;
+
+/// More than this share of one CPU disturbs.
+pub(crate) const OTHERS_PERCENT_MAX: f64 = 10.0;
+/// How long other programs are watched to call the machine quiet.
+const WATCH: Duration = Duration::from_millis(300);
+
+/// Time that may still be spent on waiting and measuring again.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    left: Duration,
+}
+
+impl Patience {
+    /// Patience for a whole run.
+    pub(crate) const fn new(budget: Duration) -> Self {
+        Self { left: budget }
+    }
+
+    /// Whether a measurement that took `spent` and was disturbed is to be made again; pays for it and waits for quiet.
+    pub(crate) fn again(&mut self, spent: Duration) -> Result<bool> {
+        if self.left.is_zero() {
+            return Ok(false);
+        }
+        let began = Instant::now();
+        while began.elapsed() + spent < self.left && others_percent()? > OTHERS_PERCENT_MAX {}
+        self.left = self.left.saturating_sub(began.elapsed() + spent);
+        Ok(true)
+    }
+}
+
+fn others_percent() -> Result<f64> {
+    let before = cpu::others_seconds()?;
+    std::thread::sleep(WATCH);
+    Ok((cpu::others_seconds()? - before) / WATCH.as_secs_f64() * 100.0)
+}

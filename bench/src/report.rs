@@ -1,0 +1,79 @@
+//! The report of a run: markdown for people, JSON for machines.
+
+use serde_json::{Value, json};
+
+use crate::machine::Machine;
+use crate::table::{Outcome, RowResults};
+use crate::targets::{Judgement, Verdict};
+
+/// All that a run found out.
+pub(crate) struct Report {
+    /// Where.
+    pub(crate) machine: Machine,
+    /// Peer and version, or why there is none.
+    pub(crate) peers: Vec<(&'static str, String)>,
+    /// The peer the others are compared to.
+    pub(crate) subject: String,
+    /// How the run was made.
+    pub(crate) settings: String,
+    /// The measurements.
+    pub(crate) rows: Vec<RowResults>,
+    /// The targets.
+    pub(crate) judgements: Vec<Judgement>,
+}
+
+impl Report {
+    /// The report as people read it.
+    pub(crate) fn markdown(&self) -> String {
+        let versions: Vec<String> = self.peers.iter().map(|(name, version)| format!("{name}: {version}")).collect();
+        let mut sections = vec![
+            format!("## relay: {} beside its peers", self.subject),
+            format!("{}\\\n{}\\\n{}", self.machine.line(), versions.join(" · "), self.settings),
+        ];
+        let names: Vec<&'static str> = self.peers.iter().map(|(name, _)| *name).collect();
+        sections.extend(self.rows.iter().map(|row| row.markdown(&names, &self.subject).trim_end().to_owned()));
+        let passed = self.judgements.iter().filter(|judgement| judgement.verdict == Verdict::Pass).count();
+        let judged = self.judgements.iter().filter(|judgement| judgement.verdict != Verdict::Unknown).count();
+        sections.push(format!("### targets: {passed} of {judged} met by {}", self.subject));
+        let lines: Vec<String> =
+            self.judgements.iter().map(|Judgement { verdict, text }| format!("- {verdict} {text}")).collect();
+        sections.push(lines.join("\n"));
+        sections.join("\n\n") + "\n"
+    }
+
+    /// The report with every single measurement.
+    pub(crate) fn json(&self) -> Value {
+        let peers: Vec<Value> = self.peers.iter().map(|(name, version)| json!([name, version])).collect();
+        let rows: Vec<Value> = self.rows.iter().map(row_json).collect();
+        let targets: Vec<Value> = self
+            .judgements
+            .iter()
+            .map(|Judgement { verdict, text }| json!({ "verdict": verdict.to_string().trim(), "text": text }))
+            .collect();
+        json!({
+            "machine": self.machine.json(),
+            "peers": peers,
+            "subject": self.subject,
+            "settings": self.settings,
+            "rows": rows,
+            "targets": targets,
+        })
+    }
+}
+
+fn row_json(results: &RowResults) -> Value {
+    let rounds: Vec<Value> = results
+        .rounds
+        .iter()
+        .map(|round| round.iter().map(|(peer, outcome)| ((*peer).to_owned(), outcome_json(outcome))).collect())
+        .collect();
+    json!({ "row": results.row.to_string(), "rounds": rounds })
+}
+
+fn outcome_json(outcome: &Outcome) -> Value {
+    match outcome {
+        Outcome::Measured(sample) => json!(sample),
+        Outcome::Skipped(why) => json!({ "skipped": why }),
+        Outcome::Failed(why) => json!({ "failed": why }),
+    }
+}

@@ -1,0 +1,32 @@
+//! Short connections: connect, 64 bytes there and back, close.
+
+use anyhow::{Result, ensure};
+
+use super::{Column, LOAD_CORE, OTHERS, RETRANSMITS, Sample, column, rr};
+use crate::stage::Stage;
+use crate::window::Window;
+
+pub(super) const COLUMNS: [Column; 11] = [
+    column("requests_per_second", "connections/s", 0),
+    column("requests_per_core_second", "connections/s per proxy core", 0),
+    column("p50_us", "p50 µs", 0),
+    column("p99_us", "p99 µs", 0),
+    column("errors", "errors", 0),
+    column("cycles_per_request", "cycles/connection, system", 0),
+    column("system_cpu_us_per_request", "system CPU µs/connection", 1),
+    column("proxy_cpu_us_per_request", "proxy CPU µs/connection", 1),
+    LOAD_CORE,
+    OTHERS,
+    RETRANSMITS,
+];
+
+pub(super) fn measure(stage: &mut Stage<'_>, conns: usize) -> Result<Sample> {
+    let mut client = stage.client("crr", conns, &[])?;
+    stage.warm_up();
+    let window = Window::measure(stage, &mut client, stage.timing.window)?;
+    client.finish()?;
+    ensure!(window.request_rate > 0.0, "no connection completed");
+    let mut sample = rr::values(&window);
+    sample.insert("errors", window.errors);
+    Ok(sample)
+}
