@@ -1,0 +1,184 @@
+#!/bin/bash
+# Everything that has to hold before a change goes in. CI runs this; run it before you push.
+#
+#   ./ci.sh            every step
+#   ./ci.sh STEP...    those steps alone: ./ci.sh format lints
+#
+# All steps run, whatever fails; then the failures are listed. The last line is "N passed, N failed, N skipped": tests that passed;
+# tests, other steps and unexpected skips that failed; tests and steps that were skipped. The exit code is 1 if anything failed.
+#
+# A test that can't run here prints a line "SKIP: why"; one that ci/expected-skips.txt doesn't list is a failure.
+# Needs Rust with clippy and rustfmt, a C compiler, and on Debian apt: what else is missing is installed.
+set -uo pipefail
+cd "$(dirname "$0")" || exit 1
+
+readonly STEPS=(packages format lints docs tests bench fuzz pages scripts licences advisories)
+# Seconds that each fuzz target runs.
+readonly FUZZ_SECONDS=10
+# Tools that the steps below use; what the tests use is in tests/packages.txt.
+readonly TOOLS=(g++ jq shellcheck)
+
+export CARGO_TERM_COLOR=never
+if ! command -v cargo >/dev/null; then PATH="$HOME/.cargo/bin:$PATH"; fi
+
+step_packages() {
+    local wanted=("${TOOLS[@]}")
+    if [ -f tests/packages.txt ]; then
+        local package
+        while read -r package; do wanted+=("$package"); done < <(sed 's/#.*//; s/[[:space:]]//g; /^$/d' tests/packages.txt)
+    fi
+    ci/packages.sh "${wanted[@]}"
+}
+
+step_format() {
+    cargo fmt --all --check -- --color never && cargo fmt --manifest-path fuzz/Cargo.toml --check -- --color never
+}
+
+step_lints() {
+    # What fuzzers call is there under `fuzzing` alone, which fuzz/smoke.sh sets too.
+    cargo clippy --workspace --all-targets --locked -- -D warnings &&
+        RUSTFLAGS="${RUSTFLAGS:-} --cfg fuzzing" cargo clippy --manifest-path fuzz/Cargo.toml --all-targets --locked -- -D warnings
+}
+
+step_docs() {
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+}
+
+# In the dev profile: it has the debug assertions, the simulation takes seconds in it, and an optimised build takes minutes.
+step_tests() {
+    # Passing tests show their output too: that is where skips are.
+    # A test that hangs is ended, and is a failure.
+    timeout --kill-after=10 20m cargo test --workspace --locked --no-fail-fast -- --show-output
+}
+
+step_bench() {
+    cargo run --locked --package midmile-bench --bin midmile-bench -- --help
+}
+
+step_fuzz() {
+    fuzz/smoke.sh "$FUZZ_SECONDS"
+}
+
+step_pages() {
+    ci/pages.sh
+}
+
+step_scripts() {
+    local scripts
+    mapfile -t scripts < <(find . \( -name target -o -name .git \) -prune -o \( -name '*.sh' -o -path ./.ci/run \) -type f -print | sort)
+    printf '%s\n' "${scripts[@]}"
+    shellcheck "${scripts[@]}"
+}
+
+step_licences() {
+    local manifests=(Cargo.toml fuzz/Cargo.toml) manifest
+    if ! command -v cargo-deny >/dev/null; then
+        ci/licences.sh "${manifests[@]}"
+        return
+    fi
+    for manifest in "${manifests[@]}"; do
+        cargo deny --manifest-path "$manifest" check --config "$PWD/deny.toml" licenses bans sources || return
+    done
+}
+
+step_advisories() {
+    if ! command -v cargo-deny >/dev/null; then
+        echo "SKIP: advisories: cargo-deny isn't installed"
+    elif ! cargo deny fetch db; then
+        echo "SKIP: advisories: the database can't be fetched"
+    else
+        cargo deny check --disable-fetch --config "$PWD/deny.toml" advisories
+    fi
+}
+
+# Reads the output of cargo test; prints how many tests passed, failed, were ignored, and how many of those that passed said
+# SKIP. A test's output stands below a line "---- its::name stdout ----". A test program that ends without a result (a crash, or
+# the time limit) counts as one that failed.
+count_tests() {
+    awk '
+        /^ +(Running|Doc-tests) / {
+            if (running) failed++
+            running = 1
+            program++
+        }
+        /^---- .* stdout ----$/ { test = program " " $2 }
+        /^successes:$/ { good = 1 }
+        /^failures:$/ { good = 0 }
+        good && /^SKIP:/ && !(test in skipping) { skipping[test]; skips++ }
+        /^test result: / {
+            running = 0
+            for (i = 2; i <= NF; i++) {
+                if ($i == "passed;") passed += $(i - 1)
+                if ($i == "failed;") failed += $(i - 1)
+                if ($i == "ignored;") ignored += $(i - 1)
+            }
+        }
+        END { print passed + 0, failed + running, ignored + 0, skips + 0 }
+    ' "$1"
+}
+
+# The SKIP lines in the logs that nobody expected.
+unexpected_skips() {
+    grep -v '^#' ci/expected-skips.txt | grep -v '^$' >"$work/expected"
+    cat "$work"/*.log | grep '^SKIP:' | grep -v -F -f "$work/expected" | sort -u
+}
+
+minutes() {
+    printf '%d:%02d' $(($1 / 60)) $(($1 % 60))
+}
+
+steps=("$@")
+if [ $# -eq 0 ]; then steps=("${STEPS[@]}"); fi
+for step in "${steps[@]}"; do
+    if ! declare -F "step_$step" >/dev/null; then
+        echo "no step is called \"$step\"; there are: ${STEPS[*]}" >&2
+        exit 2
+    fi
+done
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+
+failures=()
+summary=()
+for step in "${steps[@]}"; do
+    echo "== $step"
+    began=$SECONDS
+    "step_$step" 2>&1 </dev/null | tee "$work/$step.log"
+    status=${PIPESTATUS[0]}
+    took=$(minutes $((SECONDS - began)))
+    verdict=ok
+    if [ "$status" -ne 0 ]; then
+        verdict=FAILED
+        failures+=("$step")
+    fi
+    echo "== $step: $verdict after $took"
+    echo
+    summary+=("$(printf '%-12s %-8s %s' "$step" "$verdict" "$took")")
+done
+
+passed=0 failed=0 ignored=0 skipping=0
+if [ -f "$work/tests.log" ]; then
+    read -r passed failed ignored skipping < <(count_tests "$work/tests.log")
+fi
+broken=0
+for step in ${failures[@]+"${failures[@]}"}; do
+    # Failed tests are counted one by one, unless it didn't come to that.
+    if [ "$step" != tests ] || [ "$failed" -eq 0 ]; then broken=$((broken + 1)); fi
+done
+mapfile -t surprises < <(unexpected_skips)
+left_out=$(find "$work" -name '*.log' ! -name tests.log -exec cat {} + | grep -c '^SKIP:')
+
+echo "== summary, after $(minutes $SECONDS)"
+printf '%s\n' "${summary[@]}"
+if [ -f "$work/tests.log" ]; then
+    # shellcheck disable=SC2016 # cargo names them in backquotes
+    sed -n 's/^test \(.*\) \.\.\. FAILED$/failed test: \1/p; s/^    \(`.*`\)$/failed program: \1/p' "$work/tests.log"
+fi
+if [ ${#surprises[@]} -gt 0 ]; then
+    printf 'not in ci/expected-skips.txt: %s\n' "${surprises[@]}"
+fi
+failed=$((failed + broken + ${#surprises[@]}))
+echo "$((passed - skipping)) passed, $failed failed, $((ignored + skipping + left_out)) skipped"
+[ "$failed" -eq 0 ]
