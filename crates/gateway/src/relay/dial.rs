@@ -6,6 +6,7 @@ use std::time::Duration;
 use midmile_engine::{Backend, ConnError, Cx, Key};
 
 use super::Relay;
+use crate::backend::BackendSet;
 use crate::pair::{LegToken, Pair, Side, State};
 use crate::reason::End;
 use crate::serving::Serving;
@@ -24,16 +25,15 @@ const fn end_by(error: ConnError) -> End {
 }
 
 /// The address to try after the one that was tried last; moves on to the next backend when one has no more.
-fn next_address(core: usize, pair: &mut Pair, serving: &mut Serving) -> bool {
-    let set = &serving.route.backends;
-    if let Some(current) = pair.backend {
-        let next = pair.addr_index + 1;
-        if usize::from(next) < set.backends()[usize::from(current)].addrs().len() {
-            pair.addr_index = next;
-            return true;
-        }
+fn next_address(core: usize, pair: &mut Pair, set: &BackendSet, turn: &mut usize) -> bool {
+    // A name may stand for more addresses than we count; those beyond the 256th aren't tried.
+    if let (Some(current), Some(next)) = (pair.backend, pair.addr_index.checked_add(1))
+        && usize::from(next) < set.backends()[usize::from(current)].addrs().len()
+    {
+        pair.addr_index = next;
+        return true;
     }
-    let chosen = set.choose(&mut serving.turn, pair.tried);
+    let chosen = set.choose(turn, pair.tried);
     let Some((index, number)) = chosen.and_then(|index| Some((index, u8::try_from(index).ok()?))) else { return false };
     if let Some(before) = pair.backend.replace(number) {
         set.backends()[usize::from(before)].ended(core);
@@ -80,7 +80,7 @@ impl<L> Relay<L> {
         loop {
             let Some(pair) = self.pairs.get_mut(key) else { return };
             let Some(serving) = self.servings.get_mut(pair.serving) else { return };
-            if !next_address(self.core, pair, serving) {
+            if !next_address(self.core, pair, &serving.route.backends, &mut serving.turn) {
                 return self.end(cx, key, failed.map_or(End::NoBackend, end_by));
             }
             if failed.is_some() {
@@ -118,5 +118,26 @@ impl<L> Relay<L> {
         } else {
             self.flow(cx, key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use midmile_engine::{Addr, Time};
+
+    use super::*;
+    use crate::backend::{Backend as Destination, Balance};
+
+    #[test]
+    fn a_backend_with_more_addresses_than_are_counted_comes_to_an_end() {
+        let addr = Addr::Inet(([127, 0, 0, 1], 1).into());
+        let backend = Arc::new(Destination::new("many", vec![addr.clone(); 300], 1));
+        let set = BackendSet::new(vec![backend], Balance::RoundRobin, None);
+        let mut pair = Pair::new(Key::NONE, addr, State::Dialling, Time::ZERO);
+        let mut turn = 0;
+        let tried = (0..1000).take_while(|_| next_address(0, &mut pair, &set, &mut turn)).count();
+        assert_eq!(tried, 256);
     }
 }
