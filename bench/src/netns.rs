@@ -35,6 +35,16 @@ pub(crate) enum Gro {
     On,
 }
 
+impl Gro {
+    /// The programs that a lab of this kind is built with.
+    pub(crate) const fn programs(self) -> &'static [&'static str] {
+        match self {
+            Self::Off => &["ip", "tc", "sysctl"],
+            Self::On => &["ip", "tc", "sysctl", "ethtool"],
+        }
+    }
+}
+
 impl fmt::Display for Gro {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -81,9 +81,22 @@ struct Run {
     patience: Patience,
 }
 
+/// Looks for the programs now that the lab will need, before minutes of measuring are lost for want of one.
+fn require(programs: &[&str]) -> Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    for program in programs {
+        let found = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
+        ensure!(found, "{program} isn't installed: apt-get install iproute2 ethtool procps");
+    }
+    Ok(())
+}
+
 /// Measures and reports.
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "relay makes network namespaces: run it as root");
+    for gro in options.modes() {
+        require(gro.programs())?;
+    }
     let mut run = Run::prepare(options)?;
     let machine = Machine::look(run.timing.cycles);
     ensure!(machine.cores() > LOAD_CPU, "relay needs two CPUs: one for the proxy, one for the load");
