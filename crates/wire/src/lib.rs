@@ -18,7 +18,9 @@
 //!
 //! # Modules
 //! - [`proxy`]: the PROXY protocol, versions 1 and 2: who a relayed connection is from and to.
+//! - [`trunk`]: between gateways: the handshake, and the hello in front of a connection.
 
 #![forbid(unsafe_code)]
 
 pub mod proxy;
+pub mod trunk;

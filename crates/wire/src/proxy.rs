@@ -12,7 +12,7 @@
 
 mod crc32c;
 mod v1;
-mod v2;
+pub(crate) mod v2;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -204,7 +204,7 @@ impl Version {
 }
 
 /// Whether `bytes` is a prefix of `tag`, or starts with it.
-fn agrees(bytes: &[u8], tag: &[u8]) -> bool {
+pub(crate) fn agrees(bytes: &[u8], tag: &[u8]) -> bool {
     bytes.iter().zip(tag).all(|(byte, expected)| byte == expected)
 }
 

@@ -1,7 +1,9 @@
-//! The data path does not allocate: a counting allocator sees nothing of decode, encode and the TLVs.
+//! The data path does not allocate: a counting allocator sees nothing of the PROXY protocol and of the trunk.
 
 use allocation_counter::measure;
 use midmile_wire::proxy::{Accept, Header, UnixPath, Version, decode, encode, tlvs};
+use midmile_wire::trunk::hello::{self, Hello, Path, TraceId};
+use midmile_wire::trunk::{Key, Name, Nonce, Session, auth};
 
 #[test]
 fn proxy_decodes_and_encodes_without_allocating() {
@@ -31,4 +33,45 @@ fn proxy_decodes_and_encodes_without_allocating() {
 
     let control = measure(|| drop(std::hint::black_box(Box::new(0_u8))));
     assert_eq!(control.count_total, 1, "the counter counts");
+}
+
+#[test]
+fn the_trunk_shakes_hands_and_says_hello_without_allocating() {
+    let key = Key::from_bytes([7; 32]);
+    let names: [Name; 2] = ["oregon".parse().unwrap(), "mumbai".parse().unwrap()];
+    let mut path = Path::EMPTY;
+    path.push(names[1]).unwrap();
+    let hello = Hello {
+        client: Header::inet("192.0.2.1:1".parse().unwrap(), "192.0.2.2:2".parse().unwrap()),
+        destination: "db.internal:5432".parse().unwrap(),
+        path,
+        deadline_ms: 5000,
+        trace: TraceId([1; 16]),
+    };
+    let mut heard = None;
+    let counted = measure(|| {
+        let (dialer, acceptor) = shake_hands(names, &key);
+        let encoded = hello::encode(&hello, &dialer);
+        for end in 0..=encoded.as_bytes().len() {
+            heard = hello::decode(&encoded.as_bytes()[..end], &acceptor).expect("a hello");
+        }
+        assert!(hello::decode(encoded.as_bytes(), &dialer).is_err());
+    });
+    assert_eq!((heard.map(|(_, hello)| hello), counted.count_total), (Some(hello), 0));
+}
+
+/// Both sides of a handshake in which each message comes byte by byte.
+fn shake_hands(names: [Name; 2], key: &Key) -> (Session, Session) {
+    let (dialer, message) = auth::begin(names[0], names[1], Nonce([1; 32]));
+    let (_, introduced) = drip(&message, auth::introduction);
+    let (acceptor, message) = introduced.challenge(key, Nonce([2; 32]));
+    let (_, message, dialer) = drip(&message, |bytes| dialer.handle(bytes, key));
+    let (_, accepted, message) = drip(&message, |bytes| acceptor.handle(bytes));
+    let (_, dialled) = drip(&message, |bytes| dialer.handle(bytes));
+    (dialled, accepted)
+}
+
+fn drip<T>(message: &auth::Message, receive: impl Fn(&[u8]) -> Result<Option<T>, auth::Reject>) -> T {
+    let bytes = message.as_bytes();
+    (0..=bytes.len()).find_map(|end| receive(&bytes[..end]).expect("honest")).expect("complete")
 }

@@ -7,10 +7,10 @@ use super::crc32c::crc32c;
 use super::{DecodeError, Decoded, Encoded, Header, UnixPath, Version};
 
 /// The first bytes; chosen so that HTTP, TLS, SMTP and others fail on it (§5).
-pub(super) const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+pub(crate) const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Length in bytes of signature, version and command, family and protocol, and payload length.
-pub(super) const FIXED_LEN: usize = 16;
+pub(crate) const FIXED_LEN: usize = 16;
 
 /// Longest payload in bytes that is accepted.
 const PAYLOAD_LEN_MAX: usize = 2048;
@@ -18,7 +18,7 @@ const PAYLOAD_LEN_MAX: usize = 2048;
 pub(super) const LEN_MAX: usize = FIXED_LEN + PAYLOAD_LEN_MAX;
 
 /// Type and length of a TLV, in bytes.
-const TLV_HEAD_LEN: usize = 3;
+pub(crate) const TLV_HEAD_LEN: usize = 3;
 
 /// `PP2_TYPE_CRC32C`.
 const TLV_CRC32C: u8 = 0x03;
@@ -41,8 +41,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Option<Decoded>, DecodeError> {
     if let Some(at) = checksum_at {
         verify(header, at)?;
     }
-    let payload = header.get(FIXED_LEN..).unwrap_or_default();
-    let header = fixed.block.decode(payload).ok_or(DecodeError::AddressShort)?;
+    let header = fixed.header(header).ok_or(DecodeError::AddressShort)?;
     Ok(Some(Decoded { header, version: Version::V2, len: fixed.len() }))
 }
 
@@ -150,14 +149,15 @@ fn inet(source: IpAddr, destination: IpAddr, ports: &[u8]) -> Option<Header> {
     Some(Header::inet(source, destination))
 }
 
-fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+/// The next `N` bytes, taken from the front; `None` if there are fewer.
+pub(crate) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (head, rest) = bytes.split_first_chunk()?;
     *bytes = rest;
     Some(*head)
 }
 
 /// The fixed bytes behind the signature, checked.
-struct Fixed {
+pub(crate) struct Fixed {
     block: Block,
     /// Invariant: `block.len() <= payload_len <= PAYLOAD_LEN_MAX`.
     payload_len: usize,
@@ -165,7 +165,7 @@ struct Fixed {
 
 impl Fixed {
     /// Checks each byte as it comes; the signature has been.
-    fn decode(bytes: &[u8]) -> Result<Option<Self>, DecodeError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Self>, DecodeError> {
         let mut fields = bytes.iter().copied().skip(SIGNATURE.len());
         let Some(version_command) = fields.next() else {
             return Ok(None);
@@ -196,22 +196,31 @@ impl Fixed {
     }
 
     /// Length of the header in bytes.
-    const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         FIXED_LEN + self.payload_len
     }
 
+    /// What the address block of a complete header states. `None` if the header isn't complete.
+    pub(crate) fn header(&self, header: &[u8]) -> Option<Header> {
+        self.block.decode(header.get(FIXED_LEN..)?)
+    }
+
     fn tlvs(&self) -> Walk {
-        let at = match self.block {
-            Block::Skipped => self.len(),
-            Block::Inet | Block::Inet6 | Block::Unix => FIXED_LEN + usize::from(self.block.len()),
-        };
-        Walk { at, end: self.len() }
+        match self.block {
+            Block::Skipped => Walk { at: self.len(), end: self.len() },
+            Block::Inet | Block::Inet6 | Block::Unix => self.behind_addresses(),
+        }
+    }
+
+    /// The TLVs where a skipped payload has some too: the hello of the trunk says that they start at once.
+    pub(crate) fn behind_addresses(&self) -> Walk {
+        Walk { at: FIXED_LEN + usize::from(self.block.len()), end: self.len() }
     }
 }
 
 /// A walk over the TLVs of a header, by offsets into it.
 #[derive(Clone)]
-struct Walk {
+pub(crate) struct Walk {
     /// Where the next TLV starts. Invariant: `at <= end`.
     at: usize,
     /// Where the header ends.
@@ -219,7 +228,7 @@ struct Walk {
 }
 
 /// One step of a [`Walk`].
-enum Step<'a> {
+pub(crate) enum Step<'a> {
     Tlv {
         value_at: usize,
         tlv: Tlv<'a>,
@@ -230,8 +239,13 @@ enum Step<'a> {
 }
 
 impl Walk {
+    /// Whether no TLV is left.
+    pub(crate) const fn is_done(&self) -> bool {
+        self.at == self.end
+    }
+
     /// `bytes` starts with the header. It may lack the header's end, and may have other bytes behind it.
-    fn step<'a>(&mut self, bytes: &'a [u8]) -> Result<Step<'a>, DecodeError> {
+    pub(crate) fn step<'a>(&mut self, bytes: &'a [u8]) -> Result<Step<'a>, DecodeError> {
         match self.end - self.at {
             0 => return Ok(Step::End),
             1..TLV_HEAD_LEN => return Err(DecodeError::TlvMalformed),

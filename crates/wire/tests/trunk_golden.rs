@@ -1,0 +1,81 @@
+//! The bytes of the trunk, version 1, as `trunk-v1.txt` has them: what gateways of other releases speak. The vectors may
+//! be added to; a change of one needs a new version of the protocol.
+
+use std::collections::BTreeMap;
+
+use midmile_wire::proxy::Header;
+use midmile_wire::trunk::hello::{self, Hello, Path, TraceId};
+use midmile_wire::trunk::{Key, Nonce, Session, auth};
+
+const VECTORS: &str = include_str!("trunk-v1.txt");
+
+const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+/// The vectors by their names.
+fn vectors() -> BTreeMap<&'static str, &'static str> {
+    VECTORS.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(": ")).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The messages of one handshake, and both sides' sessions.
+fn handshake() -> ([auth::Message; 4], Session, Session) {
+    let key: Key = KEY.parse().expect("valid");
+    let (dialer, introduction) =
+        auth::begin("oregon".parse().expect("valid"), "mumbai".parse().expect("valid"), Nonce([0xaa; 32]));
+    let (_, introduced) = auth::introduction(introduction.as_bytes()).expect("honest").expect("whole");
+    let (acceptor, challenge) = introduced.challenge(&key, Nonce([0xbb; 32]));
+    let (_, proof, dialer) = dialer.handle(challenge.as_bytes(), &key).expect("honest").expect("whole");
+    let (_, accepted, welcome) = acceptor.handle(proof.as_bytes()).expect("honest").expect("whole");
+    let (_, dialled) = dialer.handle(welcome.as_bytes()).expect("honest").expect("whole");
+    ([introduction, challenge, proof, welcome], dialled, accepted)
+}
+
+/// Hellos of each kind of client, destination and path.
+fn hellos() -> [(&'static str, Hello); 3] {
+    let mut path = Path::EMPTY;
+    for name in ["pune", "bangalore-1"] {
+        path.push(name.parse().expect("valid")).expect("room for eight");
+    }
+    let ipv4 = Hello {
+        client: Header::inet("198.51.100.7:40000".parse().expect("valid"), "192.0.2.1:443".parse().expect("valid")),
+        destination: "10.3.0.2:80".parse().expect("valid"),
+        path: Path::EMPTY,
+        deadline_ms: 5000,
+        trace: TraceId(*b"0123456789abcdef"),
+    };
+    let ipv6 = Hello {
+        client: Header::inet(
+            "[2001:db8::7]:40000".parse().expect("valid"),
+            "[2001:db8::1]:443".parse().expect("valid"),
+        ),
+        destination: "[2001:db8:3::2]:80".parse().expect("valid"),
+        ..ipv4
+    };
+    let local = Hello { client: Header::Local, destination: "db.internal:5432".parse().expect("valid"), path, ..ipv4 };
+    [("hello ipv4", ipv4), ("hello ipv6", ipv6), ("hello local", local)]
+}
+
+#[test]
+fn the_handshake_is_as_it_was() {
+    let (messages, _, _) = handshake();
+    let vectors = vectors();
+    for (name, message) in ["introduction", "challenge", "proof", "welcome"].into_iter().zip(messages) {
+        assert_eq!(vectors.get(name).copied(), Some(hex(message.as_bytes()).as_str()), "{name}");
+    }
+}
+
+#[test]
+fn hellos_are_as_they_were() {
+    let (_, dialer, acceptor) = handshake();
+    let vectors = vectors();
+    for (name, hello) in hellos() {
+        let encoded = hello::encode(&hello, &dialer);
+        assert_eq!(vectors.get(name).copied(), Some(hex(encoded.as_bytes()).as_str()), "{name}");
+        assert_eq!(hello::decode(encoded.as_bytes(), &acceptor), Ok(Some((encoded.as_bytes().len(), hello))), "{name}");
+    }
+    let back = hello::encode(&hellos()[0].1, &acceptor);
+    assert_eq!(vectors.get("hello of the acceptor").copied(), Some(hex(back.as_bytes()).as_str()));
+}
