@@ -1,5 +1,5 @@
 //! The bytes of the trunk, version 1, as `trunk-v1.txt` has them: what gateways of other releases speak. The vectors may
-//! be added to; a change of one needs a new version of the protocol.
+//! be added to; a change of one needs a new version of the protocol. And what the page of the protocol says of it.
 
 use std::collections::BTreeMap;
 
@@ -78,4 +78,22 @@ fn hellos_are_as_they_were() {
     }
     let back = hello::encode(&hellos()[0].1, &acceptor);
     assert_eq!(vectors.get("hello of the acceptor").copied(), Some(hex(back.as_bytes()).as_str()));
+}
+
+#[test]
+fn the_page_has_every_reason() {
+    let page = include_str!("../../../docs/trunk-protocol.md");
+    let (_, reasons) = page.split_once("\n## Reasons\n").expect("the page ends with them");
+    let told: Vec<&str> = reasons.lines().filter_map(|line| line.split('`').nth(1)).collect();
+    let rejects = auth::Reject::ALL.iter().map(|reject| reject.name());
+    let errors = hello::HelloError::ALL.iter().map(|error| error.name());
+    assert_eq!(told, rejects.chain(errors).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_page_has_the_bounds() {
+    let page = include_str!("../../../docs/trunk-protocol.md");
+    assert!(page.contains(&format!("45 to {} bytes long", auth::Message::LEN_MAX)));
+    assert_eq!(hello::LEN_MAX, 1024);
+    assert!(page.contains("of at most 1,024 bytes"));
 }

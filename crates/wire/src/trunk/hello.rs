@@ -7,6 +7,8 @@
 //!   signature 12 │ command 1 │ family 1 │ length 2 │ addresses │ 0xE0 … 0xE3 │ 0xEF MAC
 //! ```
 //!
+//! DEVIATION: TLVs follow at once where the header states no address; the PROXY protocol has receivers skip those.
+//!
 //! The TLVs stand in ascending order of their types, so none comes twice and there is one order alone. Of the types that this version doesn't know, 0xE4 to 0xE7 are critical and refused, 0xE8 to 0xEE are skipped;
 //! all others are refused.
 

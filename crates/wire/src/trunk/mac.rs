@@ -85,3 +85,22 @@ impl Transcript {
         Mac::of(&purpose.derive(key.as_bytes()), &self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_purpose_has_a_key_of_its_own() {
+        let purposes = [
+            Purpose::Challenge,
+            Purpose::Proof,
+            Purpose::Welcome,
+            Purpose::Session,
+            Purpose::HelloOfDialer,
+            Purpose::HelloOfAcceptor,
+        ];
+        let keys: std::collections::BTreeSet<_> = purposes.iter().map(|purpose| purpose.derive(&[7; LEN])).collect();
+        assert_eq!(keys.len(), purposes.len());
+    }
+}
