@@ -1,0 +1,50 @@
+//! Programs in the kernel: what midmile does below its sockets, by BPF.
+//!
+//! Two programs, each a help and none a need: where one can't be had, its loader says why and what to mend, and midmile goes
+//! another way.
+//!
+//! ```text
+//!   packet ──► device, tc ingress ──► midmile_syn ──► ring buffer ──► SynWatch::drain      a SYN, one round trip before accept
+//!                    │
+//!                    ▼
+//!              the kernel's TCP ──► midmile_window (sock_ops of our cgroup): opens the window of the legs in a map
+//!                    │                     ▲
+//!                    ▼                     └── Windows::set
+//!                 sockets
+//! ```
+//!
+//! What it isn't: a data path (no byte is moved or changed here), or a policy (who is dialled, which leg may have a wide window
+//! is the gateway's to say).
+//!
+//! The programs are C, in `bpf`; their objects are in `bpf/obj` and are compiled into this crate, so that building it needs no
+//! clang. `docs/kernel.md` has the maps, the bounds and the kernel versions.
+//!
+//! # The contract
+//! - **Lifetime**: [`SynWatch`] and [`Windows`] hold their programs; dropped, or with the process however it ends, they are gone.
+//!   The classic hook ([`Hook::Clsact`]) alone outlives a process that is killed.
+//! - **Place**: the calling thread's network namespace and the process's cgroup are meant. Attach and drop in the same
+//!   namespace.
+//! - **Trust**: an event says that somebody sent a SYN, not who: addresses can be forged. The bounds hold in the kernel, before
+//!   user space is woken.
+//!
+//! # Modules
+//! `syn` and `window` are the two programs' loaders; `device` and `cgroup` say where they are attached, `object` loads,
+//! `unavailable` says what is missing; [`probe`] tries it all for `midmile doctor`.
+
+#![forbid(unsafe_code)]
+
+mod address;
+mod cgroup;
+mod device;
+mod object;
+pub mod probe;
+mod syn;
+mod unavailable;
+mod window;
+
+pub use crate::device::{DEVICES_MAX, Device, Devices};
+pub use crate::syn::{
+    Bound, EVENTS_PER_DRAIN, Hook, LISTENERS_MAX, ListenersError, SynConfig, SynCounters, SynEvent, SynWatch,
+};
+pub use crate::unavailable::{Release, Unavailable};
+pub use crate::window::{LEGS_MAX, SEGMENTS_MAX, Side, WindowCounters, WindowError, Windows};

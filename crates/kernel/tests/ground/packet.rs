@@ -1,0 +1,101 @@
+//! SYNs made by hand, from any address, and a socket that sends them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with};
+
+/// SYN alone, in the flags of a TCP header.
+pub(crate) const SYN: u8 = 0x02;
+
+/// A TCP segment in an IP packet, with what tests change about it.
+#[derive(Clone, Copy)]
+pub(crate) struct Packet {
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
+    pub(crate) seq: u32,
+    pub(crate) flags: u8,
+    /// Words of IPv4 options.
+    pub(crate) option_words: u8,
+    /// The fragment field of IPv4.
+    pub(crate) fragment: u16,
+    /// An IPv6 extension header (destination options) before TCP.
+    pub(crate) extension: bool,
+}
+
+impl Packet {
+    pub(crate) fn syn(from: SocketAddr, to: SocketAddr, seq: u32) -> Self {
+        Self { from, to, seq, flags: SYN, option_words: 0, fragment: 0, extension: false }
+    }
+
+    /// The bytes on the wire. The TCP checksum is left out: what we test looks before it is checked.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        match (self.from.ip(), self.to.ip()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => [self.ipv4(from, to), self.tcp()].concat(),
+            (IpAddr::V6(from), IpAddr::V6(to)) => [self.ipv6(from, to), self.tcp()].concat(),
+            _ => panic!("addresses of both families"),
+        }
+    }
+
+    /// RFC 791, section 3.1. The kernel fills in the checksum.
+    fn ipv4(&self, from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
+        let words = 5 + self.option_words;
+        let bytes = u16::from(words) * 4 + 20;
+        let mut header = vec![0x40 | words, 0];
+        header.extend(bytes.to_be_bytes());
+        header.extend([0, 7]);
+        header.extend(self.fragment.to_be_bytes());
+        header.extend([64, 6, 0, 0]);
+        header.extend(from.octets());
+        header.extend(to.octets());
+        // No operation.
+        header.resize(usize::from(words) * 4, 1);
+        let sum: u32 = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        let folded = u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap();
+        header[10..12].copy_from_slice(&(!folded).to_be_bytes());
+        header
+    }
+
+    /// RFC 8200, section 3.
+    fn ipv6(&self, from: Ipv6Addr, to: Ipv6Addr) -> Vec<u8> {
+        let extension: &[u8] = if self.extension { &[6, 0, 1, 4, 0, 0, 0, 0] } else { &[] };
+        let mut header = vec![0x60, 0, 0, 0, 0, 20 + u8::try_from(extension.len()).unwrap()];
+        header.extend([if self.extension { 60 } else { 6 }, 64]);
+        header.extend(from.octets());
+        header.extend(to.octets());
+        header.extend(extension);
+        header
+    }
+
+    /// RFC 9293, section 3.1.
+    fn tcp(&self) -> Vec<u8> {
+        let mut header = self.from.port().to_be_bytes().to_vec();
+        header.extend(self.to.port().to_be_bytes());
+        header.extend(self.seq.to_be_bytes());
+        header.extend([0; 4]);
+        header.extend([0x50, self.flags, 0xff, 0xff, 0, 0, 0, 0]);
+        header
+    }
+}
+
+/// Sends whole packets, IP header and all, from the namespace in which it was made (raw(7)).
+pub(crate) struct RawSender {
+    v4: OwnedFd,
+    v6: OwnedFd,
+}
+
+impl RawSender {
+    pub(crate) fn new() -> Self {
+        let raw = |family| socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::RAW)).unwrap();
+        Self { v4: raw(AddressFamily::INET), v6: raw(AddressFamily::INET6) }
+    }
+
+    pub(crate) fn send(&self, packet: &Packet) {
+        let socket = if packet.to.is_ipv4() { &self.v4 } else { &self.v6 };
+        // A raw socket takes no port.
+        let to = SocketAddr::new(packet.to.ip(), 0);
+        let bytes = packet.bytes();
+        assert_eq!(sendto(socket, &bytes, SendFlags::empty(), &to).unwrap(), bytes.len());
+    }
+}
