@@ -83,6 +83,7 @@ static long (*const skb_pull)(struct __sk_buff *skb, u32 bytes) = (void *)39;
 static long (*const sock_ops_setsockopt)(struct bpf_sock_ops *ops, int level, int name, void *value, int bytes) = (void *)49;
 static long (*const skb_load_relative)(const struct __sk_buff *skb, u32 offset, void *to, u32 bytes, u32 start) = (void *)68;
 static long (*const fib_lookup)(void *context, struct bpf_fib_lookup *question, int bytes, u32 flags) = (void *)69;
+static u64 (*const netns_cookie)(void *context) = (void *)122;
 static void *(*const ring_reserve)(void *ring, u64 bytes, u64 flags) = (void *)131;
 static void (*const ring_submit)(void *record, u64 flags) = (void *)132;
 static void (*const ring_discard)(void *record, u64 flags) = (void *)133;

@@ -13,14 +13,16 @@ enum { SOL_TCP = 6, TCP_BPF_IW = 1001 };
 enum side { DIALLED, ACCEPTED };
 
 /* Which connections: by the remote address where we dialled, by the listener's where we accepted. An unspecified address is a
- * wildcard. src/window/leg.rs writes it. */
+ * wildcard. A cgroup may span network namespaces, in which the same address is another's: so the namespace belongs to it.
+ * src/window/leg.rs writes it. */
 struct leg {
+    u64 namespace; /* its cookie */
     struct address address;
     u16 port; /* host order */
     u8 side;
-    u8 padding;
+    u8 padding[5];
 };
-_Static_assert(sizeof(struct leg) == 20, "src/window/leg.rs asserts the same");
+_Static_assert(sizeof(struct leg) == 32, "src/window/leg.rs asserts the same");
 
 enum counter { OPENED, REFUSED, COUNTERS_MAX };
 
@@ -91,7 +93,7 @@ int midmile_window(struct bpf_sock_ops *ops)
 {
     u32 op = FIELD(ops, op);
     u32 family = FIELD(ops, family);
-    struct leg leg = {};
+    struct leg leg = { .namespace = 0 };
     if (family != AF_INET && family != AF_INET6)
         return 1;
     if (op == ACTIVE_ESTABLISHED)
@@ -100,6 +102,7 @@ int midmile_window(struct bpf_sock_ops *ops)
         leg_local(ops, family, &leg);
     else
         return 1;
+    leg.namespace = netns_cookie(ops);
     u32 *found = segments_of(&leg);
     if (found) {
         int segments = *found;

@@ -22,20 +22,20 @@
 //! # The contract
 //! - **Lifetime**: [`SynWatch`] and [`Windows`] hold their programs; dropped, or with the process however it ends, they are gone.
 //!   The classic hook ([`Hook::Clsact`]) alone outlives a process that is killed.
-//! - **Place**: the calling thread's network namespace and the process's cgroup are meant. Attach and drop in the same
-//!   namespace.
+//! - **Place**: the calling thread's network namespace is meant, and the process's cgroup. Attach and drop in the same namespace.
 //! - **Trust**: an event says that somebody sent a SYN, not who: addresses can be forged. The bounds hold in the kernel, before
 //!   user space is woken.
 //!
 //! # Modules
-//! `syn` and `window` are the two programs' loaders; `device` and `cgroup` say where they are attached, `object` loads,
-//! `unavailable` says what is missing; [`probe`] tries it all for `midmile doctor`.
+//! `syn` and `window` are the two programs' loaders; `device`, `cgroup` and `namespace` say where they are attached, `object` loads,
+//! `unavailable` says what is missing; [`probe`] tries it all for `midmile doctor`. Unsafe code lives in `namespace` alone.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod address;
 mod cgroup;
 mod device;
+mod namespace;
 mod object;
 pub mod probe;
 mod syn;

@@ -11,6 +11,7 @@ use aya::maps::{HashMap, MapData};
 use aya::programs::{CgroupAttachMode, SockOps};
 use rustix::io::Errno;
 
+use crate::namespace::Cookie;
 use crate::object::{Counters, Object, to_io};
 use crate::unavailable::{Release, Unavailable};
 use crate::{address, cgroup};
@@ -29,11 +30,12 @@ pub const SEGMENTS_MAX: u32 = 1 << 20;
 const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/obj/window.o"));
 const PROGRAM: &str = "midmile_window";
 const WHAT: &str = "opening windows";
-/// The first kernel with links to cgroups, which go with the process.
-const SINCE: Release = Release { major: 5, minor: 7 };
+/// The first kernel whose programs of this kind can tell network namespaces apart.
+const SINCE: Release = Release { major: 5, minor: 15 };
 
 /// Opens windows as long as it lives, of connections that begin meanwhile.
 pub struct Windows {
+    namespace: Cookie,
     segments: HashMap<MapData, LegKey, u32>,
     counters: Counters<2>,
     /// Holds the program and where it is attached.
@@ -67,11 +69,11 @@ pub enum WindowError {
 }
 
 impl Windows {
-    /// Attaches the program to the process's cgroup, beside what others have attached there (Linux 5.7, cgroup version 2). No
+    /// Attaches the program to the process's cgroup, beside what others have attached there (Linux 5.15, cgroup version 2). No
     /// window is opened yet.
     ///
-    /// Other processes of the cgroup, and of those below it, have the windows of the same addresses opened too: give midmile one
-    /// of its own.
+    /// It holds for the calling thread's network namespace, and for connections of all processes of the cgroup and of those below
+    /// it: give midmile a cgroup of its own where others use the same addresses.
     ///
     /// # Errors
     /// Why not, and the mend.
@@ -82,6 +84,7 @@ impl Windows {
         let attached = program.load().and_then(|()| program.attach(cgroup, CgroupAttachMode::Single));
         attached.map_err(|error| object.unavailable(&error))?;
         Ok(Self {
+            namespace: Cookie::here().map_err(|error| object.unavailable(&error))?,
             segments: object.table("window_segments"),
             counters: object.counters("window_counters"),
             _object: object,
@@ -101,7 +104,10 @@ impl Windows {
             return Err(WindowError::Segments { segments });
         }
         address::meant_by(address).try_for_each(|address| {
-            let set = self.segments.insert(leg::key(side, address), segments, 0).map_err(|error| to_io(&error));
+            let set = self
+                .segments
+                .insert(leg::key(self.namespace, side, address), segments, 0)
+                .map_err(|error| to_io(&error));
             set.map_err(|error| match Errno::from_io_error(&error) {
                 Some(Errno::TOOBIG) => WindowError::Full,
                 _ => WindowError::Kernel(error),
@@ -115,7 +121,7 @@ impl Windows {
     /// The system's; they aren't known to happen.
     pub fn clear(&mut self, side: Side, address: SocketAddr) -> Result<(), WindowError> {
         address::meant_by(address).try_for_each(|address| {
-            let cleared = self.segments.remove(&leg::key(side, address)).map_err(|error| to_io(&error));
+            let cleared = self.segments.remove(&leg::key(self.namespace, side, address)).map_err(|error| to_io(&error));
             cleared.or_else(|error| match Errno::from_io_error(&error) {
                 Some(Errno::NOENT) => Ok(()),
                 _ => Err(WindowError::Kernel(error)),

@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use aya::programs::{SchedClassifier, TcAttachType};
@@ -14,12 +15,13 @@ use midmile_kernel::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 mod ground;
+mod packet;
 
-use ground::packet::{Packet, RawSender, SYN};
-use ground::{
-    CLIENT_DEVICE, CLIENT_V4, CLIENT_V6, GATEWAY_DEVICE, GATEWAY_V4, Ground, PATIENCE, gateway_addresses, until,
-};
+use ground::{CLIENT_DEVICE, CLIENT_V4, CLIENT_V6, GATEWAY, GATEWAY_DEVICE, GATEWAY_V4, GATEWAY_V6, Ground};
+use packet::{Packet, RawSender, SYN};
 
+/// How long anything may take before a test gives up. Long: the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The program in the kernel.
 const PROGRAM: &str = "midmile_syn";
 /// A port that is announced; nobody listens unless a test does.
@@ -81,6 +83,18 @@ fn counted(watch: &SynWatch, count: u64) -> SynCounters {
     })
 }
 
+/// Looks until `look` sees something.
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "gave up waiting for {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// Sends packets from the client's host, in their order.
 fn send(ground: &Ground, packets: &[Packet]) {
     ground.client.run(|| {
@@ -100,7 +114,7 @@ fn gateway() -> SocketAddr {
 #[test]
 fn a_connection_is_announced_once_before_it_is_accepted() {
     let Some((ground, mut watch)) = watched(&roomy()) else { return };
-    let listeners = ground.gateway.run(|| gateway_addresses().map(|ip| TcpListener::bind((ip, 0)).unwrap()));
+    let listeners = ground.gateway.run(|| GATEWAY.map(|ip| TcpListener::bind((ip, 0)).unwrap()));
     watch.set_listeners(listeners.iter().map(|listener| listener.local_addr().unwrap())).unwrap();
     for listener in &listeners {
         let address = listener.local_addr().unwrap();
@@ -120,17 +134,15 @@ fn a_connection_is_announced_once_before_it_is_accepted() {
 #[test]
 fn a_wildcard_listener_is_announced_on_every_address() {
     let Some((ground, mut watch)) = watched(&to_port(roomy())) else { return };
-    let port = Ipv6Addr::UNSPECIFIED;
-    let listener = ground.gateway.run(|| TcpListener::bind((port, PORT)).unwrap());
-    for ip in gateway_addresses() {
+    let listener = ground.gateway.run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)).unwrap());
+    for ip in GATEWAY {
         ground.client.run(|| TcpStream::connect((ip, PORT)).unwrap());
         listener.accept().unwrap();
         assert_eq!(events(&mut watch, 1)[0].listener, (ip, PORT).into());
     }
     // IPv4 alone, where that is said.
     watch.set_listeners([(Ipv4Addr::UNSPECIFIED, PORT).into()]).unwrap();
-    let [v4, v6] = gateway_addresses();
-    for ip in [v6, v4] {
+    for ip in GATEWAY.into_iter().rev() {
         ground.client.run(|| TcpStream::connect((ip, PORT)).unwrap());
         listener.accept().unwrap();
     }
@@ -157,9 +169,8 @@ fn a_burst_of_one_source_stops_at_its_bound() {
     // Addresses of one /24, and of one /48.
     let from_v4 = |n: u8| SocketAddr::from((Ipv4Addr::new(10, 9, 8, n), 5000));
     let from_v6 = |n: u8| SocketAddr::from((Ipv6Addr::new(0x2001, 0xdb8, 0, n.into(), 0, 0, 0, 9), 5000));
-    let [_, v6] = gateway_addresses();
     for n in 0..50 {
-        send(&ground, &[Packet::syn(from_v4(n), gateway(), 1), Packet::syn(from_v6(n), (v6, PORT).into(), 1)]);
+        send(&ground, &[Packet::syn(from_v4(n), gateway(), 1), Packet::syn(from_v6(n), (GATEWAY_V6, PORT).into(), 1)]);
     }
     let counters = counted(&watch, 100);
     let refilled = began.elapsed().as_secs() + 1;
@@ -168,7 +179,7 @@ fn a_burst_of_one_source_stops_at_its_bound() {
     // The neighbours are let in.
     let neighbours = [
         Packet::syn((Ipv4Addr::new(10, 9, 9, 1), 5000).into(), gateway(), 1),
-        Packet::syn((Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 9), 5000).into(), (v6, PORT).into(), 1),
+        Packet::syn((Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 9), 5000).into(), (GATEWAY_V6, PORT).into(), 1),
     ];
     send(&ground, &neighbours);
     assert_eq!(counted(&watch, 102).announced, counters.announced + 2);
@@ -236,8 +247,7 @@ fn switched_off_it_is_silent() {
 fn what_begins_no_connection_is_passed_over() {
     let Some((ground, mut watch)) = watched(&to_port(roomy())) else { return };
     let good = Packet::syn(client(5000), gateway(), 1);
-    let [_, v6] = gateway_addresses();
-    let good_v6 = Packet::syn((CLIENT_V6, 5000).into(), (v6, PORT).into(), 1);
+    let good_v6 = Packet::syn((CLIENT_V6, 5000).into(), (GATEWAY_V6, PORT).into(), 1);
     let (fin, rst, ack) = (0x01, 0x04, 0x10);
     let mut packets: Vec<_> =
         [0, ack, rst, SYN | ack, SYN | fin, SYN | rst].map(|flags| Packet { flags, ..good }).to_vec();
@@ -261,7 +271,7 @@ fn what_begins_no_connection_is_passed_over() {
 #[test]
 fn what_a_router_forwards_is_not_announced_unless_it_is_transparent() {
     let Some((ground, mut watch)) = watched(&to_port(roomy())) else { return };
-    ground.gateway.set("ipv4/ip_forward", "1");
+    ground.gateway.command("sysctl -qw net.ipv4.ip_forward=1");
     ground.gateway.command(&format!("ip route add 10.202.0.0/24 via 10.201.0.3 dev {GATEWAY_DEVICE}"));
     ground.client.command(&format!("ip route add 10.202.0.0/24 via {GATEWAY_V4}"));
     let beyond: SocketAddr = "10.202.0.9:4080".parse().unwrap();

@@ -7,20 +7,22 @@ use midmile_kernel::{LEGS_MAX, SEGMENTS_MAX, Side, WindowError, Windows};
 
 mod ground;
 
-use ground::{GATEWAY_V4, GATEWAY_V6, Ground, Host, gateway_addresses};
+use ground::{GATEWAY, GATEWAY_V4, GATEWAY_V6, Ground, Host};
 
 /// Segments of the system's window (RFC 6928).
 const SYSTEM: u32 = 10;
 
-/// Hosts and the program; none, and the reason printed, where it can't be had.
-fn opened() -> Option<(Ground, Windows)> {
+/// Hosts, and the program for each, the client's first; none, and the reason printed, where it can't be had.
+fn opened() -> Option<(Ground, [Windows; 2])> {
     if !rustix::process::geteuid().is_root() {
         println!("SKIP: network namespaces and BPF programs need root");
         return None;
     }
-    match Windows::attach() {
-        Ok(windows) => Some((Ground::new(), windows)),
-        Err(error) => {
+    let ground = Ground::new();
+    let attached = [&ground.client, &ground.gateway].map(|host| host.run(Windows::attach));
+    match attached {
+        [Ok(client), Ok(gateway)] => Some((ground, [client, gateway])),
+        [Err(error), _] | [_, Err(error)] => {
             println!("SKIP: {error}");
             None
         }
@@ -62,63 +64,73 @@ fn listen(ground: &Ground, ip: IpAddr) -> (TcpListener, SocketAddr) {
 
 #[test]
 fn both_sides_of_a_leg_in_the_map_begin_with_its_window() {
-    let Some((ground, mut windows)) = opened() else { return };
-    for ip in gateway_addresses() {
+    let Some((ground, [mut client, mut gateway])) = opened() else { return };
+    for ip in GATEWAY {
         let (listener, address) = listen(&ground, ip);
         let (_other, elsewhere) = listen(&ground, ip);
-        windows.set(Side::Accepted, address, 50).unwrap();
-        windows.set(Side::Dialled, elsewhere, 60).unwrap();
+        gateway.set(Side::Accepted, address, 50).unwrap();
+        client.set(Side::Dialled, elsewhere, 60).unwrap();
         let connection = Connection::open(&ground, address, &listener);
         assert_eq!(connection.segments(&ground), (SYSTEM, 50), "{ip}");
-        windows.clear(Side::Accepted, address).unwrap();
-        windows.set(Side::Dialled, address, 1000).unwrap();
+        gateway.clear(Side::Accepted, address).unwrap();
+        client.set(Side::Dialled, address, 1000).unwrap();
         let connection = Connection::open(&ground, address, &listener);
         assert_eq!(connection.segments(&ground), (1000, SYSTEM), "{ip}");
-        windows.clear(Side::Dialled, address).unwrap();
+        client.clear(Side::Dialled, address).unwrap();
         let connection = Connection::open(&ground, address, &listener);
         assert_eq!(connection.segments(&ground), (SYSTEM, SYSTEM), "{ip}");
     }
-    let counters = windows.counters().unwrap();
-    assert_eq!((counters.opened, counters.refused), (4, 0));
+    for windows in [client, gateway] {
+        let counters = windows.counters().unwrap();
+        assert_eq!((counters.opened, counters.refused), (2, 0));
+    }
+}
+
+#[test]
+fn the_same_address_in_another_namespace_is_another_leg() {
+    let Some((ground, [mut client, mut gateway])) = opened() else { return };
+    let (listener, address) = listen(&ground, GATEWAY_V4.into());
+    client.set(Side::Accepted, address, 50).unwrap();
+    gateway.set(Side::Dialled, address, 60).unwrap();
+    assert_eq!(Connection::open(&ground, address, &listener).segments(&ground), (SYSTEM, SYSTEM));
 }
 
 #[test]
 fn a_wildcard_holds_for_every_address_and_yields_to_one_of_its_own() {
-    let Some((ground, mut windows)) = opened() else { return };
+    let Some((ground, [mut client, mut gateway])) = opened() else { return };
     // One socket for both families: its IPv4 connections have mapped addresses.
     let (listener, address) = listen(&ground, Ipv6Addr::UNSPECIFIED.into());
     let port = address.port();
-    windows.set(Side::Accepted, address, 30).unwrap();
-    windows.set(Side::Accepted, (GATEWAY_V6, port).into(), 40).unwrap();
-    windows.set(Side::Dialled, (Ipv4Addr::UNSPECIFIED, port).into(), 50).unwrap();
+    gateway.set(Side::Accepted, address, 30).unwrap();
+    gateway.set(Side::Accepted, (GATEWAY_V6, port).into(), 40).unwrap();
+    client.set(Side::Dialled, (Ipv4Addr::UNSPECIFIED, port).into(), 50).unwrap();
     let v4 = Connection::open(&ground, (GATEWAY_V4, port).into(), &listener);
     assert_eq!(v4.segments(&ground), (50, 30));
     let v6 = Connection::open(&ground, (GATEWAY_V6, port).into(), &listener);
     assert_eq!(v6.segments(&ground), (SYSTEM, 40));
     // A wildcard goes whole.
-    windows.clear(Side::Accepted, address).unwrap();
+    gateway.clear(Side::Accepted, address).unwrap();
     let v4 = Connection::open(&ground, (GATEWAY_V4, port).into(), &listener);
     assert_eq!(v4.segments(&ground), (50, SYSTEM));
 }
 
 #[test]
 fn dropped_it_opens_no_more() {
-    let Some((ground, mut windows)) = opened() else { return };
+    let Some((ground, [mut client, mut gateway])) = opened() else { return };
     let (listener, address) = listen(&ground, GATEWAY_V4.into());
-    windows.set(Side::Accepted, address, 50).unwrap();
-    // Another one beside it neither takes its place nor goes with it.
-    let mut others = Windows::attach().unwrap();
-    others.set(Side::Dialled, address, 60).unwrap();
+    gateway.set(Side::Accepted, address, 50).unwrap();
+    // Another one of the same cgroup neither takes its place nor goes with it.
+    client.set(Side::Dialled, address, 60).unwrap();
     assert_eq!(Connection::open(&ground, address, &listener).segments(&ground), (60, 50));
-    drop(windows);
+    drop(gateway);
     assert_eq!(Connection::open(&ground, address, &listener).segments(&ground), (60, SYSTEM));
-    drop(others);
+    drop(client);
     assert_eq!(Connection::open(&ground, address, &listener).segments(&ground), (SYSTEM, SYSTEM));
 }
 
 #[test]
 fn windows_and_legs_are_bounded() {
-    let Some((_, mut windows)) = opened() else { return };
+    let Some((_, [mut windows, _])) = opened() else { return };
     let address = |port: usize| SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(port).unwrap()));
     for segments in [0, SEGMENTS_MAX + 1] {
         let error = windows.set(Side::Dialled, address(1), segments).unwrap_err();

@@ -1,5 +1,4 @@
 //! Hosts that are network namespaces, joined by a veth pair.
-#![allow(dead_code, reason = "each test program uses a part of it")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
 
 use std::fs::File;
@@ -8,28 +7,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-
-pub(crate) mod packet;
-
-/// How long anything may take before a test gives up. Long: the machine may be busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The gateway's device and addresses.
 pub(crate) const GATEWAY_DEVICE: &str = "g0";
 pub(crate) const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(10, 201, 0, 1);
 pub(crate) const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, 1);
+pub(crate) const GATEWAY: [IpAddr; 2] = [IpAddr::V4(GATEWAY_V4), IpAddr::V6(GATEWAY_V6)];
 /// The client's.
 pub(crate) const CLIENT_DEVICE: &str = "c0";
 pub(crate) const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(10, 201, 0, 2);
 pub(crate) const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, 2);
-
-/// The gateway's addresses of both families.
-pub(crate) fn gateway_addresses() -> [IpAddr; 2] {
-    [GATEWAY_V4.into(), GATEWAY_V6.into()]
-}
+pub(crate) const CLIENT: [IpAddr; 2] = [IpAddr::V4(CLIENT_V4), IpAddr::V6(CLIENT_V6)];
 
 /// A network namespace. It lives as long as a process in it, which ends when our end of its pipe is closed: even if we are killed.
 pub(crate) struct Host {
@@ -70,11 +60,6 @@ impl Host {
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
-
-    /// Sets a system setting there.
-    pub(crate) fn set(&self, path: &str, value: &str) {
-        self.run(|| std::fs::write(format!("/proc/sys/net/{path}"), value)).unwrap();
-    }
 }
 
 impl Drop for Host {
@@ -96,25 +81,14 @@ impl Ground {
         let there = ground.gateway.keeper.id();
         let (near, far) = (CLIENT_DEVICE, GATEWAY_DEVICE);
         ground.client.command(&format!("ip link add {near} type veth peer name {far} netns {there}"));
-        // Without duplicate address detection the IPv6 address serves at once.
-        let ends = [(&ground.client, near, CLIENT_V4, CLIENT_V6), (&ground.gateway, far, GATEWAY_V4, GATEWAY_V6)];
-        for (host, device, v4, v6) in ends {
-            host.command(&format!("ip addr add {v4}/24 dev {device}"));
-            host.command(&format!("ip addr add {v6}/64 dev {device} nodad"));
+        for (host, device, addresses) in [(&ground.client, near, CLIENT), (&ground.gateway, far, GATEWAY)] {
+            for address in addresses {
+                // Without duplicate address detection an IPv6 address serves at once.
+                let prefix = if address.is_ipv4() { "24" } else { "64 nodad" };
+                host.command(&format!("ip addr add dev {device} {address}/{prefix}"));
+            }
             host.command(&format!("ip link set {device} up"));
         }
         ground
-    }
-}
-
-/// Looks until `look` sees something.
-pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(seen) = look() {
-            return seen;
-        }
-        assert!(Instant::now() < deadline, "gave up waiting for {what}");
-        thread::sleep(Duration::from_millis(2));
     }
 }

@@ -1,4 +1,5 @@
 //! SYNs made by hand, from any address, and a socket that sends them.
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
