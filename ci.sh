@@ -12,7 +12,7 @@
 set -uo pipefail
 cd "$(dirname "$0")" || exit 1
 
-readonly STEPS=(packages format lints docs tests bench fuzz pages scripts licences advisories)
+readonly STEPS=(packages format lints docs objects tests bench fuzz pages scripts licences advisories)
 # Seconds that each fuzz target runs.
 readonly FUZZ_SECONDS=10
 # Tools that the steps below use; what the tests use is in tests/packages.txt.
@@ -42,6 +42,21 @@ step_lints() {
 
 step_docs() {
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+}
+
+# The compiled BPF programs that the kernel crate carries are those of its sources: the same compiler makes the same bytes.
+step_objects() {
+    if ! ci/packages.sh clang-19 llvm-19; then
+        echo "SKIP: objects aren't compared: clang-19 can't be had"
+        return
+    fi
+    local built status=0
+    built=$(mktemp -d)
+    if crates/kernel/bpf/build.sh "$built"; then
+        diff --recursive --brief crates/kernel/bpf/obj "$built" && echo "$(find "$built" -type f | wc -l) objects, as committed"
+    fi || status=1
+    rm -rf "$built"
+    return "$status"
 }
 
 # In the dev profile: it has the debug assertions, the simulation takes seconds in it, and an optimised build takes minutes.
