@@ -7,8 +7,10 @@ use std::fmt::Write as _;
 use std::io;
 
 use midmile_engine::probe;
+use midmile_kernel::probe as bpf_probe;
 use serde::Serialize;
 
+mod bpf;
 mod limits;
 mod system;
 mod tcp;
@@ -70,6 +72,9 @@ pub(crate) fn examine() -> Vec<Finding> {
         limits::descriptors(&system),
         steering(probe::steering()),
         io_uring(probe::io_uring()),
+        bpf::early_dial(bpf_probe::syn_watch()),
+        bpf::windows(bpf_probe::windows()),
+        bpf::idle_windows(bpf_probe::slow_start_after_idle()),
         tcp::congestion(&system),
         tcp::ports(&system),
         limits::pair_memory(&system),
@@ -147,6 +152,8 @@ fn io_uring(probed: io::Result<()>) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use midmile_kernel::Unavailable;
+
     use super::*;
 
     #[test]
@@ -165,9 +172,12 @@ mod tests {
             splice(Err(io::ErrorKind::Unsupported.into())),
             steering(Err(io::ErrorKind::Unsupported.into())),
             io_uring(Err(io::ErrorKind::Unsupported.into())),
+            bpf::early_dial(Err(Unavailable::NoDevice { device: "lo".to_owned() })),
+            bpf::windows(Err(Unavailable::NoCgroup { why: "none is mounted".to_owned() })),
+            bpf::idle_windows(Err(io::ErrorKind::NotFound.into())),
         ];
         let unknown = findings.iter().filter(|finding| finding.state == State::Unknown).count();
-        assert_eq!(unknown, 5, "{findings:#?}");
+        assert_eq!(unknown, 6, "{findings:#?}");
         assert!(table(&findings).lines().count() == 1 + 2 * findings.len());
         assert!(json(&findings).is_ok());
     }
