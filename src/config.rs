@@ -7,23 +7,28 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use midmile_engine::LegOptions;
-use midmile_gateway::{Balance, HealthCheck, Timeouts};
+use midmile_gateway::{Balance, HealthCheck, PoolLimits, Timeouts};
 use midmile_wire::proxy;
+use midmile_wire::trunk::{Key, Name};
 
 use crate::addr::Endpoint;
 use crate::exit::Failure;
 use crate::host::Host;
 
+mod allowed;
 mod check;
+mod leg;
 mod listener;
 mod mistake;
 mod raw;
 mod reference;
+mod trunk;
 mod value;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use allowed::Allowed;
 pub(crate) use reference::reference;
 pub(crate) use value::{Level, parse_period};
 
@@ -49,8 +54,12 @@ pub(crate) struct Config {
     pub(crate) log_pairs: bool,
     /// The operator's level; `None`: the default.
     pub(crate) log_level: Option<Level>,
-    /// Never empty.
+    /// This gateway's name towards its peers; there if it has any.
+    pub(crate) gateway: Option<Name>,
+    /// Never empty where there's no trunk.
     pub(crate) listeners: Vec<Listener>,
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) trunks: Vec<Trunk>,
 }
 
 /// Limits as asked for; `None` leaves the choice to midmile.
@@ -76,6 +85,8 @@ pub(crate) struct Listener {
     pub(crate) listen: Endpoint,
     /// 1 to 64, all different.
     pub(crate) to: Vec<Endpoint>,
+    /// The gateways to go through; empty: `to` is dialled from here.
+    pub(crate) via: Vec<Name>,
     pub(crate) balance: Balance,
     pub(crate) accept_proxy: Option<proxy::Accept>,
     pub(crate) send_proxy: Option<proxy::Version>,
@@ -89,6 +100,37 @@ pub(crate) struct Listener {
     pub(crate) health: Option<HealthCheck>,
 }
 
+/// Another gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// Unique in a configuration.
+    pub(crate) name: Name,
+    pub(crate) address: Option<Endpoint>,
+    pub(crate) key: Key,
+    /// Whether the key is everybody's.
+    pub(crate) plain: bool,
+    pub(crate) leg: LegOptions,
+    pub(crate) pool: PoolLimits,
+}
+
+/// Where peers come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trunk {
+    /// Unique in a configuration, among the listeners' as well.
+    pub(crate) name: Arc<str>,
+    pub(crate) listen: Endpoint,
+    pub(crate) peers: Vec<Name>,
+    pub(crate) allow: Vec<Allowed>,
+    pub(crate) onward: Vec<Name>,
+    pub(crate) send_proxy: Option<proxy::Version>,
+    pub(crate) pairs_max: Option<u32>,
+    /// Only where `allow` holds a name.
+    pub(crate) resolve_every: Option<Duration>,
+    pub(crate) leg: LegOptions,
+    pub(crate) server: LegOptions,
+    pub(crate) timeouts: Timeouts,
+}
+
 impl Listener {
     /// From `listen` to `to`, everything else by default.
     pub(crate) fn new(name: &str, listen: Endpoint, to: Vec<Endpoint>) -> Self {
@@ -96,6 +138,7 @@ impl Listener {
             name: name.into(),
             listen,
             to,
+            via: Vec::new(),
             balance: Balance::default(),
             accept_proxy: None,
             send_proxy: None,

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use midmile_engine::Addr;
-use midmile_gateway::{Backend, BackendSet, Limits, Plan, Route};
+use midmile_gateway::{Backend, BackendSet, Balance, Gate, Limits, Named, Peer, Permit, Plan, Route, Via};
+use midmile_wire::trunk::hello::Destination;
 use tokio::task::JoinSet;
 
 use crate::addr::{Endpoint, HostPort};
-use crate::config::{Config, Listener};
+use crate::config::{self, Allowed, Config, Listener, Trunk};
 
 /// Longest that one name may take. The system's resolver gives up by itself after about as long.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,10 +22,24 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Names and the addresses that they stand for: never none.
 pub(crate) type Names = BTreeMap<HostPort, Vec<SocketAddr>>;
 
-/// Every name in a configuration.
+/// Every name in a configuration that this gateway resolves: what lies behind a trunk is the last gateway's to find.
 pub(crate) fn names_of(config: &Config) -> BTreeSet<HostPort> {
     let listens = config.listeners.iter().map(|listener| &listener.listen);
-    names_in(listens.chain(config.listeners.iter().flat_map(|listener| &listener.to)).chain(&config.admin))
+    let listens = listens.chain(config.trunks.iter().map(|trunk| &trunk.listen));
+    let peers = config.peers.iter().filter_map(|peer| peer.address.as_ref());
+    let direct = config.listeners.iter().filter(|listener| listener.via.is_empty());
+    let mut names = names_in(listens.chain(peers).chain(direct.flat_map(|listener| &listener.to)).chain(&config.admin));
+    names.extend(config.trunks.iter().flat_map(|trunk| names_allowed(trunk)));
+    names
+}
+
+/// The names that a trunk may dial.
+pub(crate) fn names_allowed(trunk: &Trunk) -> BTreeSet<HostPort> {
+    let names = trunk.allow.iter().filter_map(|allowed| match allowed {
+        Allowed::Name(name) => Some(name.clone()),
+        Allowed::Net(_) => None,
+    });
+    names.collect()
 }
 
 /// Every name among `endpoints`.
@@ -97,19 +112,72 @@ pub(crate) fn update(names: &mut Names, found: Names) -> bool {
 /// # Panics
 /// If `names` lacks a name of `config`.
 pub(crate) fn plan(config: &Config, names: &Names, limits: Limits, before: Option<&Plan>) -> Plan {
-    let routes = config.listeners.iter().map(|listener| {
-        let old = before.and_then(|plan| plan.routes.iter().find(|route| *route.name == *listener.name));
-        let new = route(listener, names, limits, config.log_pairs, old);
-        match old {
-            Some(old) if same_route(old, &new) => Arc::clone(old),
-            _ => Arc::new(new),
-        }
+    let peers: Vec<Arc<Peer>> = config.peers.iter().map(|peer| Arc::new(peer_of(config, peer, names))).collect();
+    let old = |name: &str| before.and_then(|plan| plan.routes.iter().find(|route| *route.name == *name));
+    let keep = |new: Route| match old(&new.name) {
+        Some(old) if same_route(old, &new) => Arc::clone(old),
+        _ => Arc::new(new),
+    };
+    let listeners = config.listeners.iter().map(|listener| {
+        let old = old(&listener.name);
+        route(listener, names, limits, config.log_pairs, old)
     });
-    Plan { routes: routes.collect(), limits }
+    let trunks = config.trunks.iter().map(|trunk| trunk_route(trunk, &peers, names, limits, config.log_pairs));
+    Plan { routes: listeners.chain(trunks).map(keep).collect(), peers, limits }
+}
+
+fn peer_of(config: &Config, peer: &config::Peer, names: &Names) -> Peer {
+    Peer {
+        name: peer.name,
+        own: config.gateway.expect("a gateway with peers has a name"),
+        addrs: peer.address.as_ref().map(|address| addrs(address, names)).unwrap_or_default(),
+        key: peer.key.clone(),
+        leg: peer.leg.clone(),
+        pool: peer.pool,
+    }
+}
+
+fn trunk_route(trunk: &Trunk, peers: &[Arc<Peer>], names: &Names, limits: Limits, log_pairs: bool) -> Route {
+    let mut rules = Vec::new();
+    let mut named = Vec::new();
+    for allowed in &trunk.allow {
+        match allowed {
+            Allowed::Net(rule) => rules.push(rule.clone()),
+            Allowed::Name(name) => {
+                let addrs = names.get(name).cloned().expect("every name of the configuration was resolved before");
+                named.push(Named { host: name.host.to_ascii_lowercase().into(), port: name.port, addrs });
+            }
+        }
+    }
+    let may_come = |peer: &&Arc<Peer>| trunk.peers.contains(&peer.name);
+    let gate = Gate {
+        peers: peers.iter().filter(may_come).cloned().collect(),
+        permit: Permit::new(rules, named),
+        onward: trunk.onward.clone(),
+    };
+    Route {
+        name: Arc::clone(&trunk.name),
+        listen: addrs(&trunk.listen, names).swap_remove(0),
+        client: trunk.leg.clone(),
+        server: trunk.server.clone(),
+        backends: Arc::new(BackendSet::new(Vec::new(), Balance::default(), None)),
+        via: None,
+        gate: Some(Arc::new(gate)),
+        timeouts: trunk.timeouts,
+        accept_proxy: None,
+        send_proxy: trunk.send_proxy,
+        allow: Vec::new(),
+        pairs_max: trunk.pairs_max.unwrap_or(limits.pairs_max).min(limits.pairs_max),
+        log_pairs,
+    }
 }
 
 fn route(listener: &Listener, names: &Names, limits: Limits, log_pairs: bool, old: Option<&Arc<Route>>) -> Route {
+    let via = listener.via.split_first().map(|(first, rest)| Via { first: *first, rest: rest.to_vec() });
     let backends = listener.to.iter().map(|to| {
+        if via.is_some() {
+            return behind_trunk(to, limits.cores, old);
+        }
         let (name, addrs) = (to.to_string(), addrs(to, names));
         let known = old.and_then(|old| {
             let mut backends = old.backends.backends().iter();
@@ -123,6 +191,8 @@ fn route(listener: &Listener, names: &Names, limits: Limits, log_pairs: bool, ol
         client: listener.client.clone(),
         server: listener.server.clone(),
         backends: Arc::new(BackendSet::new(backends.collect(), listener.balance, listener.health)),
+        via,
+        gate: None,
         timeouts: listener.timeouts,
         accept_proxy: listener.accept_proxy,
         send_proxy: listener.send_proxy,
@@ -130,6 +200,21 @@ fn route(listener: &Listener, names: &Names, limits: Limits, log_pairs: bool, ol
         pairs_max: listener.pairs_max.unwrap_or(limits.pairs_max).min(limits.pairs_max),
         log_pairs,
     }
+}
+
+/// A backend that another gateway finds.
+fn behind_trunk(to: &Endpoint, cores: u16, old: Option<&Arc<Route>>) -> Arc<Backend> {
+    let destination = match to {
+        Endpoint::Ip(addr) => Destination::address(*addr),
+        Endpoint::Name(name) => Destination::name(&name.host, name.port),
+        Endpoint::UnixPath(_) | Endpoint::UnixAbstract(_) => unreachable!("no trunk leads to a Unix-domain socket"),
+    };
+    let destination = destination.expect("it was checked that it can be dialled");
+    let known = old.and_then(|old| {
+        let mut backends = old.backends.backends().iter();
+        backends.find(|backend| backend.destination() == Some(&destination)).map(Arc::clone)
+    });
+    known.unwrap_or_else(|| Arc::new(Backend::behind_trunk(to.to_string(), destination, cores)))
 }
 
 /// The addresses of an endpoint; at least one.
@@ -152,6 +237,8 @@ fn same_route(a: &Route, b: &Route) -> bool {
         client,
         server,
         backends,
+        via,
+        gate,
         timeouts,
         accept_proxy,
         send_proxy,
@@ -164,12 +251,21 @@ fn same_route(a: &Route, b: &Route) -> bool {
         && *client == b.client
         && *server == b.server
         && same_backends(backends, &b.backends)
+        && *via == b.via
+        && same_gate(gate.as_deref(), b.gate.as_deref())
         && *timeouts == b.timeouts
         && *accept_proxy == b.accept_proxy
         && *send_proxy == b.send_proxy
         && *allow == b.allow
         && *pairs_max == b.pairs_max
         && *log_pairs == b.log_pairs
+}
+
+fn same_gate(a: Option<&Gate>, b: Option<&Gate>) -> bool {
+    let (Some(a), Some(b)) = (a, b) else { return a.is_none() && b.is_none() };
+    let same_peer = |(a, b): (&Arc<Peer>, &Arc<Peer>)| a.name == b.name && a.own == b.own && a.key == b.key;
+    let same_peers = a.peers.len() == b.peers.len() && a.peers.iter().zip(&b.peers).all(same_peer);
+    same_peers && a.permit == b.permit && a.onward == b.onward
 }
 
 fn same_backends(a: &BackendSet, b: &BackendSet) -> bool {
@@ -183,7 +279,7 @@ mod tests {
     use super::*;
     use crate::host::Host;
 
-    const LIMITS: Limits = Limits { cores: 2, pairs_max: 100, pipes_max: 10, pipe_bytes: 65_536 };
+    const LIMITS: Limits = Limits { cores: 2, pairs_max: 100, pooled_max: 0, pipes_max: 10, pipe_bytes: 65_536 };
 
     fn config(to: &str, more: &str) -> Config {
         let text = format!("[[listener]]\nname = \"a\"\nlisten = \"127.0.0.1:80\"\nto = {to}\n{more}");

@@ -67,12 +67,15 @@ pub(crate) fn run(
 
 /// Descriptors of a loop itself: what it waits with, and what wakes it.
 const PER_CORE: u64 = 2;
+/// Trunk connections that a gateway has room for, however few its pools ask for.
+const POOLED_SPARE: u32 = 64;
 
 /// Settles the process's limits and raises the descriptor limit to match.
 fn limits(config: &Config, cpus: u16) -> Result<Limits, Failure> {
     let cores = config.limits.cores.unwrap_or(cpus);
-    let listeners = u64::try_from(config.listeners.len()).unwrap_or(u64::MAX);
-    let standing = listeners.saturating_add(PER_CORE).saturating_mul(u64::from(cores));
+    let listeners = u64::try_from(config.listeners.len() + config.trunks.len()).unwrap_or(u64::MAX);
+    let pooled_max = pooled_max(config);
+    let standing = listeners.saturating_add(PER_CORE).saturating_mul(u64::from(cores)) + u64::from(pooled_max);
     let settled = descriptors::settle(config.limits, standing, descriptors::raise).map_err(Failure::Run)?;
     if settled.lowered {
         tracing::warn!(
@@ -83,7 +86,13 @@ fn limits(config: &Config, cpus: u16) -> Result<Limits, Failure> {
         );
     }
     let (pairs_max, pipes_max) = (settled.pairs_max, settled.pipes_max);
-    Ok(Limits { cores, pairs_max, pipes_max, pipe_bytes: config.limits.pipe_bytes })
+    Ok(Limits { cores, pairs_max, pooled_max, pipes_max, pipe_bytes: config.limits.pipe_bytes })
+}
+
+/// Room for trunk connections, set aside at start: what the pools may hold, and some for peers that a reload adds.
+fn pooled_max(config: &Config) -> u32 {
+    let asked = config.peers.iter().filter(|peer| peer.address.is_some()).map(|peer| peer.pool.max);
+    if config.gateway.is_some() { asked.sum::<u32>().max(POOLED_SPARE) } else { 0 }
 }
 
 /// The signals that are answered.
@@ -290,6 +299,7 @@ impl Supervisor {
             ("admin.listen", config.admin != self.config.admin),
             ("limits", config.limits != self.config.limits),
             ("log.level", config.log_level != self.config.log_level),
+            ("peer.pool_max", pooled_max(config) > self.plan.limits.pooled_max),
         ];
         for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
             tracing::warn!(key, "changed, and takes effect only after a restart");
@@ -358,19 +368,24 @@ impl Supervisor {
 }
 
 fn ready_line(listening: &Listening) -> String {
-    let to: Vec<&str> = listening.route.backends.backends().iter().map(|backend| &**backend.name()).collect();
+    let route = &listening.route;
+    if let Some(gate) = &route.gate {
+        let peers: Vec<String> = gate.peers.iter().map(|peer| peer.name.to_string()).collect();
+        return format!("ready trunk={} peers={}", listening.addr, peers.join(","));
+    }
+    let to: Vec<&str> = route.backends.backends().iter().map(|backend| &**backend.name()).collect();
     format!("ready listen={} to={}", listening.addr, to.join(","))
 }
 
-/// Resolves names again for each listener that asks for it, and tells the loop what they stand for now.
+/// Resolves names again for each listener and trunk that asks for it, and tells the loop what they stand for now.
 fn watch_names(config: &Config, tell: &mpsc::Sender<Event>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    for listener in &config.listeners {
-        let Some(every) = listener.resolve_every else {
-            continue;
-        };
-        let (route, names) = (Arc::clone(&listener.name), resolve::names_in(listener.to.iter()));
-        let tell = tell.clone();
+    let listeners = config.listeners.iter().filter(|listener| listener.via.is_empty());
+    let of_listeners = listeners.map(|one| (&one.name, one.resolve_every, resolve::names_in(one.to.iter())));
+    let of_trunks = config.trunks.iter().map(|one| (&one.name, one.resolve_every, resolve::names_allowed(one)));
+    for (route, every, names) in of_listeners.chain(of_trunks) {
+        let Some(every) = every else { continue };
+        let (route, tell) = (Arc::clone(route), tell.clone());
         tasks.spawn(async move {
             let mut failing = false;
             loop {

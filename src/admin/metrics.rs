@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use midmile_gateway::{BackendSnapshot, CONNECT_BOUNDS_US, End, Refusal, RouteSnapshot, Snapshot};
+use midmile_gateway::{
+    BackendSnapshot, CONNECT_BOUNDS_US, End, PeerSnapshot, PoolLoss, Refusal, RouteSnapshot, Snapshot,
+};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -26,7 +28,8 @@ impl Collector for View {
         pairs(&self.snapshot.routes, &mut page)?;
         bytes(&self.snapshot.routes, &mut page)?;
         connect_times(&self.snapshot.routes, &mut page)?;
-        backends(&self.snapshot.routes, &mut page)
+        backends(&self.snapshot.routes, &mut page)?;
+        peers(&self.snapshot.peers, &mut page)
     }
 }
 
@@ -152,6 +155,30 @@ fn backends(routes: &[RouteSnapshot], page: &mut Page<'_>) -> fmt::Result {
     };
     page.gauges("backend_healthy", "1 if new pairs may go to the backend.", of(|backend| backend.healthy.into()))?;
     page.gauges("backend_pairs_open", "Pairs open to the backend.", of(|backend| backend.open.into()))
+}
+
+fn peers(peers: &[PeerSnapshot], page: &mut Page<'_>) -> fmt::Result {
+    let named: Vec<(String, &PeerSnapshot)> = peers.iter().map(|peer| (peer.name.to_string(), peer)).collect();
+    let of =
+        |value: fn(&PeerSnapshot) -> u64| named.iter().map(move |(name, peer)| (vec![("peer", &**name)], value(peer)));
+    page.gauges("pool_ready", "Trunk connections that wait ready.", of(|peer| peer.ready))?;
+    page.gauges("pool_under_way", "Trunk connections being made.", of(|peer| peer.under_way))?;
+    page.counters(("pool_taken", None), "Pairs that took a trunk connection.", of(|peer| peer.taken))?;
+    let missed = "Pairs that found no trunk connection ready, and waited for one.";
+    page.counters(("pool_missed", None), missed, of(|peer| peer.missed))?;
+    page.counters(("pool_dials", None), "Trunk connections begun.", of(|peer| peer.dials))?;
+    let losses = named.iter().flat_map(|(name, peer)| {
+        PoolLoss::ALL.iter().map(|loss| (vec![("peer", &**name), ("reason", loss.name())], peer.losses[loss.index()]))
+    });
+    page.counters(("pool_lost", None), "Trunk connections lost before a pair had them, by reason.", losses)?;
+    let retries = "Pairs that were given another trunk connection because theirs failed before a byte had crossed.";
+    page.counters(("pool_retries", None), retries, of(|peer| peer.retries))?;
+    let mut rtt =
+        page.0.encode_descriptor("peer_rtt", "A round trip to the peer.", Some(&Unit::Seconds), MetricType::Gauge)?;
+    for (name, peer) in named.iter().filter(|(_, peer)| peer.rtt_us > 0) {
+        rtt.encode_family(&[("peer", &**name)])?.encode_gauge(&seconds(peer.rtt_us))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use midmile_gateway::{CONNECT_BOUNDS_US, End, Flow, Refusal, RouteSnapshot};
+use midmile_gateway::{CONNECT_BOUNDS_US, End, Flow, PeerSnapshot, PoolLoss, Refusal, RouteSnapshot};
 use serde::Serialize;
 
 use super::view::View;
@@ -26,6 +26,39 @@ struct Status<'a> {
     pair_reports_lost: u64,
     totals: Counts,
     routes: Vec<RouteStatus<'a>>,
+    peers: Vec<PeerStatus>,
+}
+
+#[derive(Serialize)]
+struct PeerStatus {
+    name: String,
+    /// Trunk connections that wait ready, and those on the way there.
+    ready: u64,
+    under_way: u64,
+    /// Pairs that took one, and those that found none and waited.
+    taken: u64,
+    missed: u64,
+    dials: u64,
+    losses: BTreeMap<&'static str, u64>,
+    retries: u64,
+    /// Microseconds; absent before the first handshake.
+    rtt_us: Option<u64>,
+}
+
+impl PeerStatus {
+    fn new(peer: &PeerSnapshot) -> Self {
+        Self {
+            name: peer.name.to_string(),
+            ready: peer.ready,
+            under_way: peer.under_way,
+            taken: peer.taken,
+            missed: peer.missed,
+            dials: peer.dials,
+            losses: PoolLoss::ALL.iter().map(|loss| (loss.name(), peer.losses[loss.index()])).collect(),
+            retries: peer.retries,
+            rtt_us: (peer.rtt_us > 0).then_some(peer.rtt_us),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -108,6 +141,7 @@ impl<'a> Status<'a> {
             pair_reports_lost: snapshot.reports_lost,
             totals: Counts::new(&snapshot.routes.iter().collect::<Vec<_>>()),
             routes: snapshot.routes.iter().map(RouteStatus::new).collect(),
+            peers: snapshot.peers.iter().map(PeerStatus::new).collect(),
         }
     }
 }

@@ -14,7 +14,12 @@ pub(crate) fn run(args: &CheckArgs) -> Outcome {
 fn summary(config: &Config) -> String {
     let backends = config.listeners.iter().map(|listener| listener.to.len()).sum();
     let admin = config.admin.as_ref().map_or_else(|| "no admin server".to_owned(), |admin| format!("admin on {admin}"));
-    format!("{}, {}, {admin}", count(config.listeners.len(), "listener"), count(backends, "backend"))
+    let mut parts = vec![count(config.listeners.len(), "listener"), count(backends, "backend")];
+    if config.gateway.is_some() {
+        parts.extend([count(config.peers.len(), "peer"), count(config.trunks.len(), "trunk")]);
+    }
+    parts.push(admin);
+    parts.join(", ")
 }
 
 fn count(number: usize, thing: &str) -> String {

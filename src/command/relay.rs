@@ -40,7 +40,10 @@ fn config(args: &RelayArgs, host: &Host) -> Result<Config, Vec<String>> {
         drain: args.drain_timeout,
         log_pairs: args.log_pairs,
         log_level: None,
+        gateway: None,
         listeners,
+        peers: Vec::new(),
+        trunks: Vec::new(),
     })
 }
 

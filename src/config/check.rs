@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use midmile_wire::trunk::Name;
+
 use super::listener::Checker;
 use super::mistake::{At, Mistakes, Place};
-use super::raw::{RawConfig, RawDrain, RawLimits, RawListener, RawLog};
+use super::raw::{RawConfig, RawDrain, RawLimits, RawListener, RawLog, RawPeer, RawTrunk};
 use super::value::{Level, List, Period, Size};
-use super::{Config, DRAIN_DEFAULT, Limits, Listener, PERIOD_MAX, PIPE_BYTES_DEFAULT};
+use super::{Config, DRAIN_DEFAULT, Limits, Listener, PERIOD_MAX, PIPE_BYTES_DEFAULT, Peer, Trunk};
 use crate::addr::Endpoint;
 use crate::host::Host;
 
@@ -21,27 +23,75 @@ pub(super) fn check(raw: RawConfig, host: &Host, mistakes: &mut Mistakes) -> Opt
     let drain = check_drain(raw.drain.map(|drain| drain.value).unwrap_or_default(), mistakes);
     let log = raw.log.map(|log| log.value).unwrap_or_default();
     check_log(&log, mistakes);
-    let raws = match raw.listener {
-        Some(At { value: List(list), line }) => {
-            if list.is_empty() {
-                let place = Place { key: "listener".to_owned(), line };
-                mistakes.add(&place, "there is none; add a [[listener]] table with `listen` and `to`");
-            }
-            list
-        }
-        None => Vec::new(),
-    };
-    check_names_and_places(&raws, mistakes);
-    let mut listeners: Vec<Listener> = Vec::new();
-    for raw in raws {
-        let mut checker = Checker { host, limits, mistakes, line: raw.line };
-        listeners.extend(checker.listener(raw.value));
+    let gateway = raw.gateway.and_then(|gateway| gateway.value.name);
+    let list_line = raw.listener.as_ref().map_or(1, |list| list.line);
+    let (listeners, peers, trunks) = (tables(raw.listener), tables(raw.peer), tables(raw.trunk));
+    if listeners.is_empty() && trunks.is_empty() && mistakes.is_empty() {
+        let place = Place { key: "listener".to_owned(), line: list_line };
+        mistakes.add(&place, "there is none; add a [[listener]] table with `listen` and `to`");
     }
-    if listeners.is_empty() {
-        return None;
+    check_gateway(gateway.as_ref(), &peers, &trunks, mistakes);
+    check_names_and_places(&listeners, &trunks, mistakes);
+    let mut checker = Checker { host, limits, mistakes, table: "peer", line: 0 };
+    let mut checked_peers: Vec<Peer> = Vec::new();
+    for raw in peers {
+        checker.line = raw.line;
+        checked_peers.extend(checker.peer(raw.value));
+    }
+    checker.table = "listener";
+    let mut checked_listeners: Vec<Listener> = Vec::new();
+    for raw in listeners {
+        checker.line = raw.line;
+        checker.check_first_hop(raw.value.via.as_ref(), &checked_peers);
+        checked_listeners.extend(checker.listener(raw.value));
+    }
+    checker.table = "trunk";
+    let mut checked_trunks: Vec<Trunk> = Vec::new();
+    for raw in trunks {
+        checker.line = raw.line;
+        checked_trunks.extend(checker.trunk(raw.value, &checked_peers));
     }
     let log_pairs = log.pairs.is_some_and(|pairs| pairs.value);
-    Some(Config { admin, limits, drain, log_pairs, log_level: log.level.map(|level| level.value), listeners })
+    Some(Config {
+        admin,
+        limits,
+        drain,
+        log_pairs,
+        log_level: log.level.map(|level| level.value),
+        gateway: gateway.map(|name| name.value),
+        listeners: checked_listeners,
+        peers: checked_peers,
+        trunks: checked_trunks,
+    })
+}
+
+/// The tables of a list that may be left out.
+fn tables<T>(raw: Option<At<List<T>>>) -> Vec<At<T>> {
+    raw.map(|list| list.value.0).unwrap_or_default()
+}
+
+/// A gateway with peers has a name of its own, and so has each of them.
+fn check_gateway(name: Option<&At<Name>>, peers: &[At<RawPeer>], trunks: &[At<RawTrunk>], mistakes: &mut Mistakes) {
+    let first = peers.iter().map(|peer| peer.line).chain(trunks.iter().map(|trunk| trunk.line)).min();
+    if let (None, Some(line)) = (name, first) {
+        let place = Place { key: "gateway.name".to_owned(), line };
+        mistakes
+            .add(&place, "it is missing; add a [gateway] table with this gateway's `name`, by which its peers know it");
+    }
+    for (index, peer) in peers.iter().enumerate() {
+        let Some(own) = &peer.value.name else { continue };
+        let place = Place { key: "peer.name".to_owned(), line: own.line };
+        if name.is_some_and(|name| name.value == own.value) {
+            mistakes.add(&place, format!("\"{}\" is this gateway's own name; write the peer's", own.value));
+        }
+        let same =
+            peers[..index].iter().filter_map(|other| other.value.name.as_ref()).find(|other| other.value == own.value);
+        if let Some(other) = same {
+            let what =
+                format!("\"{}\" is the name of the peer on line {} too; give each its own", own.value, other.line);
+            mistakes.add(&place, what);
+        }
+    }
 }
 
 fn check_admin(listen: At<Endpoint>, mistakes: &mut Mistakes) -> Option<Endpoint> {
@@ -127,38 +177,55 @@ fn check_log(raw: &RawLog, mistakes: &mut Mistakes) {
     }
 }
 
-/// No two listeners may have the same name or the same address.
-fn check_names_and_places(raws: &[At<RawListener>], mistakes: &mut Mistakes) {
-    for (index, raw) in raws.iter().enumerate() {
-        let earlier = || raws[..index].iter().map(|raw| &raw.value);
-        if let Some(listen) = &raw.value.listen {
-            let place = Place { key: "listener.listen".to_owned(), line: listen.line };
-            let same =
-                earlier().filter_map(|other| other.listen.as_ref()).find(|other| other.value.collides(&listen.value));
-            if let Some(other) = same {
-                let what = format!("{} is taken by the listener on line {}; choose another", listen.value, other.line);
-                mistakes.add(&place, what);
-                continue;
-            }
-        }
-        let Some((name, line)) = name_of(raw) else {
-            continue;
-        };
-        if let Some(other) = raws[..index].iter().filter_map(name_of).find(|other| other.0 == name) {
-            let place = Place { key: "listener.name".to_owned(), line };
-            let what =
-                format!("\"{name}\" is the name of the listener on line {} too; give each its own `name`", other.1);
-            mistakes.add(&place, what);
+/// Something that listens: what it's called, the name given to it, and where it is.
+struct Standing<'a> {
+    table: &'static str,
+    name: Option<&'a At<String>>,
+    listen: Option<&'a At<Endpoint>>,
+}
+
+impl Standing<'_> {
+    /// Its name, the written one or its address, and the line that it comes from.
+    fn name(&self) -> Option<(String, usize)> {
+        match (self.name, self.listen) {
+            (Some(name), _) => Some((name.value.clone(), name.line)),
+            (None, Some(listen)) => Some((listen.value.to_string(), listen.line)),
+            (None, None) => None,
         }
     }
 }
 
-/// A listener's name, the written one or its address, and the line that it comes from.
-fn name_of(raw: &At<RawListener>) -> Option<(String, usize)> {
-    let raw = &raw.value;
-    match (&raw.name, &raw.listen) {
-        (Some(name), _) => Some((name.value.clone(), name.line)),
-        (None, Some(listen)) => Some((listen.value.to_string(), listen.line)),
-        (None, None) => None,
+/// No two listeners or trunks may have the same name or the same address.
+fn check_names_and_places(listeners: &[At<RawListener>], trunks: &[At<RawTrunk>], mistakes: &mut Mistakes) {
+    let standing: Vec<Standing<'_>> = listeners
+        .iter()
+        .map(|at| Standing { table: "listener", name: at.value.name.as_ref(), listen: at.value.listen.as_ref() })
+        .chain(trunks.iter().map(|at| Standing {
+            table: "trunk",
+            name: at.value.name.as_ref(),
+            listen: at.value.listen.as_ref(),
+        }))
+        .collect();
+    for (index, one) in standing.iter().enumerate() {
+        let earlier = &standing[..index];
+        if let Some(listen) = one.listen {
+            let same = earlier.iter().filter_map(|other| Some((other, other.listen?)));
+            if let Some((other, at)) = { same }.find(|(_, at)| at.value.collides(&listen.value)) {
+                let place = Place { key: format!("{}.listen", one.table), line: listen.line };
+                let what =
+                    format!("{} is taken by the {} on line {}; choose another", listen.value, other.table, at.line);
+                mistakes.add(&place, what);
+                continue;
+            }
+        }
+        let Some((name, line)) = one.name() else { continue };
+        let same =
+            earlier.iter().find_map(|other| other.name().filter(|(theirs, _)| *theirs == name).map(|at| (other, at.1)));
+        if let Some((other, at)) = same {
+            let place = Place { key: format!("{}.name", one.table), line };
+            let what =
+                format!("\"{name}\" is the name of the {} on line {at} too; give each its own `name`", other.table);
+            mistakes.add(&place, what);
+        }
     }
 }

@@ -1,75 +1,36 @@
 //! Checks of one listener.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use midmile_engine::LegOptions;
 use midmile_gateway::{BACKENDS_MAX, HealthCheck, Timeouts};
 use midmile_wire::proxy;
+use midmile_wire::trunk::hello::Destination;
 
-use super::check::{check_period, check_size};
+use super::check::check_period;
 use super::mistake::{At, Mistakes, Place};
-use super::raw::{RawClient, RawHealth, RawListener, RawServer, RawTimeouts};
-use super::value::{AcceptProxy, Count, OneOrList, OrOff, Period, SendProxy, Size};
+use super::raw::{RawHealth, RawListener, RawTimeouts};
+use super::value::{AcceptProxy, Count, OneOrList, OrOff, Period, SendProxy};
 use super::{Limits, Listener};
 use crate::addr::Endpoint;
 use crate::host::Host;
 
-/// `TCP_KEEPIDLE` takes at most this many seconds (tcp(7): `MAX_TCP_KEEPIDLE`).
-const KEEPALIVE_SECS_MAX: u64 = 32_767;
-/// `TCP_USER_TIMEOUT` is an `int` of milliseconds.
-const USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 24 * 3600);
 /// Names are labels in metrics and log: no longer than is readable there.
 const NAME_LEN_MAX: usize = 64;
+/// Peers that a pair goes through at most: a hello has room for as many behind the first.
+const VIA_MAX: usize = 8;
 /// Names aren't resolved again more often than this.
 const RESOLVE_EVERY_MIN: Duration = Duration::from_secs(1);
 
-/// Checks listeners against the host and the process's limits.
+/// Checks one table of a kind against the host and the process's limits.
 pub(super) struct Checker<'a> {
     pub(super) host: &'a Host,
     pub(super) limits: Limits,
     pub(super) mistakes: &'a mut Mistakes,
-    /// The line of the listener's header.
+    /// What the tables are called: `listener`, `peer` or `trunk`.
+    pub(super) table: &'static str,
+    /// The line of the table's header.
     pub(super) line: usize,
-}
-
-/// A leg's options as typed, whichever leg it is.
-struct RawLeg {
-    congestion: Option<At<String>>,
-    nodelay: Option<At<bool>>,
-    recv_buffer: Option<At<Size>>,
-    send_buffer: Option<At<Size>>,
-    keepalive: Option<At<OrOff<Period>>>,
-    user_timeout: Option<At<Period>>,
-    unsent_max: Option<At<Size>>,
-}
-
-macro_rules! leg_from {
-    ($($raw:ident),*) => {$(
-        impl From<$raw> for RawLeg {
-            fn from(raw: $raw) -> Self {
-                let $raw { congestion, nodelay, recv_buffer, send_buffer, keepalive, user_timeout, unsent_max } = raw;
-                Self { congestion, nodelay, recv_buffer, send_buffer, keepalive, user_timeout, unsent_max }
-            }
-        }
-    )*};
-}
-
-leg_from!(RawClient, RawServer);
-
-impl RawLeg {
-    /// The keys set that mean something to TCP only, with their lines.
-    fn tcp_only(&self) -> Vec<(&'static str, usize)> {
-        let lines = [
-            ("congestion", self.congestion.as_ref().map(|at| at.line)),
-            ("nodelay", self.nodelay.as_ref().map(|at| at.line)),
-            ("keepalive", self.keepalive.as_ref().map(|at| at.line)),
-            ("user_timeout", self.user_timeout.as_ref().map(|at| at.line)),
-            ("unsent_max", self.unsent_max.as_ref().map(|at| at.line)),
-        ];
-        lines.into_iter().filter_map(|(key, line)| Some((key, line?))).collect()
-    }
 }
 
 impl Checker<'_> {
@@ -89,6 +50,7 @@ impl Checker<'_> {
             name: raw.name.map_or_else(|| listen.value.to_string(), |name| name.value).into(),
             listen: listen.value,
             to,
+            via: raw.via.map(|via| via.value.0.into_iter().map(|name| name.value).collect()).unwrap_or_default(),
             balance: raw.balance.map(|balance| balance.value).unwrap_or_default(),
             accept_proxy: raw.accept_proxy.and_then(|accept| accept_proxy(accept.value)),
             send_proxy: raw.send_proxy.and_then(|send| send_proxy(send.value)),
@@ -102,8 +64,8 @@ impl Checker<'_> {
         })
     }
 
-    fn add(&mut self, key: &str, line: usize, what: impl std::fmt::Display) {
-        self.mistakes.add(&Place { key: format!("listener.{key}"), line }, what);
+    pub(super) fn add(&mut self, key: &str, line: usize, what: impl std::fmt::Display) {
+        self.mistakes.add(&Place { key: format!("{}.{key}", self.table), line }, what);
     }
 
     /// Keys that contradict each other.
@@ -123,7 +85,12 @@ impl Checker<'_> {
                 "contradicts accept_proxy = \"off\": no header is awaited; set accept_proxy or leave `header` out";
             self.add("timeouts.header", header.line, what);
         }
-        match (&raw.pairs_max, self.limits.pairs_max) {
+        self.check_via(raw);
+        self.check_pairs_max(raw.pairs_max.as_ref());
+    }
+
+    pub(super) fn check_pairs_max(&mut self, pairs_max: Option<&At<Count>>) {
+        match (pairs_max, self.limits.pairs_max) {
             (Some(pairs), _) if pairs.value.0 == 0 => {
                 self.add("pairs_max", pairs.line, "0 pairs serve nobody; write 1 or more");
             }
@@ -135,7 +102,41 @@ impl Checker<'_> {
         }
     }
 
-    fn check_name(&mut self, name: &At<String>) {
+    /// What the last gateway of a trunk does can't be asked for here.
+    fn check_via(&mut self, raw: &RawListener) {
+        let Some(via) = &raw.via else { return };
+        if via.value.0.is_empty() || via.value.0.len() > VIA_MAX {
+            let what = format!("{} peers; write 1 to {VIA_MAX}, or leave `via` out", via.value.0.len());
+            self.add("via", via.line, what);
+        }
+        let sends = raw.send_proxy.as_ref().filter(|send| send.value != SendProxy::Off);
+        let theirs = [
+            ("send_proxy", sends.map(|at| at.line)),
+            ("health", raw.health.as_ref().map(|at| at.line)),
+            ("server", raw.server.as_ref().map(|at| at.line)),
+            ("resolve_every", raw.resolve_every.as_ref().map(|at| at.line)),
+        ];
+        for (key, line) in theirs {
+            if let Some(line) = line {
+                let what = "contradicts via: the last gateway dials the backend; set it at that gateway's [[trunk]]";
+                self.add(key, line, what);
+            }
+        }
+        for to in raw.to.iter().flat_map(|to| &to.value.0).filter(|to| to.value.port() != Some(0)) {
+            let why = match &to.value {
+                Endpoint::Ip(addr) => Destination::address(*addr).err().map(|error| error.to_string()),
+                Endpoint::Name(name) => Destination::name(&name.host, name.port).err().map(|error| error.to_string()),
+                Endpoint::UnixPath(_) | Endpoint::UnixAbstract(_) => {
+                    Some("a Unix-domain socket is found on its own host only".to_owned())
+                }
+            };
+            if let Some(why) = why {
+                self.add("to", to.line, format!("contradicts via: {why}; write what the last gateway can dial"));
+            }
+        }
+    }
+
+    pub(super) fn check_name(&mut self, name: &At<String>) {
         let len = name.value.len();
         if len == 0 || len > NAME_LEN_MAX || name.value.chars().any(|c| c.is_control() || c.is_whitespace()) {
             let what = format!("a name has 1 to {NAME_LEN_MAX} bytes without spaces, as it is a label; choose another");
@@ -170,7 +171,7 @@ impl Checker<'_> {
         list.into_iter().map(|to| to.value).collect()
     }
 
-    fn resolve_every(&mut self, raw: Option<At<OrOff<Period>>>, to: &[Endpoint]) -> Option<Duration> {
+    pub(super) fn resolve_every(&mut self, raw: Option<At<OrOff<Period>>>, to: &[Endpoint]) -> Option<Duration> {
         let At { value: OrOff::On(period), line } = raw? else {
             return None;
         };
@@ -189,9 +190,9 @@ impl Checker<'_> {
         self.period("resolve_every", Some(At { value: period, line }))
     }
 
-    fn period(&mut self, key: &str, period: Option<At<Period>>) -> Option<Duration> {
+    pub(super) fn period(&mut self, key: &str, period: Option<At<Period>>) -> Option<Duration> {
         let period = period?;
-        check_period(&period, &Place { key: format!("listener.{key}"), line: period.line }, self.mistakes)
+        check_period(&period, &Place { key: format!("{}.{key}", self.table), line: period.line }, self.mistakes)
     }
 
     fn timeouts(&mut self, raw: RawTimeouts) -> Timeouts {
@@ -232,62 +233,6 @@ impl Checker<'_> {
         }
         Some(raw.value.0)
     }
-
-    /// `unix` names the key that makes every leg here a Unix-domain socket.
-    fn leg(&mut self, leg: &str, raw: Option<RawLeg>, unix: Option<&str>) -> LegOptions {
-        let default = LegOptions::default();
-        let Some(raw) = raw else { return default };
-        if let Some(unix) = unix {
-            for (key, line) in raw.tcp_only() {
-                let what = format!("contradicts {unix}: a Unix-domain socket has no TCP options; leave it out");
-                self.add(&format!("{leg}.{key}"), line, what);
-            }
-        }
-        LegOptions {
-            congestion: self.congestion(leg, raw.congestion),
-            nodelay: raw.nodelay.map_or(default.nodelay, |nodelay| nodelay.value),
-            recv_buffer: self.size(leg, "recv_buffer", raw.recv_buffer),
-            send_buffer: self.size(leg, "send_buffer", raw.send_buffer),
-            keepalive: self.keepalive(leg, raw.keepalive, default.keepalive),
-            user_timeout: self.user_timeout(leg, raw.user_timeout),
-            unsent_max: self.size(leg, "unsent_max", raw.unsent_max),
-        }
-    }
-
-    fn congestion(&mut self, leg: &str, raw: Option<At<String>>) -> Option<Arc<str>> {
-        let raw = raw?;
-        if let Err(what) = self.host.check_congestion(&raw.value) {
-            self.add(&format!("{leg}.congestion"), raw.line, what);
-        }
-        Some(raw.value.into())
-    }
-
-    fn size(&mut self, leg: &str, key: &str, raw: Option<At<Size>>) -> Option<u32> {
-        let raw = raw?;
-        check_size(&raw, &Place { key: format!("listener.{leg}.{key}"), line: raw.line }, self.mistakes)
-    }
-
-    fn keepalive(&mut self, leg: &str, raw: Option<At<OrOff<Period>>>, default: Option<Duration>) -> Option<Duration> {
-        match raw {
-            None => default,
-            Some(At { value: OrOff::Off, .. }) => None,
-            Some(At { value: OrOff::On(Period(period)), line }) => {
-                if period.subsec_nanos() != 0 || !(1..=KEEPALIVE_SECS_MAX).contains(&period.as_secs()) {
-                    let what = format!("it takes whole seconds; write 1s to {KEEPALIVE_SECS_MAX}s, or \"off\"");
-                    self.add(&format!("{leg}.keepalive"), line, what);
-                }
-                Some(period)
-            }
-        }
-    }
-
-    fn user_timeout(&mut self, leg: &str, raw: Option<At<Period>>) -> Option<Duration> {
-        let At { value: Period(period), line } = raw?;
-        if period < Duration::from_millis(1) || period > USER_TIMEOUT_MAX {
-            self.add(&format!("{leg}.user_timeout"), line, "out of range; write 1ms to 24days");
-        }
-        Some(period)
-    }
 }
 
 const fn accept_proxy(accept: AcceptProxy) -> Option<proxy::Accept> {
@@ -299,7 +244,7 @@ const fn accept_proxy(accept: AcceptProxy) -> Option<proxy::Accept> {
     }
 }
 
-const fn send_proxy(send: SendProxy) -> Option<proxy::Version> {
+pub(super) const fn send_proxy(send: SendProxy) -> Option<proxy::Version> {
     match send {
         SendProxy::Off => None,
         SendProxy::V1 => Some(proxy::Version::V1),

@@ -4,12 +4,18 @@
 //! DEVIATION: the file is read from toml's tree of spanned values, not through serde. Serde stops at the first mistake;
 //! here an operator sees all of them at once.
 
+use std::path::PathBuf;
+
 use ipnet::IpNet;
 use midmile_gateway::Balance;
+use midmile_wire::trunk::Name;
 use toml::de::{DeTable, DeValue};
 
+use super::allowed::Allowed;
 use super::mistake::{At, Mistakes, Place};
-use super::value::{AcceptProxy, Count, Level, List, OneOrList, OrOff, Period, SendProxy, Size, Value, wrong_type};
+use super::value::{
+    AcceptProxy, Count, Level, List, OneOrList, OrOff, Period, Rate, SendProxy, Size, Value, wrong_type,
+};
 use crate::addr::Endpoint;
 
 /// One key, as the reference page shows it.
@@ -93,6 +99,11 @@ section! { RawLog "[log]" {
     level: Level = "info",
 } }
 
+section! { RawGateway "[gateway]" {
+    #[doc = " This gateway's name towards its peers; required with `[[peer]]` or `[[trunk]]`."]
+    name: Name = "",
+} }
+
 section! { RawListener "[[listener]]"
 required listen "it is missing; write where to listen, such as listen = \"0.0.0.0:8080\""
 required to "it is missing; write where connections go, such as to = \"10.0.0.1:80\"" {
@@ -102,6 +113,8 @@ required to "it is missing; write where connections go, such as to = \"10.0.0.1:
     listen: Endpoint = "",
     #[doc = " The backends that connections go on to, 1 to 64; required."]
     to: OneOrList<Endpoint> = "",
+    #[doc = " The peers to go through, in order; the last of them dials the backend. Default: it's dialled from here."]
+    via: OneOrList<Name> = "",
     #[doc = " How a backend is chosen for a new pair."]
     balance: Balance = "round-robin",
     #[doc = " The PROXY protocol header that each client must send first; without it, it is refused."]
@@ -141,6 +154,10 @@ macro_rules! leg_section {
             user_timeout: Period = "",
             #[doc = " `TCP_NOTSENT_LOWAT`: bytes that may wait unsent in the kernel, 4KiB to 1GiB; bounds what a slow receiver can hold. Default: the system's."]
             unsent_max: Size = "",
+            #[doc = " `SO_MAX_PACING_RATE`: the most that the leg sends a second, spread evenly. Default: without a bound."]
+            pacing: Rate = "",
+            #[doc = " TCP Fast Open (RFC 7413): data travels with the SYN; `net.ipv4.tcp_fastopen` has to allow it."]
+            fast_open: bool = "false",
         } }
     };
 }
@@ -170,8 +187,67 @@ section! { RawHealth "[listener.health]" {
     fall: Count = "3",
 } }
 
-section! { RawConfig ""
-required listener "there is none; add a [[listener]] table with `listen` and `to`" {
+section! { RawPeer "[[peer]]"
+required name "it is missing; write the peer's name, such as name = \"mumbai\"" {
+    #[doc = " The peer's name, as its own `gateway.name` says it; required."]
+    name: Name = "",
+    #[doc = " Where its trunk listener is; left out for a peer that only comes to us. Of a name that stands for several addresses each is tried."]
+    address: Endpoint = "",
+    #[doc = " A file with the key that both hold: 64 hexadecimal digits, readable by nobody else."]
+    key_file: PathBuf = "",
+    #[doc = " Set in place of a key: anybody who comes is taken for the peer. For loopback addresses only."]
+    plain: bool = "false",
+    #[doc = " Trunk connections that wait ready though nobody comes."]
+    pool_min: Count = "8",
+    #[doc = " The most that wait ready, or are on the way there."]
+    pool_max: Count = "512",
+    #[doc = " Socket options of the trunk connections that we dial."]
+    leg: RawPeerLeg = "",
+} }
+
+section! { RawTrunk "[[trunk]]"
+required listen "it is missing; write where peers come in, such as listen = \"0.0.0.0:7000\""
+required peers "it is missing; write who may come, such as peers = [\"oregon\"]" {
+    #[doc = " Its name in metrics and log; unique. Default: the address it listens on."]
+    name: String = "",
+    #[doc = " Where peers come in; required."]
+    listen: Endpoint = "",
+    #[doc = " The peers that may come; required."]
+    peers: OneOrList<Name> = "",
+    #[doc = " What may be dialled for them: `\"10.3.0.0/24:80\"`, `\"[2001:db8::/32]:1-1024\"`, `\"db.internal:5432\"`. Empty: nothing. Loopback, link-local and metadata addresses must be named exactly."]
+    allow: List<Allowed> = "",
+    #[doc = " The peers that pairs may be passed on to. Empty: none."]
+    onward: OneOrList<Name> = "",
+    #[doc = " The PROXY protocol header sent to the server before the client's first byte: with the client's own address."]
+    send_proxy: SendProxy = "off",
+    #[doc = " Trunk connections and pairs that this listener may hold at once. Default: the process's `pairs_max`."]
+    pairs_max: Count = "",
+    #[doc = " How often the names in `allow` are resolved again, at least every second; they always are on SIGHUP."]
+    resolve_every: OrOff<Period> = "off",
+    #[doc = " Socket options of the accepted trunk connections."]
+    leg: RawTrunkLeg = "",
+    #[doc = " Socket options of the servers' legs."]
+    server: RawTrunkServer = "",
+    #[doc = " Time limits of each pair, and of the handshake."]
+    timeouts: RawTrunkTimeouts = "",
+} }
+
+leg_section! { RawPeerLeg "[peer.leg]" }
+leg_section! { RawTrunkLeg "[trunk.leg]" }
+leg_section! { RawTrunkServer "[trunk.server]" }
+
+section! { RawTrunkTimeouts "[trunk.timeouts]" {
+    #[doc = " From the hello to an established server leg, over all attempts; the peer's own limit holds as well."]
+    dial: Period = "5s",
+    #[doc = " Without a byte in either direction; an unused trunk connection as well."]
+    idle: Period = "1h",
+    #[doc = " Without a byte, once one side has finished sending."]
+    half_closed: Period = "1m",
+    #[doc = " For a trunk connection to prove who it is."]
+    handshake: Period = "5s",
+} }
+
+section! { RawConfig "" {
     #[doc = " The admin server."]
     admin: RawAdmin = "",
     #[doc = " Limits of the whole process."]
@@ -180,12 +256,18 @@ required listener "there is none; add a [[listener]] table with `listen` and `to
     drain: RawDrain = "",
     #[doc = " What is logged."]
     log: RawLog = "",
-    #[doc = " The listeners, at least one."]
+    #[doc = " This gateway."]
+    gateway: RawGateway = "",
+    #[doc = " The listeners: at least one, or a trunk."]
     listener: List<RawListener> = "",
+    #[doc = " The other gateways."]
+    peer: List<RawPeer> = "",
+    #[doc = " Where peers come in."]
+    trunk: List<RawTrunk> = "",
 } }
 
 /// Every table of the file, for the reference page.
-pub(super) const SECTIONS: [Section; 9] = [
+pub(super) const SECTIONS: [Section; 16] = [
     RawAdmin::SECTION,
     RawLimits::SECTION,
     RawDrain::SECTION,
@@ -195,6 +277,13 @@ pub(super) const SECTIONS: [Section; 9] = [
     RawServer::SECTION,
     RawTimeouts::SECTION,
     RawHealth::SECTION,
+    RawGateway::SECTION,
+    RawPeer::SECTION,
+    RawPeerLeg::SECTION,
+    RawTrunk::SECTION,
+    RawTrunkLeg::SECTION,
+    RawTrunkServer::SECTION,
+    RawTrunkTimeouts::SECTION,
 ];
 
 /// Reads a whole file. What couldn't be read is left out, after a mistake was noted.

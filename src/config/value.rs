@@ -1,10 +1,12 @@
 //! How each kind of value is read from TOML, and what is said when it can't be.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use midmile_gateway::Balance;
+use midmile_wire::trunk::Name;
 use toml::de::{DeArray, DeValue};
 
 use super::mistake::{At, Mistakes, Place};
@@ -14,6 +16,8 @@ use crate::addr::Endpoint;
 pub(super) trait Value: Sized {
     /// What the reference page calls it.
     const KIND: &'static str;
+    /// What the reference page calls it where a list of them may stand as well.
+    const KIND_OR_LIST: &'static str = "one or a list";
     /// One, as it is written in the file.
     const EXAMPLE: &'static str;
 
@@ -22,8 +26,9 @@ pub(super) trait Value: Sized {
 }
 
 /// A value that stands alone, so that a mistake in it is one line.
-trait Scalar: Sized {
+pub(super) trait Scalar: Sized {
     const KIND: &'static str;
+    const KIND_OR_LIST: &'static str = "one or a list";
     const EXAMPLE: &'static str;
 
     /// `None`: of another type. `Err`: of the type, and wrong.
@@ -32,6 +37,7 @@ trait Scalar: Sized {
 
 impl<T: Scalar> Value for T {
     const KIND: &'static str = T::KIND;
+    const KIND_OR_LIST: &'static str = T::KIND_OR_LIST;
     const EXAMPLE: &'static str = T::EXAMPLE;
 
     fn read(value: &DeValue<'_>, place: &Place, mistakes: &mut Mistakes) -> Option<Self> {
@@ -148,8 +154,58 @@ fn parse_size(text: &str) -> Result<u64, String> {
     })
 }
 
+/// A number of bytes a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rate(pub(super) u64);
+
+/// Units of a rate, in bits a second; the longest name first.
+const RATE_UNITS: [(&str, u64); 4] = [("Gbit", 1_000_000_000), ("Mbit", 1_000_000), ("kbit", 1_000), ("bit", 1)];
+
+impl Scalar for Rate {
+    const KIND: &'static str = "a rate";
+    const EXAMPLE: &'static str = "\"480Mbit\"";
+
+    fn scalar(value: &DeValue<'_>) -> Option<Result<Self, String>> {
+        value.as_str().map(|text| {
+            parse_rate(text).map(Self).ok_or_else(|| {
+                format!(
+                    "\"{text}\" is not a rate; write bits a second with their unit (kbit, Mbit, Gbit), such as 480Mbit"
+                )
+            })
+        })
+    }
+}
+
+/// Bytes a second, at least one.
+fn parse_rate(text: &str) -> Option<u64> {
+    let (number, bits) = RATE_UNITS.iter().find_map(|(unit, bits)| Some((text.strip_suffix(unit)?, *bits)))?;
+    let rate = number.trim_end().parse::<u64>().ok()?.checked_mul(bits)? / 8;
+    (rate > 0).then_some(rate)
+}
+
+impl Scalar for Name {
+    const KIND: &'static str = "a gateway's name";
+    const KIND_OR_LIST: &'static str = "a gateway's name or a list of them";
+    const EXAMPLE: &'static str = "\"oregon\"";
+
+    fn scalar(value: &DeValue<'_>) -> Option<Result<Self, String>> {
+        let text = value.as_str()?;
+        Some(text.parse().map_err(|error| format!("\"{text}\": {error}")))
+    }
+}
+
+impl Scalar for PathBuf {
+    const KIND: &'static str = "a path";
+    const EXAMPLE: &'static str = "\"/etc/midmile/peer.key\"";
+
+    fn scalar(value: &DeValue<'_>) -> Option<Result<Self, String>> {
+        value.as_str().map(|text| Ok(Self::from(text)))
+    }
+}
+
 impl Scalar for Endpoint {
     const KIND: &'static str = "an address";
+    const KIND_OR_LIST: &'static str = "an address or a list of them";
     const EXAMPLE: &'static str = "\"127.0.0.1:80\"";
 
     fn scalar(value: &DeValue<'_>) -> Option<Result<Self, String>> {
@@ -167,7 +223,7 @@ impl Scalar for IpNet {
     }
 }
 
-fn parse_net(text: &str) -> Result<IpNet, String> {
+pub(super) fn parse_net(text: &str) -> Result<IpNet, String> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Ok(ip.into());
     }
@@ -285,7 +341,7 @@ impl<T: Value> Value for List<T> {
 }
 
 impl<T: Value> Value for OneOrList<T> {
-    const KIND: &'static str = "an address or a list of them";
+    const KIND: &'static str = T::KIND_OR_LIST;
     const EXAMPLE: &'static str = T::EXAMPLE;
 
     fn read(value: &DeValue<'_>, place: &Place, mistakes: &mut Mistakes) -> Option<Self> {

@@ -187,6 +187,9 @@ pub trait Backend {
     /// Sets the options of a dialled leg that matter only once it has lived for a while (keepalive).
     fn set_keepalive(&mut self, socket: &mut Self::Socket, options: &LegOptions);
 
+    /// Unpredictable bytes, for a nonce.
+    fn entropy(&mut self) -> [u8; 32];
+
     /// This end's address.
     fn local_addr(&self, socket: &Self::Socket) -> Option<Addr>;
 }

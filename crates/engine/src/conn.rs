@@ -40,6 +40,8 @@ pub(crate) struct Conn<B: Backend> {
     pub(crate) meter: u16,
     /// Bulk turns in a row that moved little.
     pub(crate) quiet_turns: u8,
+    /// Some of what was received was taken to be forwarded.
+    pub(crate) forwarded: bool,
     /// This direction is moved by splice.
     pub(crate) bulk: bool,
     pub(crate) connecting: bool,
@@ -74,6 +76,7 @@ impl<B: Backend> Conn<B> {
             failed: None,
             meter,
             quiet_turns: 0,
+            forwarded: false,
             bulk: false,
             connecting,
             readable: false,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::backend::{AcceptError, Backend, Ready, Tag};
 use crate::config::Config;
 use crate::conn::Reading;
-use crate::cx::Cx;
+use crate::cx::{ALARM, Cx};
 use crate::error::ConnError;
 use crate::forward::Pumped;
 use crate::handler::{ConnId, Handler, Incoming, ListenerId};
@@ -238,8 +238,10 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
 
     fn fire_timers(&mut self) {
         let now_ms = self.cx.now().as_millis();
-        while let Some(slot) = self.cx.timers.expire(now_ms) {
-            if let Some(id) = self.cx.conns.key_at(slot)
+        while let Some(entry) = self.cx.timers.expire(now_ms) {
+            if entry == ALARM {
+                self.handler.on_alarm(&mut self.cx);
+            } else if let Some(id) = self.cx.conns.key_at(entry - 1)
                 && let Some(conn) = self.cx.conns.get(id)
             {
                 let token = conn.token;

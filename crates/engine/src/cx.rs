@@ -25,6 +25,11 @@ const LISTENER_BIT: u64 = 1 << 63;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MeterId(u16);
 
+impl MeterId {
+    /// Where nobody looks.
+    pub const NONE: Self = Self(0);
+}
+
 #[derive(Debug)]
 pub(crate) struct Listening<L> {
     pub(crate) listener: L,
@@ -57,7 +62,7 @@ impl<B: Backend> Cx<B> {
             backend,
             config,
             conns: Slab::with_capacity(config.conns_max),
-            timers: Wheel::with_capacity(config.conns_max),
+            timers: Wheel::with_capacity(config.conns_max.saturating_add(1)),
             queue: VecDeque::with_capacity(config.conns_max as usize),
             listeners: Vec::new(),
             resting: 0,
@@ -279,15 +284,43 @@ impl<B: Backend> Cx<B> {
         if self.conns.get(id).is_some() {
             // Rounded up: a timer never fires early.
             let at_ms = self.now().after(wait).as_nanos().div_ceil(1_000_000);
-            self.timers.set(id.slot(), at_ms);
+            self.timers.set(timer_of(id), at_ms);
         }
     }
 
     /// Clears the connection's timer.
     pub fn clear_timer(&mut self, id: ConnId) {
         if self.conns.get(id).is_some() {
-            self.timers.clear(id.slot());
+            self.timers.clear(timer_of(id));
         }
+    }
+
+    /// Gives the connection another token, which upcalls carry from now on, and another place where what it receives is counted;
+    /// [`Cx::handed_on`] begins anew.
+    pub fn rename(&mut self, id: ConnId, token: u64, meter: MeterId) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.token = token;
+            conn.meter = meter.0;
+            conn.handed_on = 0;
+        }
+    }
+
+    /// Whether any byte that the connection received was taken to be forwarded: it can't be had again.
+    #[must_use]
+    pub fn has_forwarded(&self, id: ConnId) -> bool {
+        self.conns.get(id).is_some_and(|conn| conn.forwarded)
+    }
+
+    /// Unpredictable bytes, for a nonce.
+    pub fn entropy(&mut self) -> [u8; 32] {
+        self.backend.entropy()
+    }
+
+    /// Has [`Handler::on_alarm`](crate::Handler::on_alarm) called once after `wait`, in place of the alarm set before. It has a
+    /// grain of a millisecond, and waits twelve days at most.
+    pub fn set_alarm(&mut self, wait: Duration) {
+        let at_ms = self.now().after(wait).as_nanos().div_ceil(1_000_000);
+        self.timers.set(ALARM, at_ms);
     }
 
     /// When bytes last came from the connection or went to it; when it was made, if none did.
@@ -397,7 +430,7 @@ impl<B: Backend> Cx<B> {
     fn remove(&mut self, id: ConnId) -> Option<B::Socket> {
         self.drop_held(id);
         let conn = self.conns.remove(id)?;
-        self.timers.clear(id.slot());
+        self.timers.clear(timer_of(id));
         if let Some(source) = self.conns.get_mut(conn.source) {
             source.reading = Reading::Paused;
         }
@@ -431,6 +464,14 @@ impl<B: Backend> Cx<B> {
         }
         assert_eq!((blocks, pipes), (self.blocks.leased(), self.pipes.leased()), "a block or a pipe has leaked");
     }
+}
+
+/// The program's own entry in the wheel; the connections' are behind it.
+pub(crate) const ALARM: u32 = 0;
+
+/// The connection's entry in the wheel.
+const fn timer_of(id: ConnId) -> u32 {
+    id.slot() + 1
 }
 
 impl ListenerId {

@@ -157,6 +157,7 @@ impl<B: Backend> Mover<'_, B> {
         match self.backend.splice_in(&mut source.socket, pipe, self.config.pipe_bytes as usize) {
             Ok(Progress::Moved(bytes)) => {
                 source.pipe_bytes = bytes;
+                source.forwarded = true;
                 source.active = self.now;
                 source.quiet_turns = if bytes < QUIET_BYTES { source.quiet_turns + 1 } else { 0 };
                 source.bulk = source.quiet_turns < QUIET_TURNS;
@@ -178,6 +179,7 @@ impl<B: Backend> Mover<'_, B> {
             other => return Self::no_bytes(source, other),
         };
         source.active = self.now;
+        source.forwarded = true;
         if bytes == self.buffer.len() {
             source.bulk = true;
             source.quiet_turns = 0;

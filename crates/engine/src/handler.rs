@@ -66,6 +66,9 @@ pub trait Handler<B: Backend>: Sized {
     /// The connection's timer has run out.
     fn on_timer(&mut self, _cx: &mut Cx<B>, _conn: ConnId, _token: u64) {}
 
+    /// The program's alarm has run out ([`Cx::set_alarm`]).
+    fn on_alarm(&mut self, _cx: &mut Cx<B>) {}
+
     /// Another thread woke this core.
     fn on_wake(&mut self, _cx: &mut Cx<B>) {}
 

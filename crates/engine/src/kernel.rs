@@ -17,6 +17,7 @@ use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use rustix::rand::GetRandomFlags;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::addr::Addr;
@@ -196,7 +197,10 @@ impl Backend for Kernel {
         let fd = net::socket_with(family, SocketType::STREAM, flags, None)?;
         listener::set_buffers(&fd, options)?;
         if tcp {
-            listener::set_congestion(&fd, options)?;
+            listener::set_sending(&fd, options)?;
+            if options.fast_open {
+                listener::set_fast_open(&fd)?;
+            }
         }
         let nodelay = if tcp && options.nodelay { Nodelay::AtFirstSend } else { Nodelay::Settled };
         let socket = Socket { fd, tcp, nodelay };
@@ -294,6 +298,13 @@ impl Backend for Kernel {
             // It fails only on a connection that has failed, and that shows at the next transfer.
             listener::set_liveness(&socket.fd, options).ok();
         }
+    }
+
+    fn entropy(&mut self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        // So few bytes come whole and at once from an initialised generator (getrandom(2)), and it's long initialised.
+        rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty()).expect("the kernel has random numbers");
+        bytes
     }
 
     fn local_addr(&self, socket: &Socket) -> Option<Addr> {

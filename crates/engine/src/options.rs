@@ -14,7 +14,8 @@ pub struct LegOptions {
     /// `TCP_NODELAY`: no waiting for an acknowledgement before a small segment is sent (RFC 896 switched off).
     pub nodelay: bool,
     /// `SO_RCVBUF` in bytes, set before the connection is made so that the window scale follows it. Switches off the kernel's
-    /// own sizing. The kernel doubles the figure for its bookkeeping and caps it at `net.core.rmem_max`.
+    /// own sizing. The kernel doubles the figure for its bookkeeping, and caps it at `net.core.rmem_max` unless the process has
+    /// `CAP_NET_ADMIN` (`SO_RCVBUFFORCE`).
     pub recv_buffer: Option<u32>,
     /// `SO_SNDBUF` in bytes; as `recv_buffer`, capped at `net.core.wmem_max`.
     pub send_buffer: Option<u32>,
@@ -26,6 +27,15 @@ pub struct LegOptions {
     /// `TCP_NOTSENT_LOWAT` in bytes: how many bytes may wait unsent in the kernel before the leg stops being writable. It bounds
     /// the memory that a slow receiver can hold.
     pub unsent_max: Option<u32>,
+    /// `SO_MAX_PACING_RATE` in bytes a second: the most that the leg sends, spread evenly by the kernel (Linux 4.13 for TCP without
+    /// a pacing queueing discipline). A burst then never fills a queue on the path.
+    pub pacing: Option<u64>,
+    /// Bytes that may be sent before the first acknowledgement. No socket option: whoever loads the kernel's window program sets
+    /// it there; the engine leaves it alone.
+    pub initial_window: Option<u32>,
+    /// TCP Fast Open (RFC 7413): a listener takes data that comes with the SYN, a dialled leg sends its first bytes with it once it
+    /// has a cookie. `net.ipv4.tcp_fastopen` has to allow it.
+    pub fast_open: bool,
 }
 
 impl Default for LegOptions {
@@ -38,6 +48,9 @@ impl Default for LegOptions {
             keepalive: Some(Duration::from_mins(1)),
             user_timeout: None,
             unsent_max: None,
+            pacing: None,
+            initial_window: None,
+            fast_open: false,
         }
     }
 }

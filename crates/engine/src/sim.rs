@@ -168,6 +168,10 @@ impl Backend for Sim {
 
     fn set_keepalive(&mut self, _socket: &mut SimSocket, _options: &LegOptions) {}
 
+    fn entropy(&mut self) -> [u8; 32] {
+        std::array::from_fn(|_| u8::try_from(self.rng.up_to(255)).expect("no more than 255"))
+    }
+
     fn local_addr(&self, socket: &SimSocket) -> Option<Addr> {
         Some(self.remotes[socket.remote.0].meets.clone())
     }

@@ -17,7 +17,7 @@ impl Key {
         self.slot
     }
 
-    /// The handle as one word of 63 bits; the highest is free for the caller's use.
+    /// The handle as one word of 62 bits; the two highest are free for the caller's use.
     #[must_use]
     pub const fn to_bits(self) -> u64 {
         (self.generation as u64) << 32 | self.slot as u64
@@ -55,8 +55,8 @@ pub struct Slab<T> {
 
 const NO_SLOT: u32 = u32::MAX;
 
-/// Generations stay below 2^31: the top bit of a tag is the engine's own.
-const GENERATION_MASK: u32 = u32::MAX >> 1;
+/// Generations stay below 2^30: the top bit of a tag is the engine's own, and a program may want to tell two or four kinds apart.
+const GENERATION_MASK: u32 = u32::MAX >> 2;
 
 impl<T> Slab<T> {
     /// An empty table for at most `capacity` values.

@@ -23,6 +23,21 @@ pub(crate) fn set_int(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int,
     checked(answer)
 }
 
+/// Sets the most that the socket sends, in bytes a second (`SO_MAX_PACING_RATE`; 64 bits wide since Linux 4.20).
+pub(crate) fn set_pacing(fd: BorrowedFd<'_>, bytes_per_second: u64) -> io::Result<()> {
+    // SAFETY: the pointer and the length describe the number, which outlives the call; the kernel only reads it.
+    let answer = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MAX_PACING_RATE,
+            (&raw const bytes_per_second).cast(),
+            libc::socklen_t::try_from(size_of_val(&bytes_per_second)).expect("a number is small"),
+        )
+    };
+    checked(answer)
+}
+
 /// Lets a classic BPF program choose among the sockets of the `SO_REUSEPORT` group that `fd` belongs to (Linux 4.5).
 pub(crate) fn attach_reuseport_program(fd: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;

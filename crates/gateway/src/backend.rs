@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use midmile_engine::Addr;
+use midmile_wire::trunk::hello::Destination;
 
 /// Most backends a route may have: which ones a pair has tried is kept in one 64-bit word.
 pub const BACKENDS_MAX: usize = 64;
@@ -47,6 +48,8 @@ impl Default for HealthCheck {
 pub struct Backend {
     name: Arc<str>,
     addrs: Box<[Addr]>,
+    /// Where the last gateway of a trunk goes for it.
+    destination: Option<Destination>,
     healthy: AtomicBool,
     open: Box<[AtomicU32]>,
 }
@@ -62,6 +65,19 @@ impl Backend {
         Self {
             name: name.into(),
             addrs: addrs.into(),
+            destination: None,
+            healthy: AtomicBool::new(true),
+            open: (0..cores.max(1)).map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+
+    /// A backend behind a trunk: another gateway finds and dials it. It is taken for healthy.
+    #[must_use]
+    pub fn behind_trunk(name: impl Into<Arc<str>>, destination: Destination, cores: u16) -> Self {
+        Self {
+            name: name.into(),
+            addrs: Box::default(),
+            destination: Some(destination),
             healthy: AtomicBool::new(true),
             open: (0..cores.max(1)).map(|_| AtomicU32::new(0)).collect(),
         }
@@ -73,7 +89,13 @@ impl Backend {
         &self.name
     }
 
-    /// The addresses, tried in this order. Never empty.
+    /// Where the last gateway of a trunk goes for it; `None` for one that is dialled from here.
+    #[must_use]
+    pub const fn destination(&self) -> Option<&Destination> {
+        self.destination.as_ref()
+    }
+
+    /// The addresses, tried in this order. Empty behind a trunk only.
     #[must_use]
     pub const fn addrs(&self) -> &[Addr] {
         &self.addrs
@@ -134,13 +156,13 @@ pub struct BackendSet {
 }
 
 impl BackendSet {
-    /// A set of 1 to [`BACKENDS_MAX`] backends.
+    /// A set of at most [`BACKENDS_MAX`] backends. Only a trunk listener has none.
     ///
     /// # Panics
-    /// If there are none, or too many.
+    /// If there are too many.
     #[must_use]
     pub fn new(backends: Vec<Arc<Backend>>, balance: Balance, health: Option<HealthCheck>) -> Self {
-        assert!((1..=BACKENDS_MAX).contains(&backends.len()), "a route has 1 to {BACKENDS_MAX} backends");
+        assert!(backends.len() <= BACKENDS_MAX, "a route has {BACKENDS_MAX} backends at most");
         Self { backends: backends.into(), balance, health }
     }
 
@@ -165,7 +187,7 @@ impl BackendSet {
     /// The backend for a pair's next dial: healthy, not tried yet. `turn` is the choosing core's own place in the round.
     pub(crate) fn choose(&self, turn: &mut usize, tried: Tried) -> Option<usize> {
         let count = self.backends.len();
-        let start = *turn % count;
+        let start = turn.checked_rem(count)?;
         let candidates = (0..count)
             .map(|step| (start + step) % count)
             .filter(|index| !tried.has(*index) && self.backends[*index].is_healthy());

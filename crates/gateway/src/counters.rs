@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use midmile_engine::{Gauges, Meter};
 
-use crate::reason::{End, Refusal};
+use crate::reason::{End, PoolLoss, Refusal};
 
 /// Upper bounds of the accept-to-connected histogram, in microseconds; a last bucket takes the rest.
 pub const CONNECT_BOUNDS_US: [u64; 14] =
@@ -75,6 +75,27 @@ impl RouteCounters {
         self.connect_buckets[bucket].add(1);
         self.connect_sum_us.add(us);
     }
+}
+
+/// Counters of the pool to one peer on one core.
+#[derive(Debug, Default)]
+pub(crate) struct PeerCounters {
+    /// Connections that wait ready now.
+    pub(crate) ready: Counter,
+    /// Connections being made now.
+    pub(crate) under_way: Counter,
+    /// Pairs that took one.
+    pub(crate) taken: Counter,
+    /// Pairs that found none ready, and waited.
+    pub(crate) missed: Counter,
+    /// Dials begun.
+    pub(crate) dials: Counter,
+    /// Dials and handshakes that failed, by [`PoolLoss`].
+    pub(crate) losses: [Counter; PoolLoss::COUNT],
+    /// Pairs that were given another connection because theirs failed before a byte had crossed.
+    pub(crate) retries: Counter,
+    /// A round trip, in microseconds, as handshakes show it.
+    pub(crate) rtt_us: Counter,
 }
 
 /// Figures of one core, whatever the route.

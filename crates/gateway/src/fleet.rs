@@ -16,8 +16,9 @@ use crate::reason::End;
 use crate::relay::{Order, Parts, Relay};
 use crate::report::PairReport;
 use crate::serving::DoorId;
+use crate::trunk::Peer;
 
-pub use observe::{BackendSnapshot, Flow, Observer, RouteSnapshot, Snapshot};
+pub use observe::{BackendSnapshot, Flow, Observer, PeerSnapshot, RouteSnapshot, Snapshot};
 use observe::{Watch, Watched};
 
 /// Pair reports that may wait for the log.
@@ -139,6 +140,8 @@ impl Fleet {
                 }
             }
         }
+        // Pools fill before anybody can come.
+        fleet.reach(plan.peers);
         for (listening, listeners) in opened {
             fleet.mount(listening, listeners);
         }
@@ -147,16 +150,18 @@ impl Fleet {
     }
 
     fn start_core(&self, index: usize, cpu: u32, reports: SyncSender<PairReport>) -> Result<CoreHandle, StartError> {
+        let pooled_max = share(self.limits.pooled_max, self.limits.cores);
         let (sender, orders) = channel();
         let waker = Waker::new()?;
         let pairs_max = share(self.limits.pairs_max, self.limits.cores);
         let config = Config {
-            conns_max: pairs_max.saturating_mul(2),
+            conns_max: pairs_max.saturating_mul(2).saturating_add(pooled_max),
             pipes_max: share(self.limits.pipes_max, self.limits.cores),
             pipe_bytes: self.limits.pipe_bytes,
             ..Config::default()
         };
-        let parts = Parts { core: index, pairs_max, counters: self.watch.cores[index].clone(), orders, reports };
+        let parts =
+            Parts { core: index, pairs_max, pooled_max, counters: self.watch.cores[index].clone(), orders, reports };
         let (begun, has_begun) = sync_channel(1);
         let its_waker = waker.clone();
         let run = move || {
@@ -171,6 +176,19 @@ impl Fleet {
         let thread = std::thread::Builder::new().name(format!("midmile-core{index}")).spawn(run)?;
         has_begun.recv().map_err(io::Error::other)??;
         Ok(CoreHandle { cpu, orders: sender, waker, thread })
+    }
+
+    /// Has the cores reach `peers`, and no others.
+    fn reach(&self, peers: Vec<Arc<Peer>>) {
+        let counted: Vec<_> = peers.into_iter().map(|peer| (self.watch.peer(&peer), peer)).collect();
+        for (index, core) in self.cores.iter().enumerate() {
+            let part = |all: u32| share(all, self.limits.cores);
+            let peers = counted.iter().map(|(counters, peer)| {
+                let min = if peer.pool.min == 0 { 0 } else { part(peer.pool.min) };
+                (peer.clone(), counters[index].clone(), (min, part(peer.pool.max)))
+            });
+            core.order(Order::Peers(peers.collect()));
+        }
     }
 
     /// Puts opened listeners to work.
@@ -224,6 +242,7 @@ impl Fleet {
                 }
             }
         }
+        self.reach(plan.peers);
         for ((door, mut listening), route) in staying {
             self.swap(door, &route);
             listening.route = route;

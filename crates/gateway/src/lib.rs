@@ -27,15 +27,17 @@ mod reason;
 mod relay;
 mod report;
 mod serving;
+mod trunk;
 
 pub use crate::backend::{BACKENDS_MAX, Backend, BackendSet, Balance, HealthCheck};
 pub use crate::counters::CONNECT_BOUNDS_US;
 pub use crate::fleet::{
-    BackendSnapshot, Fleet, FleetFailure, Flow, Listening, Observer, RouteSnapshot, Snapshot, StartError,
+    BackendSnapshot, Fleet, FleetFailure, Flow, Listening, Observer, PeerSnapshot, RouteSnapshot, Snapshot, StartError,
 };
 pub use crate::plan::{Limits, Plan, Route, Timeouts};
-pub use crate::reason::{End, Refusal};
+pub use crate::reason::{End, PoolLoss, Refusal};
 pub use crate::report::PairReport;
+pub use crate::trunk::{Gate, Named, Peer, Permit, PoolLimits, Rule, Via};
 
 /// A simulated world whose decisions are the fuzzer's.
 #[cfg(fuzzing)]

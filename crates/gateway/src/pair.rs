@@ -1,6 +1,7 @@
 //! A pair: two legs and the state between them.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use midmile_engine::{Addr, ConnId, Key, Time};
 
@@ -59,6 +60,43 @@ pub(crate) enum State {
     Resetting { end: End, until: Time },
 }
 
+/// The addresses that a hello led to.
+#[derive(Clone, Debug)]
+pub(crate) enum Given {
+    /// The one that it named.
+    One(Addr),
+    /// Those of the name that it named, and which of them is tried.
+    Listed(Arc<[Addr]>, u8),
+}
+
+impl Given {
+    pub(crate) const fn of(addrs: Arc<[Addr]>) -> Self {
+        Self::Listed(addrs, 0)
+    }
+
+    /// The address to dial.
+    pub(crate) fn addr(&self) -> Option<&Addr> {
+        match self {
+            Self::One(addr) => Some(addr),
+            Self::Listed(addrs, at) => addrs.get(usize::from(*at)),
+        }
+    }
+
+    /// Goes on to the next address; false if there's none.
+    pub(crate) fn advance(&mut self) -> bool {
+        match self {
+            Self::One(_) => false,
+            Self::Listed(addrs, at) => match at.checked_add(1) {
+                Some(next) if usize::from(next) < addrs.len() => {
+                    *at = next;
+                    true
+                }
+                _ => false,
+            },
+        }
+    }
+}
+
 /// Two legs and the state between them.
 #[derive(Debug)]
 pub(crate) struct Pair {
@@ -80,6 +118,12 @@ pub(crate) struct Pair {
     /// The backend chosen last, and which of its addresses is tried or was reached.
     pub(crate) backend: Option<u8>,
     pub(crate) addr_index: u8,
+    /// Where a hello said that it goes, if one did and it isn't passed on.
+    pub(crate) given: Option<Given>,
+    /// The hello that is passed on to the next gateway, in the core's table; or [`Key::NONE`].
+    pub(crate) hello: Key,
+    /// It was given another trunk connection already.
+    pub(crate) retried: bool,
     /// Whether the side has finished sending.
     pub(crate) client_ended: bool,
     pub(crate) server_ended: bool,
@@ -108,6 +152,9 @@ impl Pair {
             tried: Tried::NONE,
             backend: None,
             addr_index: 0,
+            given: None,
+            hello: Key::NONE,
+            retried: false,
             client_ended: false,
             server_ended: false,
             kept_alive: false,
@@ -145,26 +192,50 @@ impl Pair {
     }
 }
 
-/// What a connection carries as its token: which pair, and which side of it.
+/// What a connection carries as its token: what it is to the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LegToken {
-    pub(crate) pair: Key,
-    pub(crate) side: Side,
+pub(crate) enum Token {
+    /// The client leg of a pair.
+    Client(Key),
+    /// The server leg of a pair.
+    Server(Key),
+    /// A trunk connection that we dialled and no pair has yet.
+    Pooled(Key),
+    /// A trunk connection that we accepted and that isn't a pair yet.
+    Guest(Key),
 }
 
-const SERVER_BIT: u64 = 1 << 63;
+/// Where the kind is kept: the bits of a token that a key leaves free.
+const KIND_SHIFT: u32 = 62;
+const KEY_MASK: u64 = (1 << KIND_SHIFT) - 1;
 
-impl LegToken {
-    pub(crate) const fn to_bits(self) -> u64 {
-        match self.side {
-            Side::Client => self.pair.to_bits(),
-            Side::Server => self.pair.to_bits() | SERVER_BIT,
+impl Token {
+    /// The token of a pair's leg.
+    pub(crate) const fn leg(pair: Key, side: Side) -> Self {
+        match side {
+            Side::Client => Self::Client(pair),
+            Side::Server => Self::Server(pair),
         }
     }
 
+    pub(crate) const fn to_bits(self) -> u64 {
+        let (kind, key) = match self {
+            Self::Client(key) => (0, key),
+            Self::Server(key) => (1, key),
+            Self::Pooled(key) => (2, key),
+            Self::Guest(key) => (3, key),
+        };
+        kind << KIND_SHIFT | key.to_bits()
+    }
+
     pub(crate) const fn from_bits(bits: u64) -> Self {
-        let side = if bits & SERVER_BIT == 0 { Side::Client } else { Side::Server };
-        Self { pair: Key::from_bits(bits & !SERVER_BIT), side }
+        let key = Key::from_bits(bits & KEY_MASK);
+        match bits >> KIND_SHIFT {
+            0 => Self::Client(key),
+            1 => Self::Server(key),
+            2 => Self::Pooled(key),
+            _ => Self::Guest(key),
+        }
     }
 }
 
@@ -178,12 +249,11 @@ mod tests {
     }
 
     #[test]
-    fn a_token_names_its_pair_and_its_side() {
+    fn a_token_names_its_kind_and_its_key() {
         let mut slab = midmile_engine::Slab::with_capacity(1);
         let pair = slab.insert(()).unwrap();
-        for side in [Side::Client, Side::Server] {
-            let token = LegToken { pair, side };
-            assert_eq!(LegToken::from_bits(token.to_bits()), token);
+        for token in [Token::Client(pair), Token::Server(pair), Token::Pooled(pair), Token::Guest(pair)] {
+            assert_eq!(Token::from_bits(token.to_bits()), token);
         }
     }
 }

@@ -11,12 +11,15 @@ use midmile_engine::{Addr, LegOptions};
 use midmile_wire::proxy;
 
 use crate::backend::BackendSet;
+use crate::trunk::{Gate, Peer, Via};
 
 /// Everything that the cores need to serve: routes and limits. Replaced as a whole on reload.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The routes, one a listener.
     pub routes: Vec<Arc<Route>>,
+    /// The gateways that trunks lead to.
+    pub peers: Vec<Arc<Peer>>,
     /// Limits of the whole process.
     pub limits: Limits,
 }
@@ -32,8 +35,12 @@ pub struct Route {
     pub client: LegOptions,
     /// Options of the server's legs.
     pub server: LegOptions,
-    /// Where connections go on to.
+    /// Where connections go on to; empty where a gate lets peers in, whose hellos say where to.
     pub backends: Arc<BackendSet>,
+    /// The gateways to go through, if any: the last of them dials the backend.
+    pub via: Option<Via>,
+    /// Set where it's peers that come in, by trunk.
+    pub gate: Option<Arc<Gate>>,
     /// Time limits of each pair.
     pub timeouts: Timeouts,
     /// PROXY protocol expected from the client, if any: a connection without a header is refused.
@@ -66,7 +73,7 @@ pub struct Timeouts {
     pub idle: Duration,
     /// Without a byte, once one side has finished sending.
     pub half_closed: Duration,
-    /// For the whole PROXY header to arrive.
+    /// For the whole PROXY header to arrive; on a trunk listener, for the whole handshake.
     pub header: Duration,
 }
 
@@ -88,6 +95,8 @@ pub struct Limits {
     pub cores: u16,
     /// Pairs open at once.
     pub pairs_max: u32,
+    /// Trunk connections that may wait ready, or be on the way there, to all peers together.
+    pub pooled_max: u32,
     /// Pipes that bulk directions may hold at once. A direction that finds none is copied.
     pub pipes_max: u32,
     /// Capacity asked for each pipe, in bytes (`F_SETPIPE_SZ`); the kernel caps it for unprivileged users.

@@ -60,6 +60,12 @@ named! {
         HeaderInvalid => "header-invalid",
         /// The PROXY header wasn't whole within its timeout.
         HeaderTimeout => "header-timeout",
+        /// No trunk connection could be had: the peer doesn't answer, refuses, or couldn't prove who it is.
+        TrunkUnavailable => "trunk-unavailable",
+        /// The hello asked for a destination, or a peer, that isn't on this gateway's list.
+        NotPermitted => "not-permitted",
+        /// Dialled early for a client whose handshake never finished.
+        Unclaimed => "unclaimed",
         /// Cut when the drain's deadline came, or when a second signal did.
         Drained => "drained",
     }
@@ -72,7 +78,31 @@ named! {
         PairsMax => "pairs-max",
         /// The client's address is not on the route's list.
         NotAllowed => "not-allowed",
+        /// A trunk connection whose peer sent something else than the handshake asks for.
+        TrunkInvalid => "trunk-invalid",
+        /// A trunk connection whose peer couldn't prove that it is one of those who may come.
+        TrunkKey => "trunk-key",
+        /// A trunk connection whose handshake wasn't whole within its timeout.
+        TrunkTimeout => "trunk-timeout",
+        /// A trunk connection whose hello was damaged, or not of its session.
+        HelloInvalid => "hello-invalid",
         /// No descriptor or memory to accept or watch it with. Counts attempts: while a listener rests, its clients stay queued.
         Descriptors => "descriptors",
+    }
+}
+
+named! {
+    /// Why a trunk connection was lost before a pair had it.
+    PoolLoss {
+        /// The peer's trunk listener refused the connection, or couldn't be reached.
+        Dial => "dial",
+        /// The handshake wasn't whole within its timeout.
+        Timeout => "timeout",
+        /// The peer couldn't prove who it is, or didn't take us for who we are.
+        Handshake => "handshake",
+        /// It had waited ready, and its peer closed it or stopped answering.
+        Died => "died",
+        /// It had waited ready for as long as one may.
+        Retired => "retired",
     }
 }

@@ -10,19 +10,24 @@
 mod dial;
 mod ending;
 mod greeting;
+mod guest;
+mod trunk;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
 use midmile_engine::{Backend, ConnError, ConnId, Cx, Handler, Incoming, Key, ListenerId, Slab};
+use midmile_wire::trunk::hello::Hello;
 
-use crate::counters::{CoreCounters, RouteCounters};
-use crate::pair::{LegToken, Pair, Side, State};
+use crate::counters::{CoreCounters, PeerCounters, RouteCounters};
+use crate::pair::{Pair, Side, State, Token};
 use crate::plan::Route;
 use crate::reason::{End, Refusal};
 use crate::report::PairReport;
 use crate::serving::{DoorId, Serving, Servings};
+use crate::trunk::{Peer, Pools};
+use guest::Guest;
 
 /// How soon a flowing pair is first looked at: one that lives so long gets keepalive on its server leg.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
@@ -39,6 +44,8 @@ pub(crate) enum Order<L> {
     Swap { door: DoorId, route: Arc<Route>, pairs_max: u32 },
     /// Stop accepting there.
     Close { door: DoorId },
+    /// Reach these peers from now on: each with its counters, and this core's share of its pool.
+    Peers(Vec<(Arc<Peer>, Arc<PeerCounters>, (u32, u32))>),
     /// Stop accepting everywhere.
     CloseAll,
     /// Cut what is left, and end.
@@ -51,6 +58,8 @@ pub(crate) struct Parts<L> {
     /// Its place among the cores.
     pub(crate) core: usize,
     pub(crate) pairs_max: u32,
+    /// Trunk connections in pools.
+    pub(crate) pooled_max: u32,
     pub(crate) counters: Arc<CoreCounters>,
     pub(crate) orders: Receiver<Order<L>>,
     pub(crate) reports: SyncSender<PairReport>,
@@ -61,6 +70,13 @@ pub(crate) struct Parts<L> {
 pub(crate) struct Relay<L> {
     core: usize,
     pairs: Slab<Pair>,
+    guests: Slab<Guest>,
+    /// Hellos of pairs that are passed on.
+    hellos: Slab<Hello>,
+    pools: Pools,
+    /// What the trace numbers of this core begin with, once one was needed.
+    trace_base: Option<[u8; 32]>,
+    traces: u64,
     servings: Servings,
     counters: Arc<CoreCounters>,
     orders: Receiver<Order<L>>,
@@ -72,6 +88,11 @@ impl<L> Relay<L> {
         Self {
             core: parts.core,
             pairs: Slab::with_capacity(parts.pairs_max),
+            guests: Slab::with_capacity(parts.pairs_max),
+            hellos: Slab::with_capacity(parts.pairs_max),
+            pools: Pools::new(parts.pooled_max),
+            trace_base: None,
+            traces: 0,
             servings: Servings::new(),
             counters: parts.counters,
             orders: parts.orders,
@@ -97,12 +118,22 @@ impl<L> Relay<L> {
                 self.let_in_the_queued(cx, Some(door));
                 self.servings.close(cx, door);
             }
+            Order::Peers(peers) => {
+                for conn in self.pools.replace(peers) {
+                    cx.close(conn);
+                }
+                self.tend_all(cx);
+            }
             Order::CloseAll => {
                 self.let_in_the_queued(cx, None);
                 self.servings.close_all(cx);
+                self.close_guests(cx);
+                self.drain_pools(cx);
             }
             Order::Stop => {
                 self.servings.close_all(cx);
+                self.close_guests(cx);
+                self.drain_pools(cx);
                 let left: Vec<Key> = self.pairs.keys().collect();
                 for key in left {
                     self.end(cx, key, End::Drained);
@@ -128,7 +159,8 @@ impl<L> Relay<L> {
         if incoming.is_some_and(|ip| !serving.route.admits(ip)) {
             return Err(Refusal::NotAllowed);
         }
-        if self.pairs.is_full() || room < 2 || serving.open >= serving.open_max {
+        let legs = if serving.route.gate.is_some() { 1 } else { 2 };
+        if self.pairs.is_full() || room < legs || serving.open >= serving.open_max {
             return Err(Refusal::PairsMax);
         }
         Ok(())
@@ -136,10 +168,13 @@ impl<L> Relay<L> {
 
     fn open_pair<B: Backend>(&mut self, cx: &mut Cx<B>, serving_key: Key, incoming: Incoming<B::Socket>) {
         let Some(serving) = self.servings.get_mut(serving_key) else { return cx.refuse(incoming) };
+        if serving.route.gate.is_some() {
+            return self.open_guest(cx, serving_key, incoming);
+        }
         let state = if serving.route.accept_proxy.is_some() { State::Header } else { State::Dialling };
         let pair = Pair::new(serving_key, incoming.peer.clone(), state, cx.now());
         let key = self.pairs.insert(pair).expect("it was seen that there is room");
-        let token = LegToken { pair: key, side: Side::Client }.to_bits();
+        let token = Token::leg(key, Side::Client).to_bits();
         let client = match cx.admit(incoming, token, serving.meters.upstream) {
             Ok(client) => client,
             Err(incoming) => {
@@ -170,6 +205,33 @@ impl<L> Relay<L> {
         pair.state = State::Flowing;
         cx.forward(pair.client, pair.server);
         cx.set_timer(pair.client, serving.route.timeouts.idle.min(FIRST_LOOK));
+    }
+
+    /// One side has finished sending, and all it sent was handed on.
+    fn side_finished<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, side: Side) {
+        let Some(pair) = self.pairs.get_mut(key) else { return };
+        if pair.state == State::Header {
+            return self.end(cx, key, End::HeaderInvalid);
+        }
+        if pair.side_ended(side) {
+            return self.end(cx, key, End::Finished);
+        }
+        let Some(serving) = self.servings.get(pair.serving) else { return };
+        cx.shutdown(pair.leg(side.other()));
+        cx.set_timer(pair.client, serving.route.timeouts.half_closed);
+    }
+
+    /// A pair's timer has run out.
+    fn pair_timer<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let Some(pair) = self.pairs.get(key) else { return };
+        match pair.state {
+            State::Header => self.end(cx, key, End::HeaderTimeout),
+            State::Dialling if cx.now() < pair.dial_deadline => self.dial_again(cx, key),
+            State::Dialling if self.trunk_of(pair).is_some() => self.end(cx, key, End::TrunkUnavailable),
+            State::Dialling | State::Greeting { .. } => self.end(cx, key, End::DialTimeout),
+            State::Flowing => self.look_at(cx, key),
+            State::Resetting { .. } => self.reset_when_sent(cx, key),
+        }
     }
 
     /// A flowing pair's time to be looked at: it has been quiet for too long, or is looked at again later.
@@ -222,46 +284,56 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
     }
 
     fn on_connect(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64) {
-        self.connected(cx, LegToken::from_bits(token).pair);
+        match Token::from_bits(token) {
+            Token::Pooled(key) => self.trunk_connected(cx, key),
+            Token::Client(pair) | Token::Server(pair) => self.connected(cx, pair),
+            Token::Guest(_) => {}
+        }
     }
 
     fn on_data(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64, bytes: &[u8]) -> usize {
-        self.read_header(cx, LegToken::from_bits(token).pair, bytes)
+        match Token::from_bits(token) {
+            Token::Client(pair) => self.read_header(cx, pair, bytes),
+            Token::Server(_) => 0,
+            Token::Pooled(key) => self.trunk_data(cx, key, bytes),
+            Token::Guest(key) => self.guest_data(cx, key, bytes),
+        }
     }
 
     fn on_writable(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64) {
-        self.greet(cx, LegToken::from_bits(token).pair);
+        if let Token::Server(pair) = Token::from_bits(token) {
+            self.greet(cx, pair);
+        }
     }
 
     fn on_peer_close(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64) {
-        let LegToken { pair: key, side } = LegToken::from_bits(token);
-        let Some(pair) = self.pairs.get_mut(key) else { return };
-        if pair.state == State::Header {
-            return self.end(cx, key, End::HeaderInvalid);
+        match Token::from_bits(token) {
+            Token::Client(pair) => self.side_finished(cx, pair, Side::Client),
+            Token::Server(pair) => self.side_finished(cx, pair, Side::Server),
+            Token::Pooled(key) => self.trunk_failed(cx, key),
+            Token::Guest(key) => self.guest_gone(cx, key),
         }
-        if pair.side_ended(side) {
-            return self.end(cx, key, End::Finished);
-        }
-        let Some(serving) = self.servings.get(pair.serving) else { return };
-        cx.shutdown(pair.leg(side.other()));
-        cx.set_timer(pair.client, serving.route.timeouts.half_closed);
     }
 
     fn on_error(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64, error: ConnError) {
-        let LegToken { pair, side } = LegToken::from_bits(token);
-        self.leg_failed(cx, pair, side, error);
+        match Token::from_bits(token) {
+            Token::Client(pair) => self.leg_failed(cx, pair, Side::Client, error),
+            Token::Server(pair) => self.leg_failed(cx, pair, Side::Server, error),
+            Token::Pooled(key) => self.trunk_failed(cx, key),
+            Token::Guest(key) => self.guest_gone(cx, key),
+        }
     }
 
     fn on_timer(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64) {
-        let key = LegToken::from_bits(token).pair;
-        let Some(pair) = self.pairs.get(key) else { return };
-        match pair.state {
-            State::Header => self.end(cx, key, End::HeaderTimeout),
-            State::Dialling if cx.now() < pair.dial_deadline => self.dial_again(cx, key),
-            State::Dialling | State::Greeting { .. } => self.end(cx, key, End::DialTimeout),
-            State::Flowing => self.look_at(cx, key),
-            State::Resetting { .. } => self.reset_when_sent(cx, key),
+        match Token::from_bits(token) {
+            Token::Client(pair) | Token::Server(pair) => self.pair_timer(cx, pair),
+            Token::Pooled(key) => self.trunk_timer(cx, key),
+            Token::Guest(key) => self.guest_timer(cx, key),
         }
+    }
+
+    fn on_alarm(&mut self, cx: &mut Cx<B>) {
+        self.tick(cx);
     }
 
     fn on_wake(&mut self, cx: &mut Cx<B>) {

@@ -34,11 +34,34 @@ fn route(name: &str, retired: bool) -> RouteSnapshot {
     }
 }
 
+fn peer() -> PeerSnapshot {
+    PeerSnapshot {
+        name: "mumbai".parse().unwrap(),
+        ready: 8,
+        under_way: 1,
+        taken: 30,
+        missed: 2,
+        dials: 45,
+        losses: [1; PoolLoss::COUNT],
+        retries: 1,
+        rtt_us: 218_000,
+    }
+}
+
 fn view(routes: Vec<RouteSnapshot>) -> View {
     let uptime = Duration::from_millis(1500);
-    let snapshot =
-        Snapshot { uptime, cores: 2, routes, pipes: 3, pipes_leased: 2, pipes_missed: 1, turns: 9, reports_lost: 0 };
-    View::new(snapshot, false, Limits { cores: 2, pairs_max: 100, pipes_max: 10, pipe_bytes: 4096 })
+    let snapshot = Snapshot {
+        uptime,
+        cores: 2,
+        routes,
+        peers: vec![peer()],
+        pipes: 3,
+        pipes_leased: 2,
+        pipes_missed: 1,
+        turns: 9,
+        reports_lost: 0,
+    };
+    View::new(snapshot, false, Limits { cores: 2, pairs_max: 100, pooled_max: 0, pipes_max: 10, pipe_bytes: 4096 })
 }
 
 fn exposed() -> String {

@@ -20,6 +20,8 @@ use crate::sys::{self, Instruction};
 
 /// Connections that may wait to be accepted, on each core; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
+/// Connections with data in their SYN that may wait for the handshake's end (RFC 7413, 5.1), on each listener.
+const FAST_OPEN_QUEUE: i32 = 1024;
 
 /// A socket that accepts.
 #[derive(Debug)]
@@ -90,7 +92,10 @@ fn listen_inet(
         let fd = open(&at)?;
         sockopt::set_socket_reuseport(&fd, true)?;
         set_buffers(&fd, options)?;
-        set_congestion(&fd, options)?;
+        set_sending(&fd, options)?;
+        if options.fast_open {
+            set_tcp_int(&fd, libc::TCP_FASTOPEN, FAST_OPEN_QUEUE)?;
+        }
         sockopt::set_tcp_nodelay(&fd, options.nodelay)?;
         set_liveness(&fd, options)?;
         address::bind(&fd, &at)?;
@@ -181,24 +186,43 @@ fn remove_stale(at: &Addr, path: &Path) -> Result<(), ListenError> {
 
 /// Buffer sizes; before bind and connect, so that the window scale follows them (RFC 7323, 2.3).
 pub(super) fn set_buffers(fd: &OwnedFd, options: &LegOptions) -> Result<(), Errno> {
-    if let Some(bytes) = options.recv_buffer {
+    // Beyond the system's limits where we may, within them where not.
+    if let Some(bytes) = options.recv_buffer
+        && sockopt::set_socket_recv_buffer_size_force(fd, bytes as usize).is_err()
+    {
         sockopt::set_socket_recv_buffer_size(fd, bytes as usize)?;
     }
-    if let Some(bytes) = options.send_buffer {
+    if let Some(bytes) = options.send_buffer
+        && sockopt::set_socket_send_buffer_size_force(fd, bytes as usize).is_err()
+    {
         sockopt::set_socket_send_buffer_size(fd, bytes as usize)?;
     }
     Ok(())
 }
 
+fn set_tcp_int(fd: &OwnedFd, name: libc::c_int, value: i32) -> Result<(), Errno> {
+    sys::set_int(fd.as_fd(), libc::IPPROTO_TCP, name, value).map_err(|error| errno_of(&error))
+}
+
+fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::INVAL)
+}
+
+/// Lets the first bytes of a dialled leg travel with its SYN.
+pub(super) fn set_fast_open(fd: &OwnedFd) -> Result<(), Errno> {
+    set_tcp_int(fd, libc::TCP_FASTOPEN_CONNECT, 1)
+}
+
 /// What shapes the sending of a TCP connection.
-pub(super) fn set_congestion(fd: &OwnedFd, options: &LegOptions) -> Result<(), Errno> {
+pub(super) fn set_sending(fd: &OwnedFd, options: &LegOptions) -> Result<(), Errno> {
     if let Some(name) = &options.congestion {
         sockopt::set_tcp_congestion(fd, name)?;
     }
     if let Some(bytes) = options.unsent_max {
-        let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
-        sys::set_int(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes)
-            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))?;
+        set_tcp_int(fd, libc::TCP_NOTSENT_LOWAT, i32::try_from(bytes).unwrap_or(i32::MAX))?;
+    }
+    if let Some(rate) = options.pacing {
+        sys::set_pacing(fd.as_fd(), rate).map_err(|error| errno_of(&error))?;
     }
     Ok(())
 }

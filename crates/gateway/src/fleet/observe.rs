@@ -4,12 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use midmile_engine::{Addr, Meter};
+use midmile_wire::trunk::Name;
 
 use super::CoreFigures;
-use crate::counters::{CONNECT_BOUNDS_US, Counter, RouteCounters};
+use crate::counters::{CONNECT_BOUNDS_US, Counter, PeerCounters, RouteCounters};
 use crate::plan::Route;
-use crate::reason::{End, Refusal};
+use crate::reason::{End, PoolLoss, Refusal};
 use crate::serving::DoorId;
+use crate::trunk::Peer;
 
 /// A listener's counters, by core.
 #[derive(Debug)]
@@ -92,17 +94,40 @@ impl Watched {
 pub(super) struct Watch {
     pub(super) cores: CoreFigures,
     routes: Mutex<Vec<Watched>>,
+    /// Peers that are reached, or were: a counter never goes back.
+    peers: Mutex<Vec<(Name, Vec<Arc<PeerCounters>>)>>,
     start: Instant,
 }
 
 impl Watch {
     pub(super) fn new(cores: usize) -> Self {
-        Self { cores: (0..cores).map(|_| Arc::default()).collect(), routes: Mutex::default(), start: Instant::now() }
+        Self {
+            cores: (0..cores).map(|_| Arc::default()).collect(),
+            routes: Mutex::default(),
+            peers: Mutex::default(),
+            start: Instant::now(),
+        }
     }
 
     fn routes(&self) -> MutexGuard<'_, Vec<Watched>> {
         // Each change is one push or one assignment, so a panic elsewhere can't have left it half done.
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The counters of a peer, by core.
+    pub(super) fn peer(&self, peer: &Peer) -> Vec<Arc<PeerCounters>> {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, counters)) = peers.iter().find(|(name, _)| *name == peer.name) {
+            return counters.clone();
+        }
+        let counters: Vec<Arc<PeerCounters>> = self.cores.iter().map(|_| Arc::default()).collect();
+        peers.push((peer.name, counters.clone()));
+        counters
+    }
+
+    fn peer_snapshots(&self) -> Vec<PeerSnapshot> {
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.iter().map(|(name, counters)| PeerSnapshot::of(*name, counters)).collect()
     }
 
     pub(super) fn add(&self, watched: Watched) {
@@ -151,6 +176,7 @@ impl Observer {
             uptime: self.0.start.elapsed(),
             cores: u16::try_from(cores.len()).unwrap_or(u16::MAX),
             routes: self.0.routes().iter().map(Watched::snapshot).collect(),
+            peers: self.0.peer_snapshots(),
             pipes: cores.iter().map(|core| core.pipes.value()).sum(),
             pipes_leased: cores.iter().map(|core| core.pipes_leased.value()).sum(),
             pipes_missed: cores.iter().map(|core| core.pipes_missed.value()).sum(),
@@ -169,6 +195,8 @@ pub struct Snapshot {
     pub cores: u16,
     /// By listener. One that a reload has closed stays until its last pair has ended.
     pub routes: Vec<RouteSnapshot>,
+    /// By peer that trunks lead to.
+    pub peers: Vec<PeerSnapshot>,
     /// Pipes that exist.
     pub pipes: u64,
     /// Pipes that hold bytes.
@@ -232,6 +260,46 @@ impl RouteSnapshot {
         let gone = |backend: &&BackendSnapshot| !self.backends.iter().any(|live| live.name == backend.name);
         let gone: Vec<_> = from.backends.iter().filter(gone).filter(|backend| backend.open > 0).cloned().collect();
         self.backends.extend(gone);
+    }
+}
+
+/// The pool to a peer.
+#[derive(Clone, Debug)]
+pub struct PeerSnapshot {
+    /// The peer's name.
+    pub name: Name,
+    /// Connections that wait ready.
+    pub ready: u64,
+    /// Connections being made.
+    pub under_way: u64,
+    /// Pairs that took one.
+    pub taken: u64,
+    /// Pairs that found none ready, and waited.
+    pub missed: u64,
+    /// Dials begun.
+    pub dials: u64,
+    /// Connections lost before a pair had them, by [`PoolLoss`].
+    pub losses: [u64; PoolLoss::COUNT],
+    /// Pairs that were given another connection.
+    pub retries: u64,
+    /// A round trip, in microseconds, as handshakes show it; 0 before the first.
+    pub rtt_us: u64,
+}
+
+impl PeerSnapshot {
+    fn of(name: Name, counters: &[Arc<PeerCounters>]) -> Self {
+        let sum = |of: fn(&PeerCounters) -> &Counter| counters.iter().map(|core| of(core).value()).sum();
+        Self {
+            name,
+            ready: sum(|core| &core.ready),
+            under_way: sum(|core| &core.under_way),
+            taken: sum(|core| &core.taken),
+            missed: sum(|core| &core.missed),
+            dials: sum(|core| &core.dials),
+            losses: std::array::from_fn(|index| counters.iter().map(|core| core.losses[index].value()).sum()),
+            retries: sum(|core| &core.retries),
+            rtt_us: counters.iter().map(|core| core.rtt_us.value()).max().unwrap_or(0),
+        }
     }
 }
 

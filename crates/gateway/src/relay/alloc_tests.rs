@@ -67,6 +67,8 @@ fn route(server: SocketAddr) -> Route {
         client: LegOptions::default(),
         server: LegOptions::default(),
         backends: Arc::new(BackendSet::new(vec![backend], Balance::LeastConnections, None)),
+        via: None,
+        gate: None,
         timeouts: Timeouts::default(),
         accept_proxy: None,
         send_proxy: Some(Version::V1),
@@ -81,7 +83,8 @@ fn relay(waker: &Waker, counters: &Arc<RouteCounters>) -> (Relaying, SocketAddr)
     backend.watch_waker(waker).unwrap();
     let (_, orders) = channel();
     let (reports, _) = sync_channel(1);
-    let parts = Parts { core: 0, pairs_max: 100, counters: Arc::new(CoreCounters::default()), orders, reports };
+    let parts =
+        Parts { core: 0, pairs_max: 100, pooled_max: 0, counters: Arc::new(CoreCounters::default()), orders, reports };
     let config = Config { conns_max: 200, ..Config::default() };
     let mut core = Core::new(backend, config, Relay::new(parts));
     let route = Arc::new(route(echo_server()));

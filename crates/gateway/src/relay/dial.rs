@@ -7,7 +7,7 @@ use midmile_engine::{Backend, ConnError, Cx, Key};
 
 use super::Relay;
 use crate::backend::BackendSet;
-use crate::pair::{LegToken, Pair, Side, State};
+use crate::pair::{Pair, Side, State, Token};
 use crate::reason::End;
 use crate::serving::Serving;
 
@@ -26,6 +26,9 @@ const fn end_by(error: ConnError) -> End {
 
 /// The address to try after the one that was tried last; moves on to the next backend when one has no more.
 fn next_address(core: usize, pair: &mut Pair, set: &BackendSet, turn: &mut usize) -> bool {
+    if let Some(given) = &mut pair.given {
+        return given.advance();
+    }
     // A name may stand for more addresses than we count; those beyond the 256th aren't tried.
     if let (Some(current), Some(next)) = (pair.backend, pair.addr_index.checked_add(1))
         && usize::from(next) < set.backends()[usize::from(current)].addrs().len()
@@ -46,9 +49,12 @@ fn next_address(core: usize, pair: &mut Pair, set: &BackendSet, turn: &mut usize
 
 /// Dials the pair's present address. A full queue isn't a failure: the pair's timer comes back to it.
 fn dial<B: Backend>(cx: &mut Cx<B>, key: Key, pair: &mut Pair, serving: &Serving) -> Result<(), ConnError> {
-    let backend = &serving.route.backends.backends()[usize::from(pair.backend.unwrap_or(0))];
-    let to = &backend.addrs()[usize::from(pair.addr_index)];
-    let token = LegToken { pair: key, side: Side::Server }.to_bits();
+    let of_backend = || {
+        let backend = serving.route.backends.backends().get(usize::from(pair.backend?))?;
+        backend.addrs().get(usize::from(pair.addr_index))
+    };
+    let to = pair.given.as_ref().map_or_else(of_backend, |given| given.addr()).ok_or(ConnError::Unreachable)?;
+    let token = Token::leg(key, Side::Server).to_bits();
     let left = pair.dial_deadline.since(cx.now());
     match cx.dial(to, &serving.route.server, token, serving.meters.downstream) {
         Ok(server) => {
@@ -71,7 +77,28 @@ impl<L> Relay<L> {
         let Some(serving) = self.servings.get(pair.serving) else { return };
         pair.state = State::Dialling;
         pair.dial_deadline = cx.now().after(serving.route.timeouts.dial);
-        self.dial_next(cx, key, None);
+        self.go_onward(cx, key);
+    }
+
+    /// Sends a pair on: through a trunk, to where its hello says, or to a backend.
+    pub(super) fn go_onward<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let Some(pair) = self.pairs.get_mut(key) else { return };
+        let Some(serving) = self.servings.get_mut(pair.serving) else { return };
+        if pair.hello != Key::NONE {
+            self.take_trunk(cx, key);
+        } else if serving.route.via.is_some() {
+            if pair.backend.is_none() && !next_address(self.core, pair, &serving.route.backends, &mut serving.turn) {
+                return self.end(cx, key, End::NoBackend);
+            }
+            self.take_trunk(cx, key);
+        } else if pair.given.is_some() {
+            match dial(cx, key, pair, serving) {
+                Ok(()) => {}
+                Err(error) => self.dial_next(cx, key, Some(error)),
+            }
+        } else {
+            self.dial_next(cx, key, None);
+        }
     }
 
     /// Dials whatever hasn't been tried yet; ends the pair when there's nothing left.
@@ -104,6 +131,7 @@ impl<L> Relay<L> {
 
     /// The server leg stands.
     pub(super) fn connected<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let through_trunk = self.pairs.get(key).is_some_and(|pair| self.trunk_of(pair).is_some());
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let Some(serving) = self.servings.get(pair.serving) else { return };
         let took = cx.now().since(pair.opened);
@@ -112,7 +140,8 @@ impl<L> Relay<L> {
         serving.counters.observe_connect(took);
         // The server may speak first, even before our header is out.
         cx.forward(pair.server, pair.client);
-        if serving.route.send_proxy.is_some() {
+        // Through a trunk the hello has said it all.
+        if serving.route.send_proxy.is_some() && !through_trunk {
             pair.state = State::Greeting { sent: 0 };
             self.greet(cx, key);
         } else {

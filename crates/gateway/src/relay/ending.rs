@@ -6,7 +6,7 @@ use std::time::Duration;
 use midmile_engine::{Backend, ConnError, ConnId, Cx, Key};
 
 use super::Relay;
-use crate::pair::{Pair, Side, State};
+use crate::pair::{Given, Pair, Side, State};
 use crate::reason::End;
 use crate::report::PairReport;
 
@@ -18,6 +18,9 @@ const RESET_LOOK: Duration = Duration::from_millis(5);
 impl<L> Relay<L> {
     /// One leg has failed; it's gone when the upcall that told so returns.
     pub(super) fn leg_failed<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, side: Side, error: ConnError) {
+        if self.retries_trunk(cx, key, side) {
+            return self.go_onward(cx, key);
+        }
         let Some(pair) = self.pairs.get_mut(key) else { return };
         match (pair.state, side) {
             (State::Dialling, Side::Server) => {
@@ -53,6 +56,7 @@ impl<L> Relay<L> {
     /// Ends the pair: closes its legs in order if it's finished, resets them if not, and counts it.
     pub(super) fn end<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, end: End) {
         let Some(pair) = self.pairs.remove(key) else { return };
+        self.hellos.remove(pair.hello);
         let handed_on =
             |leg: ConnId, side: Side| if leg == Key::NONE { pair.gone_bytes[side as usize] } else { cx.handed_on(leg) };
         let upstream = handed_on(pair.client, Side::Client).saturating_sub(u64::from(pair.header_bytes));
@@ -71,7 +75,7 @@ impl<L> Relay<L> {
             let report = PairReport {
                 route: serving.route.name.clone(),
                 client: pair.peer.clone(),
-                backend: backend.map_or_else(|| Arc::from(""), |backend| backend.name().clone()),
+                backend: backend.map_or_else(|| given_name(&pair), |backend| backend.name().clone()),
                 end,
                 lasted: cx.now().since(pair.opened),
                 connected_after: connected_after(&pair),
@@ -84,6 +88,11 @@ impl<L> Relay<L> {
         }
         self.servings.pair_ended(pair.serving);
     }
+}
+
+/// Where a hello led to, as an address.
+fn given_name(pair: &Pair) -> Arc<str> {
+    pair.given.as_ref().and_then(Given::addr).map_or_else(String::new, ToString::to_string).into()
 }
 
 fn connected_after(pair: &Pair) -> Option<Duration> {

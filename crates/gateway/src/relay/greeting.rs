@@ -53,7 +53,7 @@ impl<L> Relay<L> {
 }
 
 /// Who the pair's client is and where it went.
-fn header_of<B: Backend>(cx: &Cx<B>, pair: &Pair) -> Header {
+pub(super) fn header_of<B: Backend>(cx: &Cx<B>, pair: &Pair) -> Header {
     let Some(source) = pair.peer.inet() else { return Header::Local };
     let destination = pair.destination.or_else(|| cx.local_addr(pair.client)?.inet());
     destination.map_or(Header::Local, |destination| Header::inet(source, destination))

@@ -125,8 +125,14 @@ fn world(mut rng: Rng, mood: Mood) -> World {
     let count = 1 + rng.up_to(4);
     let (report_to, reports) = sync_channel(100);
     let (_, orders) = channel();
-    let parts =
-        Parts { core: 0, pairs_max: 10, counters: Arc::new(CoreCounters::default()), orders, reports: report_to };
+    let parts = Parts {
+        core: 0,
+        pairs_max: 10,
+        pooled_max: 0,
+        counters: Arc::new(CoreCounters::default()),
+        orders,
+        reports: report_to,
+    };
     let sim = Sim::new(rng.number(), mood == Mood::Any && rng.one_in(2));
     let mut core = Core::new(sim, config(&mut rng, count, mood), Relay::new(parts));
     let visits = (0..count).map(|index| visit(&mut core, &mut rng, index, mood)).collect();
@@ -149,6 +155,8 @@ fn visit(core: &mut Core<Sim, Relay<SimListener>>, rng: &mut Rng, index: usize, 
         client: LegOptions::default(),
         server: LegOptions::default(),
         backends: Arc::new(BackendSet::new(set, balance, None)),
+        via: None,
+        gate: None,
         timeouts: TIMEOUTS,
         accept_proxy,
         send_proxy: [None, Some(Version::V1), Some(Version::V2)][rng.up_to(2)],

@@ -1,0 +1,208 @@
+//! The egress side of a trunk: who comes is authenticated, waits as a guest, and becomes a pair when it says hello.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use midmile_engine::{Addr, Backend, ConnId, Cx, Incoming, Key, MeterId};
+use midmile_wire::proxy::Header;
+use midmile_wire::trunk::auth::{self, AwaitProof, Reject};
+use midmile_wire::trunk::hello::{self, Destination, Hello, Host};
+use midmile_wire::trunk::{Nonce, Session};
+
+use super::Relay;
+use crate::pair::{Given, Pair, State, Token};
+use crate::reason::{End, Refusal};
+use crate::trunk::Permit;
+
+/// How far a trunk connection has come that was accepted.
+#[derive(Debug)]
+enum GuestState {
+    /// Its introduction is awaited.
+    Unknown,
+    /// Its proof is awaited.
+    Challenged(AwaitProof),
+    /// Authenticated: its hello is awaited, for as long as the peer's pool keeps it.
+    Known(Session),
+}
+
+/// A trunk connection that was accepted and isn't a pair yet.
+#[derive(Debug)]
+pub(super) struct Guest {
+    conn: ConnId,
+    serving: Key,
+    state: GuestState,
+    addr: Addr,
+}
+
+impl<L> Relay<L> {
+    /// Takes a trunk connection in. The client has been admitted as any other.
+    pub(super) fn open_guest<B: Backend>(&mut self, cx: &mut Cx<B>, serving_key: Key, incoming: Incoming<B::Socket>) {
+        let Some(serving) = self.servings.get_mut(serving_key) else { return cx.refuse(incoming) };
+        let addr = incoming.peer.clone();
+        let guest = Guest { conn: Key::NONE, serving: serving_key, state: GuestState::Unknown, addr };
+        let Ok(key) = self.guests.insert(guest) else {
+            serving.counters.refusals[Refusal::PairsMax.index()].add(1);
+            return cx.refuse(incoming);
+        };
+        match cx.admit(incoming, Token::Guest(key).to_bits(), MeterId::NONE) {
+            Ok(conn) => {
+                serving.open += 1;
+                cx.set_timer(conn, serving.route.timeouts.header);
+                cx.read(conn);
+                if let Some(guest) = self.guests.get_mut(key) {
+                    guest.conn = conn;
+                }
+            }
+            Err(incoming) => {
+                self.guests.remove(key);
+                serving.counters.refusals[Refusal::Descriptors.index()].add(1);
+                cx.refuse(incoming);
+            }
+        }
+    }
+
+    /// The guest has said something; answers how many bytes were used.
+    pub(super) fn guest_data<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, bytes: &[u8]) -> usize {
+        let Some(guest) = self.guests.get(key) else { return 0 };
+        let answer = match &guest.state {
+            GuestState::Unknown => self.introduced(cx, key, bytes),
+            GuestState::Challenged(_) => self.proved(cx, key, bytes),
+            GuestState::Known(_) => self.said_hello(cx, key, bytes),
+        };
+        match answer {
+            Ok(taken) => taken,
+            Err(refusal) => {
+                self.turn_out(cx, key, Some(refusal));
+                0
+            }
+        }
+    }
+
+    fn introduced<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, bytes: &[u8]) -> Result<usize, Refusal> {
+        let Some((taken, introduction)) = auth::introduction(bytes).map_err(refusal)? else { return Ok(0) };
+        let nonce = Nonce(cx.entropy());
+        let Some(guest) = self.guests.get_mut(key) else { return Ok(0) };
+        let gate = self.servings.get(guest.serving).and_then(|serving| serving.route.gate.as_deref());
+        let peer = gate.and_then(|gate| gate.peer(&introduction.dialer(), &introduction.acceptor()));
+        let Some(peer) = peer else { return Err(Refusal::TrunkKey) };
+        let (next, challenge) = introduction.challenge(&peer.key, nonce);
+        guest.state = GuestState::Challenged(next);
+        send_whole(cx, guest.conn, challenge.as_bytes())?;
+        Ok(taken)
+    }
+
+    fn proved<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, bytes: &[u8]) -> Result<usize, Refusal> {
+        let Some(guest) = self.guests.get_mut(key) else { return Ok(0) };
+        let GuestState::Challenged(state) = &guest.state else { return Ok(0) };
+        let Some((taken, session, welcome)) = state.handle(bytes).map_err(refusal)? else { return Ok(0) };
+        guest.state = GuestState::Known(session);
+        send_whole(cx, guest.conn, welcome.as_bytes())?;
+        if let Some(serving) = self.servings.get(guest.serving) {
+            cx.set_timer(guest.conn, serving.route.timeouts.idle);
+        }
+        Ok(taken)
+    }
+
+    /// The guest is put to use: it becomes a pair's client leg.
+    fn said_hello<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, bytes: &[u8]) -> Result<usize, Refusal> {
+        let Some(guest) = self.guests.get(key) else { return Ok(0) };
+        let GuestState::Known(session) = &guest.state else { return Ok(0) };
+        let decoded = hello::decode(bytes, session).map_err(|_| Refusal::HelloInvalid)?;
+        let Some((taken, hello)) = decoded else { return Ok(0) };
+        if self.pairs.is_full() || cx.conns_free() == 0 {
+            return Err(Refusal::PairsMax);
+        }
+        let Some(guest) = self.guests.remove(key) else { return Ok(0) };
+        cx.pause(guest.conn);
+        self.pair_of_guest(cx, &guest, &hello, taken);
+        Ok(taken)
+    }
+
+    fn pair_of_guest<B: Backend>(&mut self, cx: &mut Cx<B>, guest: &Guest, hello: &Hello, header_bytes: usize) {
+        let Some(serving) = self.servings.get(guest.serving) else { return cx.reset(guest.conn) };
+        let (client, listened) = match hello.client {
+            Header::Inet { source, destination } => (Addr::Inet(source), Some(destination)),
+            Header::Local | Header::Unix { .. } => (guest.addr.clone(), None),
+        };
+        let mut pair = Pair::new(guest.serving, client, State::Dialling, cx.now());
+        pair.client = guest.conn;
+        pair.destination = listened;
+        pair.header_bytes = u16::try_from(header_bytes).unwrap_or(u16::MAX);
+        let onward = hello.path.next().map(|(next, _)| next);
+        let permitted = serving.route.gate.as_deref().is_some_and(|gate| match onward {
+            Some(next) => gate.onward.contains(&next),
+            None => {
+                pair.given = given(&gate.permit, &hello.destination);
+                pair.given.is_some()
+            }
+        });
+        let left = Duration::from_millis(u64::from(hello.deadline_ms));
+        pair.dial_deadline = cx.now().after(left.min(serving.route.timeouts.dial));
+        serving.counters.pairs_opened.add(1);
+        serving.counters.pairs_open.add(1);
+        if onward.is_some() {
+            pair.hello = self.hellos.insert(*hello).expect("there's room for one a pair");
+        }
+        let key = self.pairs.insert(pair).expect("it was seen that there is room");
+        cx.rename(guest.conn, Token::Client(key).to_bits(), serving.meters.upstream);
+        if permitted { self.go_onward(cx, key) } else { self.end(cx, key, End::NotPermitted) }
+    }
+
+    /// The guest's timer: its handshake took too long, or nobody has used it for as long as a pair may be idle.
+    pub(super) fn guest_timer<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let known = self.guests.get(key).is_some_and(|guest| matches!(guest.state, GuestState::Known(_)));
+        self.turn_out(cx, key, (!known).then_some(Refusal::TrunkTimeout));
+    }
+
+    /// The guest has closed or failed: a pool lets go of what it doesn't need, so that is nothing to count.
+    pub(super) fn guest_gone<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let known = self.guests.get(key).is_some_and(|guest| matches!(guest.state, GuestState::Known(_)));
+        self.turn_out(cx, key, (!known).then_some(Refusal::TrunkInvalid));
+    }
+
+    /// Closes a guest, under a name if it was at fault.
+    fn turn_out<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, refusal: Option<Refusal>) {
+        let Some(guest) = self.guests.remove(key) else { return };
+        match refusal {
+            Some(_) => cx.reset(guest.conn),
+            None => cx.close(guest.conn),
+        }
+        if let Some(serving) = self.servings.get(guest.serving) {
+            if let Some(refusal) = refusal {
+                serving.counters.refusals[refusal.index()].add(1);
+            }
+            self.servings.pair_ended(guest.serving);
+        }
+    }
+
+    /// Closes all guests: for a drain. Those under way to becoming a pair find no listener any more either.
+    pub(super) fn close_guests<B: Backend>(&mut self, cx: &mut Cx<B>) {
+        let keys: Vec<Key> = self.guests.keys().collect();
+        for key in keys {
+            self.turn_out(cx, key, None);
+        }
+    }
+}
+
+/// What may be dialled for a hello; `None` if nothing may.
+fn given(permit: &Permit, destination: &Destination) -> Option<Given> {
+    match destination.host() {
+        Host::Address(ip) => {
+            let addr = SocketAddr::new(ip, destination.port());
+            permit.admits(addr).then_some(Given::One(Addr::Inet(addr)))
+        }
+        Host::Name(name) => permit.named(name, destination.port()).map(Given::of),
+    }
+}
+
+fn refusal(reject: Reject) -> Refusal {
+    match reject {
+        Reject::WrongKey => Refusal::TrunkKey,
+        _ => Refusal::TrunkInvalid,
+    }
+}
+
+/// Sends a message of the handshake, for which a fresh connection always has room.
+fn send_whole<B: Backend>(cx: &mut Cx<B>, conn: ConnId, message: &[u8]) -> Result<(), Refusal> {
+    if cx.send(conn, message) == message.len() { Ok(()) } else { Err(Refusal::TrunkInvalid) }
+}

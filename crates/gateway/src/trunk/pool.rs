@@ -1,0 +1,189 @@
+//! The pools of one core: who is under way, who waits ready, and which pairs wait for one.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use midmile_engine::{ConnId, Key, Slab, Time};
+use midmile_wire::trunk::auth::{AwaitChallenge, AwaitWelcome};
+use midmile_wire::trunk::{Name, Session};
+
+use super::demand::Demand;
+use super::peer::Peer;
+use crate::counters::PeerCounters;
+
+/// Longest rest after failures.
+const REST_MAX: Duration = Duration::from_secs(5);
+/// Rest after the first failure; each further one doubles it.
+const REST_MIN: Duration = Duration::from_millis(100);
+/// Handshakes under way at once, for a peer and a core: they must not crowd out what flows.
+const UNDER_WAY_MAX: u32 = 64;
+
+/// How far a trunk connection has come that no pair has yet.
+#[derive(Debug)]
+pub(crate) enum PooledState {
+    /// The TCP handshake is under way.
+    Dialling,
+    /// The peer has our introduction.
+    Introduced(AwaitChallenge),
+    /// The peer has our proof.
+    Proved(AwaitWelcome),
+    /// It waits for a pair.
+    Ready(Session),
+}
+
+/// A trunk connection that no pair has yet.
+#[derive(Debug)]
+pub(crate) struct Pooled {
+    pub(crate) conn: ConnId,
+    pub(crate) peer: Name,
+    pub(crate) state: PooledState,
+    pub(crate) since: Time,
+}
+
+/// Connections to one peer.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) counters: Arc<PeerCounters>,
+    pub(crate) demand: Demand,
+    /// Bounds of this core's share.
+    pub(crate) min: u32,
+    pub(crate) max: u32,
+    /// Oldest first.
+    pub(crate) ready: VecDeque<Key>,
+    pub(crate) under_way: u32,
+    /// Pairs that found none ready. Some may have ended since.
+    pub(crate) waiting: VecDeque<Key>,
+    /// A round trip to the peer, as handshakes showed it.
+    pub(crate) rtt: Duration,
+    /// The address to try next.
+    pub(crate) turn: usize,
+    failures: u32,
+    rests_until: Time,
+}
+
+impl Pool {
+    fn new(peer: Arc<Peer>, counters: Arc<PeerCounters>, (min, max): (u32, u32)) -> Self {
+        Self {
+            peer,
+            counters,
+            demand: Demand::default(),
+            min,
+            max,
+            ready: VecDeque::with_capacity(max as usize),
+            under_way: 0,
+            waiting: VecDeque::new(),
+            rtt: Duration::ZERO,
+            turn: 0,
+            failures: 0,
+            rests_until: Time::ZERO,
+        }
+    }
+
+    /// How many connections should be begun now.
+    pub(crate) fn missing(&self, now: Time, draining: bool) -> u32 {
+        if self.peer.addrs.is_empty() || now < self.rests_until {
+            return 0;
+        }
+        let count = |keys: &VecDeque<Key>| u32::try_from(keys.len()).unwrap_or(u32::MAX);
+        let ahead = if draining { 0 } else { self.demand.wanted(self.rtt, self.min, self.max) };
+        let wanted = ahead.saturating_add(count(&self.waiting)).min(self.max);
+        // Before the first has shown that the peer is there, one tries.
+        let under_way_max = if self.failures > 0 { 1 } else { UNDER_WAY_MAX };
+        let missing = wanted.saturating_sub(count(&self.ready).saturating_add(self.under_way));
+        missing.min(under_way_max.saturating_sub(self.under_way))
+    }
+
+    /// One couldn't be made: nothing is tried for a while, longer each time.
+    pub(crate) fn rest(&mut self, now: Time) {
+        let rest = REST_MIN.saturating_mul(1 << self.failures.min(10)).min(REST_MAX);
+        self.failures = self.failures.saturating_add(1);
+        self.rests_until = now.after(rest);
+        self.turn = self.turn.wrapping_add(1);
+    }
+
+    /// One has come to stand.
+    pub(crate) const fn recover(&mut self) {
+        self.failures = 0;
+    }
+
+    /// A handshake took `took`: the round trip follows it slowly.
+    pub(crate) fn observe_rtt(&mut self, took: Duration) {
+        self.rtt = if self.rtt.is_zero() { took } else { self.rtt - self.rtt / 8 + took / 8 };
+        self.counters.rtt_us.set(u64::try_from(self.rtt.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// Nothing changes by itself: no look at the clock is needed.
+    pub(crate) fn is_calm(&self, now: Time, draining: bool) -> bool {
+        self.demand.is_over() && self.missing(now, draining) == 0 && now >= self.rests_until
+    }
+
+    /// Has the figures show what there is.
+    pub(crate) fn publish(&self) {
+        self.counters.ready.set(self.ready.len() as u64);
+        self.counters.under_way.set(u64::from(self.under_way));
+    }
+}
+
+/// The pools of a core, and the connections in them.
+#[derive(Debug)]
+pub(crate) struct Pools {
+    pub(crate) pools: Vec<Pool>,
+    pub(crate) slots: Slab<Pooled>,
+    /// The alarm is set.
+    pub(crate) watched: bool,
+    /// Nobody new comes: only those who wait are still served.
+    pub(crate) draining: bool,
+}
+
+impl Pools {
+    pub(crate) fn new(conns_max: u32) -> Self {
+        Self { pools: Vec::new(), slots: Slab::with_capacity(conns_max), watched: false, draining: false }
+    }
+
+    pub(crate) fn pool(&mut self, name: &Name) -> Option<&mut Pool> {
+        self.pools.iter_mut().find(|pool| pool.peer.name == *name)
+    }
+
+    /// Serves `peers` from now on. Answers the connections to close: those to peers that are gone, or are reached in another way.
+    pub(crate) fn replace(&mut self, peers: Vec<(Arc<Peer>, Arc<PeerCounters>, (u32, u32))>) -> Vec<ConnId> {
+        let mut old = std::mem::take(&mut self.pools);
+        for (peer, counters, bounds) in peers {
+            let same = old.iter().position(|pool| pool.peer.same_way(&peer));
+            self.pools.push(match same {
+                Some(at) => {
+                    let mut pool = old.swap_remove(at);
+                    (pool.peer, pool.min, pool.max) = (peer, bounds.0, bounds.1);
+                    pool
+                }
+                None => {
+                    let mut pool = Pool::new(peer, counters, bounds);
+                    // Pairs that wait don't care by which way their peer is reached.
+                    if let Some(before) = old.iter_mut().find(|old| old.peer.name == pool.peer.name) {
+                        pool.waiting = std::mem::take(&mut before.waiting);
+                    }
+                    pool
+                }
+            });
+        }
+        let gone: Vec<Key> = old.iter().flat_map(|pool| self.keys_of(pool)).collect();
+        gone.into_iter().filter_map(|key| self.slots.remove(key)).map(|pooled| pooled.conn).collect()
+    }
+
+    fn keys_of(&self, pool: &Pool) -> Vec<Key> {
+        let of_pool = |key: &Key| self.slots.get(*key).is_some_and(|pooled| pooled.peer == pool.peer.name);
+        self.slots.keys().filter(of_pool).collect()
+    }
+
+    /// Begins to drain. Answers the connections to close: those that wait ready.
+    pub(crate) fn drain(&mut self) -> Vec<ConnId> {
+        self.draining = true;
+        let mut gone = Vec::new();
+        for pool in &mut self.pools {
+            gone.extend(pool.ready.drain(..).filter_map(|key| self.slots.remove(key)).map(|pooled| pooled.conn));
+            pool.publish();
+        }
+        gone
+    }
+}

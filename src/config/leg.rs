@@ -1,0 +1,124 @@
+//! Checks of a leg's options, whichever leg it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use midmile_engine::LegOptions;
+
+use super::check::check_size;
+use super::listener::Checker;
+use super::mistake::{At, Place};
+use super::raw::{RawClient, RawPeerLeg, RawServer, RawTrunkLeg, RawTrunkServer};
+use super::value::{OrOff, Period, Rate, Size};
+
+/// `TCP_KEEPIDLE` takes at most this many seconds (tcp(7): `MAX_TCP_KEEPIDLE`).
+const KEEPALIVE_SECS_MAX: u64 = 32_767;
+/// `TCP_USER_TIMEOUT` is an `int` of milliseconds.
+const USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 24 * 3600);
+
+/// A leg's options as typed, whichever leg it is.
+pub(super) struct RawLeg {
+    congestion: Option<At<String>>,
+    nodelay: Option<At<bool>>,
+    recv_buffer: Option<At<Size>>,
+    send_buffer: Option<At<Size>>,
+    keepalive: Option<At<OrOff<Period>>>,
+    user_timeout: Option<At<Period>>,
+    unsent_max: Option<At<Size>>,
+    pacing: Option<At<Rate>>,
+    fast_open: Option<At<bool>>,
+}
+
+macro_rules! leg_from {
+    ($($raw:ident),*) => {$(
+        impl From<$raw> for RawLeg {
+            fn from(raw: $raw) -> Self {
+                let $raw {
+                    congestion, nodelay, recv_buffer, send_buffer, keepalive, user_timeout, unsent_max, pacing, fast_open
+                } = raw;
+                Self {
+                    congestion, nodelay, recv_buffer, send_buffer, keepalive, user_timeout, unsent_max, pacing, fast_open
+                }
+            }
+        }
+    )*};
+}
+
+leg_from!(RawClient, RawServer, RawPeerLeg, RawTrunkLeg, RawTrunkServer);
+
+impl RawLeg {
+    /// The keys set that mean something to TCP only, with their lines.
+    fn tcp_only(&self) -> Vec<(&'static str, usize)> {
+        let lines = [
+            ("congestion", self.congestion.as_ref().map(|at| at.line)),
+            ("nodelay", self.nodelay.as_ref().map(|at| at.line)),
+            ("keepalive", self.keepalive.as_ref().map(|at| at.line)),
+            ("user_timeout", self.user_timeout.as_ref().map(|at| at.line)),
+            ("unsent_max", self.unsent_max.as_ref().map(|at| at.line)),
+            ("pacing", self.pacing.as_ref().map(|at| at.line)),
+            ("fast_open", self.fast_open.as_ref().map(|at| at.line)),
+        ];
+        lines.into_iter().filter_map(|(key, line)| Some((key, line?))).collect()
+    }
+}
+
+impl Checker<'_> {
+    /// `unix` names the key that makes every leg here a Unix-domain socket.
+    pub(super) fn leg(&mut self, leg: &str, raw: Option<RawLeg>, unix: Option<&str>) -> LegOptions {
+        let default = LegOptions::default();
+        let Some(raw) = raw else { return default };
+        if let Some(unix) = unix {
+            for (key, line) in raw.tcp_only() {
+                let what = format!("contradicts {unix}: a Unix-domain socket has no TCP options; leave it out");
+                self.add(&format!("{leg}.{key}"), line, what);
+            }
+        }
+        LegOptions {
+            congestion: self.congestion(leg, raw.congestion),
+            nodelay: raw.nodelay.map_or(default.nodelay, |nodelay| nodelay.value),
+            recv_buffer: self.size(leg, "recv_buffer", raw.recv_buffer),
+            send_buffer: self.size(leg, "send_buffer", raw.send_buffer),
+            keepalive: self.keepalive(leg, raw.keepalive, default.keepalive),
+            user_timeout: self.user_timeout(leg, raw.user_timeout),
+            unsent_max: self.size(leg, "unsent_max", raw.unsent_max),
+            pacing: raw.pacing.map(|pacing| pacing.value.0),
+            initial_window: None,
+            fast_open: raw.fast_open.map_or(default.fast_open, |fast_open| fast_open.value),
+        }
+    }
+
+    fn congestion(&mut self, leg: &str, raw: Option<At<String>>) -> Option<Arc<str>> {
+        let raw = raw?;
+        if let Err(what) = self.host.check_congestion(&raw.value) {
+            self.add(&format!("{leg}.congestion"), raw.line, what);
+        }
+        Some(raw.value.into())
+    }
+
+    fn size(&mut self, leg: &str, key: &str, raw: Option<At<Size>>) -> Option<u32> {
+        let raw = raw?;
+        check_size(&raw, &Place { key: format!("{}.{leg}.{key}", self.table), line: raw.line }, self.mistakes)
+    }
+
+    fn keepalive(&mut self, leg: &str, raw: Option<At<OrOff<Period>>>, default: Option<Duration>) -> Option<Duration> {
+        match raw {
+            None => default,
+            Some(At { value: OrOff::Off, .. }) => None,
+            Some(At { value: OrOff::On(Period(period)), line }) => {
+                if period.subsec_nanos() != 0 || !(1..=KEEPALIVE_SECS_MAX).contains(&period.as_secs()) {
+                    let what = format!("it takes whole seconds; write 1s to {KEEPALIVE_SECS_MAX}s, or \"off\"");
+                    self.add(&format!("{leg}.keepalive"), line, what);
+                }
+                Some(period)
+            }
+        }
+    }
+
+    fn user_timeout(&mut self, leg: &str, raw: Option<At<Period>>) -> Option<Duration> {
+        let At { value: Period(period), line } = raw?;
+        if period < Duration::from_millis(1) || period > USER_TIMEOUT_MAX {
+            self.add(&format!("{leg}.user_timeout"), line, "out of range; write 1ms to 24days");
+        }
+        Some(period)
+    }
+}
