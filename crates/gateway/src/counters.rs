@@ -53,6 +53,12 @@ pub(crate) struct RouteCounters {
     pub(crate) connected: Counter,
     /// Dials begun again on another backend or address after one failed.
     pub(crate) dial_retries: Counter,
+    /// Pairs opened at their client's SYN.
+    pub(crate) early_dials: Counter,
+    /// Those whose client came.
+    pub(crate) early_used: Counter,
+    /// SYNs for which no pair was opened: over a limit, or not let in.
+    pub(crate) early_declined: Counter,
     /// Pairs ended, by reason.
     pub(crate) ends: [Counter; End::COUNT],
     /// Clients refused, by reason.

@@ -1,5 +1,6 @@
 //! The cores as one: listeners opened, threads started, orders given, figures added up. All of it is control path.
 
+mod announce;
 mod observe;
 
 use std::io;
@@ -13,14 +14,18 @@ use midmile_engine::{Addr, Config, Core};
 use crate::counters::{CoreCounters, RouteCounters};
 use crate::plan::{Limits, Plan, Route};
 use crate::reason::End;
-use crate::relay::{Order, Parts, Relay};
+use crate::relay::{Order, Parts, Relay, Syn};
 use crate::report::PairReport;
 use crate::serving::DoorId;
 use crate::trunk::Peer;
 
+pub use announce::Announcer;
+use announce::Places;
 pub use observe::{BackendSnapshot, Flow, Observer, PeerSnapshot, RouteSnapshot, Snapshot};
 use observe::{Watch, Watched};
 
+/// SYNs that may wait for a core; those beyond it find their clients served without early dial.
+const SYNS_MAX: usize = 1024;
 /// Pair reports that may wait for the log.
 const REPORTS_MAX: usize = 4096;
 
@@ -85,6 +90,7 @@ pub struct Listening {
 struct CoreHandle {
     cpu: u32,
     orders: Sender<Order<Listener>>,
+    syns: SyncSender<Syn>,
     waker: Waker,
     thread: JoinHandle<io::Result<()>>,
 }
@@ -106,6 +112,7 @@ pub struct Fleet {
     doors: Vec<(DoorId, Listening)>,
     listening: Vec<Listening>,
     next_door: u32,
+    places: Places,
     watch: Arc<Watch>,
 }
 
@@ -128,8 +135,15 @@ impl Fleet {
             opened.push(open(route, cpus, false)?);
         }
         let (reports, received) = sync_channel(REPORTS_MAX);
-        let mut fleet =
-            Self { cores: Vec::new(), limits, doors: Vec::new(), listening: Vec::new(), next_door: 0, watch };
+        let mut fleet = Self {
+            cores: Vec::new(),
+            limits,
+            doors: Vec::new(),
+            listening: Vec::new(),
+            next_door: 0,
+            places: Places::default(),
+            watch,
+        };
         for (index, cpu) in cpus.iter().enumerate() {
             match fleet.start_core(index, *cpu, reports.clone()) {
                 Ok(core) => fleet.cores.push(core),
@@ -152,6 +166,7 @@ impl Fleet {
     fn start_core(&self, index: usize, cpu: u32, reports: SyncSender<PairReport>) -> Result<CoreHandle, StartError> {
         let pooled_max = share(self.limits.pooled_max, self.limits.cores);
         let (sender, orders) = channel();
+        let (syns, heard) = sync_channel(SYNS_MAX);
         let waker = Waker::new()?;
         let pairs_max = share(self.limits.pairs_max, self.limits.cores);
         let config = Config {
@@ -160,8 +175,15 @@ impl Fleet {
             pipe_bytes: self.limits.pipe_bytes,
             ..Config::default()
         };
-        let parts =
-            Parts { core: index, pairs_max, pooled_max, counters: self.watch.cores[index].clone(), orders, reports };
+        let parts = Parts {
+            core: index,
+            pairs_max,
+            pooled_max,
+            counters: self.watch.cores[index].clone(),
+            orders,
+            syns: heard,
+            reports,
+        };
         let (begun, has_begun) = sync_channel(1);
         let its_waker = waker.clone();
         let run = move || {
@@ -175,7 +197,7 @@ impl Fleet {
         };
         let thread = std::thread::Builder::new().name(format!("midmile-core{index}")).spawn(run)?;
         has_begun.recv().map_err(io::Error::other)??;
-        Ok(CoreHandle { cpu, orders: sender, waker, thread })
+        Ok(CoreHandle { cpu, orders: sender, syns, waker, thread })
     }
 
     /// Has the cores reach `peers`, and no others.
@@ -207,6 +229,14 @@ impl Fleet {
 
     fn list(&mut self) {
         self.listening = self.doors.iter().map(|(_, listening)| listening.clone()).collect();
+        self.places.replace(&self.doors);
+    }
+
+    /// A handle by which the cores are told of clients' SYNs.
+    #[must_use]
+    pub fn announcer(&self) -> Announcer {
+        let cores = self.cores.iter().map(|core| (core.cpu, core.syns.clone(), core.waker.clone()));
+        Announcer::new(cores.collect(), self.places.clone())
     }
 
     /// The listeners that accept.

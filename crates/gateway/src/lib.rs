@@ -32,7 +32,8 @@ mod trunk;
 pub use crate::backend::{BACKENDS_MAX, Backend, BackendSet, Balance, HealthCheck};
 pub use crate::counters::CONNECT_BOUNDS_US;
 pub use crate::fleet::{
-    BackendSnapshot, Fleet, FleetFailure, Flow, Listening, Observer, PeerSnapshot, RouteSnapshot, Snapshot, StartError,
+    Announcer, BackendSnapshot, Fleet, FleetFailure, Flow, Listening, Observer, PeerSnapshot, RouteSnapshot, Snapshot,
+    StartError,
 };
 pub use crate::plan::{Limits, Plan, Route, Timeouts};
 pub use crate::reason::{End, PoolLoss, Refusal};

@@ -122,6 +122,8 @@ pub(crate) struct Pair {
     pub(crate) given: Option<Given>,
     /// The hello that is passed on to the next gateway, in the core's table; or [`Key::NONE`].
     pub(crate) hello: Key,
+    /// It was opened at its client's SYN, and its client hasn't been accepted yet.
+    pub(crate) unclaimed: bool,
     /// It was given another trunk connection already.
     pub(crate) retried: bool,
     /// Whether the side has finished sending.
@@ -154,6 +156,7 @@ impl Pair {
             addr_index: 0,
             given: None,
             hello: Key::NONE,
+            unclaimed: false,
             retried: false,
             client_ended: false,
             server_ended: false,

@@ -41,6 +41,8 @@ pub struct Route {
     pub via: Option<Via>,
     /// Set where it's peers that come in, by trunk.
     pub gate: Option<Arc<Gate>>,
+    /// Whether the onward connection is begun at the client's SYN, where that can be heard of.
+    pub early_dial: bool,
     /// Time limits of each pair.
     pub timeouts: Timeouts,
     /// PROXY protocol expected from the client, if any: a connection without a header is refused.

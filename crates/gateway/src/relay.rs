@@ -8,6 +8,7 @@
 //! - a pair's one timer stands on its client leg (on the surviving leg once one is gone).
 
 mod dial;
+mod early;
 mod ending;
 mod greeting;
 mod guest;
@@ -26,7 +27,9 @@ use crate::plan::Route;
 use crate::reason::{End, Refusal};
 use crate::report::PairReport;
 use crate::serving::{DoorId, Serving, Servings};
-use crate::trunk::{Peer, Pools};
+use crate::trunk::{Peer, Pools, TICK};
+use early::Heralds;
+pub(crate) use early::Syn;
 use guest::Guest;
 
 /// How soon a flowing pair is first looked at: one that lives so long gets keepalive on its server leg.
@@ -62,6 +65,8 @@ pub(crate) struct Parts<L> {
     pub(crate) pooled_max: u32,
     pub(crate) counters: Arc<CoreCounters>,
     pub(crate) orders: Receiver<Order<L>>,
+    /// SYNs that were heard of.
+    pub(crate) syns: Receiver<Syn>,
     pub(crate) reports: SyncSender<PairReport>,
 }
 
@@ -74,6 +79,9 @@ pub(crate) struct Relay<L> {
     /// Hellos of pairs that are passed on.
     hellos: Slab<Hello>,
     pools: Pools,
+    heralds: Heralds,
+    /// The alarm is set.
+    watches_clock: bool,
     /// What the trace numbers of this core begin with, once one was needed.
     trace_base: Option<[u8; 32]>,
     traces: u64,
@@ -91,6 +99,8 @@ impl<L> Relay<L> {
             guests: Slab::with_capacity(parts.pairs_max),
             hellos: Slab::with_capacity(parts.pairs_max),
             pools: Pools::new(parts.pooled_max),
+            heralds: Heralds::new(parts.syns, parts.pairs_max),
+            watches_clock: false,
             trace_base: None,
             traces: 0,
             servings: Servings::new(),
@@ -127,6 +137,7 @@ impl<L> Relay<L> {
             Order::CloseAll => {
                 self.let_in_the_queued(cx, None);
                 self.servings.close_all(cx);
+                self.reap_unclaimed(cx, true);
                 self.close_guests(cx);
                 self.drain_pools(cx);
             }
@@ -164,6 +175,15 @@ impl<L> Relay<L> {
             return Err(Refusal::PairsMax);
         }
         Ok(())
+    }
+
+    /// Gives an admitted client a pair: the one that its SYN opened, or a new one.
+    fn take_in<B: Backend>(&mut self, cx: &mut Cx<B>, serving: Key, incoming: Incoming<B::Socket>) {
+        let early = self.servings.get(serving).is_some_and(|serving| serving.route.early_dial);
+        let unheralded = if early { self.claim(cx, serving, incoming) } else { Some(incoming) };
+        if let Some(incoming) = unheralded {
+            self.open_pair(cx, serving, incoming);
+        }
     }
 
     fn open_pair<B: Backend>(&mut self, cx: &mut Cx<B>, serving_key: Key, incoming: Incoming<B::Socket>) {
@@ -205,6 +225,14 @@ impl<L> Relay<L> {
         pair.state = State::Flowing;
         cx.forward(pair.client, pair.server);
         cx.set_timer(pair.client, serving.route.timeouts.idle.min(FIRST_LOOK));
+    }
+
+    /// Has the alarm go off in a tick.
+    fn watch_clock<B: Backend>(&mut self, cx: &mut Cx<B>) {
+        if !self.watches_clock {
+            self.watches_clock = true;
+            cx.set_alarm(TICK);
+        }
     }
 
     /// One side has finished sending, and all it sent was handed on.
@@ -269,7 +297,7 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
         let Some(serving) = self.servings.get(key) else { return cx.refuse(incoming) };
         let ip = incoming.peer.inet().map(|peer| peer.ip());
         match self.admits(serving, ip, cx.conns_free()) {
-            Ok(()) => self.open_pair(cx, key, incoming),
+            Ok(()) => self.take_in(cx, key, incoming),
             Err(refusal) => {
                 serving.counters.refusals[refusal.index()].add(1);
                 cx.refuse(incoming);
@@ -333,13 +361,19 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
     }
 
     fn on_alarm(&mut self, cx: &mut Cx<B>) {
-        self.tick(cx);
+        self.watches_clock = false;
+        self.tick_pools(cx);
+        self.reap_unclaimed(cx, false);
+        if !self.heralds.is_idle() {
+            self.watch_clock(cx);
+        }
     }
 
     fn on_wake(&mut self, cx: &mut Cx<B>) {
         while let Ok(order) = self.orders.try_recv() {
             self.obey(cx, order);
         }
+        self.hear(cx);
     }
 
     fn on_turn_end(&mut self, cx: &mut Cx<B>) {

@@ -71,6 +71,11 @@ impl Servings {
         self.doors.iter().find(|door| door.listener == Some(listener)).map(|door| door.serving)
     }
 
+    /// The route behind a way in.
+    pub(crate) fn at(&self, id: DoorId) -> Option<Key> {
+        self.doors.iter().find(|door| door.id == id).map(|door| door.serving)
+    }
+
     /// The listeners of a way in, or of all.
     pub(crate) fn listeners(&self, only: Option<DoorId>) -> Vec<ListenerId> {
         let chosen = self.doors.iter().filter(|door| only.is_none_or(|id| door.id == id));

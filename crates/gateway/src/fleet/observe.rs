@@ -67,6 +67,9 @@ impl Watched {
             pairs_opened: self.sum(|counters| counters.pairs_opened.value()),
             connected: self.sum(|counters| counters.connected.value()),
             dial_retries: self.sum(|counters| counters.dial_retries.value()),
+            early_dials: self.sum(|counters| counters.early_dials.value()),
+            early_used: self.sum(|counters| counters.early_used.value()),
+            early_declined: self.sum(|counters| counters.early_declined.value()),
             ends: self.sums(|counters| &counters.ends),
             refusals: self.sums(|counters| &counters.refusals),
             upstream: self.flow(|counters| &counters.upstream),
@@ -224,6 +227,12 @@ pub struct RouteSnapshot {
     pub connected: u64,
     /// Dials begun again after one failed.
     pub dial_retries: u64,
+    /// Pairs opened at their client's SYN.
+    pub early_dials: u64,
+    /// Those whose client came.
+    pub early_used: u64,
+    /// SYNs for which no pair was opened.
+    pub early_declined: u64,
     /// Pairs ended, by [`End`].
     pub ends: [u64; End::COUNT],
     /// Clients refused, by [`Refusal`].
@@ -249,6 +258,9 @@ impl RouteSnapshot {
         self.pairs_opened += from.pairs_opened;
         self.connected += from.connected;
         self.dial_retries += from.dial_retries;
+        self.early_dials += from.early_dials;
+        self.early_used += from.early_used;
+        self.early_declined += from.early_declined;
         self.connect_sum_us += from.connect_sum_us;
         let add = |into: &mut [u64], from: &[u64]| into.iter_mut().zip(from).for_each(|(into, from)| *into += from);
         add(&mut self.ends, &from.ends);

@@ -69,6 +69,7 @@ fn route(server: SocketAddr) -> Route {
         backends: Arc::new(BackendSet::new(vec![backend], Balance::LeastConnections, None)),
         via: None,
         gate: None,
+        early_dial: false,
         timeouts: Timeouts::default(),
         accept_proxy: None,
         send_proxy: Some(Version::V1),
@@ -81,10 +82,17 @@ fn route(server: SocketAddr) -> Route {
 fn relay(waker: &Waker, counters: &Arc<RouteCounters>) -> (Relaying, SocketAddr) {
     let mut backend = Kernel::new().unwrap();
     backend.watch_waker(waker).unwrap();
-    let (_, orders) = channel();
+    let ((_, orders), (_, syns)) = (channel(), sync_channel(1));
     let (reports, _) = sync_channel(1);
-    let parts =
-        Parts { core: 0, pairs_max: 100, pooled_max: 0, counters: Arc::new(CoreCounters::default()), orders, reports };
+    let parts = Parts {
+        core: 0,
+        pairs_max: 100,
+        pooled_max: 0,
+        counters: Arc::new(CoreCounters::default()),
+        orders,
+        syns,
+        reports,
+    };
     let config = Config { conns_max: 200, ..Config::default() };
     let mut core = Core::new(backend, config, Relay::new(parts));
     let route = Arc::new(route(echo_server()));

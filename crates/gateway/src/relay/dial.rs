@@ -135,9 +135,11 @@ impl<L> Relay<L> {
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let Some(serving) = self.servings.get(pair.serving) else { return };
         let took = cx.now().since(pair.opened);
-        pair.connected_after = NonZeroU64::new(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1));
         serving.counters.connected.add(1);
-        serving.counters.observe_connect(took);
+        if !pair.unclaimed {
+            pair.connected_after = NonZeroU64::new(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1));
+            serving.counters.observe_connect(took);
+        }
         // The server may speak first, even before our header is out.
         cx.forward(pair.server, pair.client);
         // Through a trunk the hello has said it all.

@@ -30,6 +30,8 @@ impl<L> Relay<L> {
             (State::Header | State::Dialling | State::Greeting { .. }, Side::Client) => {
                 self.end(cx, key, End::ClientGone)
             }
+            // Its client will be served anew, if it comes.
+            _ if pair.unclaimed => self.end(cx, key, side.end_by_reset()),
             (State::Resetting { end, .. }, _) => self.end(cx, key, end),
             (State::Header | State::Greeting { .. } | State::Flowing, _) => {
                 let end = if error == ConnError::Reset { side.end_by_reset() } else { side.end_by_loss() };

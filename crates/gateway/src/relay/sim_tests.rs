@@ -124,13 +124,14 @@ fn config(rng: &mut Rng, visits: usize, mood: Mood) -> Config {
 fn world(mut rng: Rng, mood: Mood) -> World {
     let count = 1 + rng.up_to(4);
     let (report_to, reports) = sync_channel(100);
-    let (_, orders) = channel();
+    let ((_, orders), (_, syns)) = (channel(), sync_channel(1));
     let parts = Parts {
         core: 0,
         pairs_max: 10,
         pooled_max: 0,
         counters: Arc::new(CoreCounters::default()),
         orders,
+        syns,
         reports: report_to,
     };
     let sim = Sim::new(rng.number(), mood == Mood::Any && rng.one_in(2));
@@ -157,6 +158,7 @@ fn visit(core: &mut Core<Sim, Relay<SimListener>>, rng: &mut Rng, index: usize, 
         backends: Arc::new(BackendSet::new(set, balance, None)),
         via: None,
         gate: None,
+        early_dial: false,
         timeouts: TIMEOUTS,
         accept_proxy,
         send_proxy: [None, Some(Version::V1), Some(Version::V2)][rng.up_to(2)],

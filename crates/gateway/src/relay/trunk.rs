@@ -10,7 +10,7 @@ use super::Relay;
 use super::greeting::header_of;
 use crate::pair::{Pair, Side, State, Token};
 use crate::reason::{End, PoolLoss};
-use crate::trunk::{Pooled, PooledState, TICK};
+use crate::trunk::{Pooled, PooledState};
 
 /// For a trunk connection to stand and be authenticated.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
@@ -35,15 +35,13 @@ impl<L> Relay<L> {
         }
         let Some(pool) = self.pools.pools.get(index) else { return };
         pool.publish();
-        if !pool.is_calm(cx.now(), self.pools.draining) && !self.pools.watched {
-            self.pools.watched = true;
-            cx.set_alarm(TICK);
+        if !pool.is_calm(cx.now(), self.pools.draining) {
+            self.watch_clock(cx);
         }
     }
 
     /// A tick: rates are looked at, and whoever rested tries again.
-    pub(super) fn tick<B: Backend>(&mut self, cx: &mut Cx<B>) {
-        self.pools.watched = false;
+    pub(super) fn tick_pools<B: Backend>(&mut self, cx: &mut Cx<B>) {
         for pool in &mut self.pools.pools {
             pool.demand.tick();
         }
