@@ -87,6 +87,8 @@ pub(crate) struct Listener {
     pub(crate) to: Vec<Endpoint>,
     /// The gateways to go through; empty: `to` is dialled from here.
     pub(crate) via: Vec<Name>,
+    /// Whether the onward connection is begun at the client's SYN.
+    pub(crate) early_dial: bool,
     pub(crate) balance: Balance,
     pub(crate) accept_proxy: Option<proxy::Accept>,
     pub(crate) send_proxy: Option<proxy::Version>,
@@ -139,6 +141,7 @@ impl Listener {
             listen,
             to,
             via: Vec::new(),
+            early_dial: false,
             balance: Balance::default(),
             accept_proxy: None,
             send_proxy: None,

@@ -8,6 +8,7 @@
 //!         command/gateway ──► config ┴─► supervise ──► Fleet (the data path)
 //!                                         │  resolve   names → addresses → plan
 //!                                         │  health    which backends may be used
+//!                                         │  early     clients' SYNs, windows: programs in the kernel
 //!                                         │  admin     metrics, status, probes
 //!                                         └─ logging   events, and pairs at their end
 //! ```
@@ -24,6 +25,7 @@ mod command;
 mod config;
 mod descriptors;
 mod doctor;
+mod early;
 mod exit;
 mod health;
 mod host;
@@ -31,6 +33,7 @@ mod logging;
 mod notify;
 mod resolve;
 mod supervise;
+mod windows;
 
 fn main() -> ExitCode {
     let outcome = match cli::Cli::parse().command {

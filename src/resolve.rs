@@ -29,7 +29,7 @@ pub(crate) fn names_of(config: &Config) -> BTreeSet<HostPort> {
     let peers = config.peers.iter().filter_map(|peer| peer.address.as_ref());
     let direct = config.listeners.iter().filter(|listener| listener.via.is_empty());
     let mut names = names_in(listens.chain(peers).chain(direct.flat_map(|listener| &listener.to)).chain(&config.admin));
-    names.extend(config.trunks.iter().flat_map(|trunk| names_allowed(trunk)));
+    names.extend(config.trunks.iter().flat_map(names_allowed));
     names
 }
 
@@ -131,7 +131,7 @@ fn peer_of(config: &Config, peer: &config::Peer, names: &Names) -> Peer {
         name: peer.name,
         own: config.gateway.expect("a gateway with peers has a name"),
         addrs: peer.address.as_ref().map(|address| addrs(address, names)).unwrap_or_default(),
-        key: peer.key.clone(),
+        key: peer.key,
         leg: peer.leg.clone(),
         pool: peer.pool,
     }
@@ -163,6 +163,7 @@ fn trunk_route(trunk: &Trunk, peers: &[Arc<Peer>], names: &Names, limits: Limits
         backends: Arc::new(BackendSet::new(Vec::new(), Balance::default(), None)),
         via: None,
         gate: Some(Arc::new(gate)),
+        early_dial: false,
         timeouts: trunk.timeouts,
         accept_proxy: None,
         send_proxy: trunk.send_proxy,
@@ -193,6 +194,7 @@ fn route(listener: &Listener, names: &Names, limits: Limits, log_pairs: bool, ol
         backends: Arc::new(BackendSet::new(backends.collect(), listener.balance, listener.health)),
         via,
         gate: None,
+        early_dial: listener.early_dial,
         timeouts: listener.timeouts,
         accept_proxy: listener.accept_proxy,
         send_proxy: listener.send_proxy,
@@ -239,6 +241,7 @@ fn same_route(a: &Route, b: &Route) -> bool {
         backends,
         via,
         gate,
+        early_dial,
         timeouts,
         accept_proxy,
         send_proxy,
@@ -253,6 +256,7 @@ fn same_route(a: &Route, b: &Route) -> bool {
         && same_backends(backends, &b.backends)
         && *via == b.via
         && same_gate(gate.as_deref(), b.gate.as_deref())
+        && *early_dial == b.early_dial
         && *timeouts == b.timeouts
         && *accept_proxy == b.accept_proxy
         && *send_proxy == b.send_proxy

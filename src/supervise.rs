@@ -19,11 +19,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use crate::admin;
 use crate::config::Config;
 use crate::descriptors;
+use crate::early::EarlyDial;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::health;
 use crate::logging;
 use crate::notify;
 use crate::resolve::{self, Names};
+use crate::windows::OpenWindows;
 
 /// How often a drain looks whether pairs are still open.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
@@ -137,6 +139,8 @@ type Reread = dyn Fn() -> Result<Config, Failure> + Send + Sync;
 /// Everything that runs, and what it was made of.
 struct Supervisor {
     fleet: Fleet,
+    windows: OpenWindows,
+    early: Option<EarlyDial>,
     plan: Plan,
     config: Config,
     names: Names,
@@ -166,9 +170,14 @@ impl Supervisor {
             None => None,
         };
         let plan = resolve::plan(&config, &names, limits, None);
+        let mut windows = OpenWindows::new();
+        // Before the first leg is dialled; those of listeners that leave their port to the kernel follow.
+        windows.apply(&plan, &[]);
         let (fleet, reports) = Fleet::start(plan.clone()).map_err(|error| Failure::Run(error.to_string()))?;
         let pair_log = logging::spawn_pairs(reports);
         let pair_log = pair_log.map_err(|error| Failure::Run(format!("can't start the log's thread: {error}")))?;
+        windows.apply(&plan, fleet.listening());
+        let early = EarlyDial::start(fleet.announcer());
         let draining = Arc::new(AtomicBool::new(false));
         let mut admin_task = JoinSet::new();
         if let Some(listener) = admin {
@@ -179,6 +188,8 @@ impl Supervisor {
         let announced = BTreeSet::new();
         let mut started = Self {
             fleet,
+            windows,
+            early,
             plan,
             config,
             names,
@@ -309,9 +320,17 @@ impl Supervisor {
     /// Hands the fleet a new plan; whether it took it.
     fn reload(&mut self, config: Config, names: Names) -> bool {
         let plan = resolve::plan(&config, &names, self.plan.limits, Some(&self.plan));
+        // A window must stand before its leg is dialled.
+        self.windows.apply(&plan, self.fleet.listening());
         if let Err(error) = self.fleet.reload(plan.clone()) {
+            self.windows.apply(&self.plan, self.fleet.listening());
             tracing::error!(%error, "not reloaded, the old configuration stays");
             return false;
+        }
+        self.windows.apply(&plan, self.fleet.listening());
+        match &self.early {
+            Some(early) => early.update(),
+            None => self.early = EarlyDial::start(self.fleet.announcer()),
         }
         self.checks = health::watch(&plan);
         self.lookups = watch_names(&config, &self.tell);
@@ -323,6 +342,7 @@ impl Supervisor {
     async fn drain(mut self, mut signals: Signals) -> Outcome {
         self.draining.store(true, Relaxed);
         notify::stopping();
+        self.early = None;
         self.fleet.stop_accepting();
         let deadline = Instant::now() + self.config.drain;
         let timeout = humantime::format_duration(self.config.drain);

@@ -103,6 +103,10 @@ fn pairs(routes: &[RouteSnapshot], page: &mut Page<'_>) -> fmt::Result {
     page.counters(("pairs_connected", None), "Pairs whose server leg came to stand.", of(|route| route.connected))?;
     let retries = "Dials begun again on another backend or address after one failed.";
     page.counters(("dial_retries", None), retries, of(|route| route.dial_retries))?;
+    page.counters(("early_dials", None), "Pairs opened at their client's SYN.", of(|route| route.early_dials))?;
+    page.counters(("early_used", None), "Pairs opened at a SYN whose client came.", of(|route| route.early_used))?;
+    let declined = "SYNs for which no pair was opened, over a limit or not let in.";
+    page.counters(("early_declined", None), declined, of(|route| route.early_declined))?;
     let ends = routes.iter().flat_map(|route| {
         End::ALL.iter().map(|end| (vec![("route", &*route.name), ("reason", end.name())], route.ends[end.index()]))
     });

@@ -13,6 +13,8 @@ use super::value::{OrOff, Period, Rate, Size};
 
 /// `TCP_KEEPIDLE` takes at most this many seconds (tcp(7): `MAX_TCP_KEEPIDLE`).
 const KEEPALIVE_SECS_MAX: u64 = 32_767;
+/// Bytes that may leave at once towards whoever it is: ten segments of 1,448 (RFC 6928).
+const PUBLIC_WINDOW_MAX: u64 = 14_480;
 /// `TCP_USER_TIMEOUT` is an `int` of milliseconds.
 const USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 24 * 3600);
 
@@ -26,25 +28,44 @@ pub(super) struct RawLeg {
     user_timeout: Option<At<Period>>,
     unsent_max: Option<At<Size>>,
     pacing: Option<At<Rate>>,
+    initial_window: Option<At<Size>>,
     fast_open: Option<At<bool>>,
+    /// Both ends are the operator's, and what lies between.
+    own: bool,
 }
 
 macro_rules! leg_from {
-    ($($raw:ident),*) => {$(
+    ($($raw:ident $own:expr),*) => {$(
         impl From<$raw> for RawLeg {
             fn from(raw: $raw) -> Self {
-                let $raw {
-                    congestion, nodelay, recv_buffer, send_buffer, keepalive, user_timeout, unsent_max, pacing, fast_open
-                } = raw;
+                let own: fn(&$raw) -> bool = $own;
+                let own = own(&raw);
                 Self {
-                    congestion, nodelay, recv_buffer, send_buffer, keepalive, user_timeout, unsent_max, pacing, fast_open
+                    congestion: raw.congestion,
+                    nodelay: raw.nodelay,
+                    recv_buffer: raw.recv_buffer,
+                    send_buffer: raw.send_buffer,
+                    keepalive: raw.keepalive,
+                    user_timeout: raw.user_timeout,
+                    unsent_max: raw.unsent_max,
+                    pacing: raw.pacing,
+                    initial_window: raw.initial_window,
+                    fast_open: raw.fast_open,
+                    own,
                 }
             }
         }
     )*};
 }
 
-leg_from!(RawClient, RawServer, RawPeerLeg, RawTrunkLeg, RawTrunkServer);
+// A trunk's legs are one's own by nature.
+leg_from!(
+    RawClient | leg | leg.own.as_ref().is_some_and(|own| own.value),
+    RawServer | leg | leg.own.as_ref().is_some_and(|own| own.value),
+    RawTrunkServer | leg | leg.own.as_ref().is_some_and(|own| own.value),
+    RawPeerLeg | _ | true,
+    RawTrunkLeg | _ | true
+);
 
 impl RawLeg {
     /// The keys set that mean something to TCP only, with their lines.
@@ -56,6 +77,7 @@ impl RawLeg {
             ("user_timeout", self.user_timeout.as_ref().map(|at| at.line)),
             ("unsent_max", self.unsent_max.as_ref().map(|at| at.line)),
             ("pacing", self.pacing.as_ref().map(|at| at.line)),
+            ("initial_window", self.initial_window.as_ref().map(|at| at.line)),
             ("fast_open", self.fast_open.as_ref().map(|at| at.line)),
         ];
         lines.into_iter().filter_map(|(key, line)| Some((key, line?))).collect()
@@ -82,7 +104,7 @@ impl Checker<'_> {
             user_timeout: self.user_timeout(leg, raw.user_timeout),
             unsent_max: self.size(leg, "unsent_max", raw.unsent_max),
             pacing: raw.pacing.map(|pacing| pacing.value.0),
-            initial_window: None,
+            initial_window: self.initial_window(leg, raw.initial_window, raw.own),
             fast_open: raw.fast_open.map_or(default.fast_open, |fast_open| fast_open.value),
         }
     }
@@ -98,6 +120,17 @@ impl Checker<'_> {
     fn size(&mut self, leg: &str, key: &str, raw: Option<At<Size>>) -> Option<u32> {
         let raw = raw?;
         check_size(&raw, &Place { key: format!("{}.{leg}.{key}", self.table), line: raw.line }, self.mistakes)
+    }
+
+    /// A wide window where others' traffic shares the path is a burst into their queues.
+    fn initial_window(&mut self, leg: &str, raw: Option<At<Size>>, own: bool) -> Option<u32> {
+        let raw = raw?;
+        if raw.value.0 > PUBLIC_WINDOW_MAX && !own {
+            let what = "more than ten segments (14480 bytes, RFC 6928) at once are for legs that are one's own from end to end; write own = \
+                        true if this one is, or leave `initial_window` out";
+            self.add(&format!("{leg}.initial_window"), raw.line, what);
+        }
+        self.size(leg, "initial_window", Some(raw))
     }
 
     fn keepalive(&mut self, leg: &str, raw: Option<At<OrOff<Period>>>, default: Option<Duration>) -> Option<Duration> {

@@ -51,6 +51,7 @@ impl Checker<'_> {
             listen: listen.value,
             to,
             via: raw.via.map(|via| via.value.0.into_iter().map(|name| name.value).collect()).unwrap_or_default(),
+            early_dial: raw.early_dial.is_some_and(|early| early.value),
             balance: raw.balance.map(|balance| balance.value).unwrap_or_default(),
             accept_proxy: raw.accept_proxy.and_then(|accept| accept_proxy(accept.value)),
             send_proxy: raw.send_proxy.and_then(|send| send_proxy(send.value)),
@@ -85,6 +86,7 @@ impl Checker<'_> {
                 "contradicts accept_proxy = \"off\": no header is awaited; set accept_proxy or leave `header` out";
             self.add("timeouts.header", header.line, what);
         }
+        self.check_early(raw, accepts, client_unix);
         self.check_via(raw);
         self.check_pairs_max(raw.pairs_max.as_ref());
     }
@@ -99,6 +101,18 @@ impl Checker<'_> {
                 self.add("pairs_max", pairs.line, what);
             }
             _ => {}
+        }
+    }
+
+    /// What is dialled early has to be known at the SYN.
+    fn check_early(&mut self, raw: &RawListener, accepts_proxy: bool, unix: bool) {
+        let Some(early) = raw.early_dial.as_ref().filter(|early| early.value) else { return };
+        if unix {
+            self.add("early_dial", early.line, "contradicts listen: a Unix-domain socket has no SYN; leave it out");
+        } else if accepts_proxy {
+            let what =
+                "contradicts accept_proxy: who the client is isn't known before its header; leave one of them out";
+            self.add("early_dial", early.line, what);
         }
     }
 

@@ -117,6 +117,8 @@ required to "it is missing; write where connections go, such as to = \"10.0.0.1:
     via: OneOrList<Name> = "",
     #[doc = " How a backend is chosen for a new pair."]
     balance: Balance = "round-robin",
+    #[doc = " Whether the onward connection is begun at the client's SYN, one round trip before it is accepted. Needs the SYN program (`midmile doctor`); without it, it's begun at acceptance."]
+    early_dial: bool = "false",
     #[doc = " The PROXY protocol header that each client must send first; without it, it is refused."]
     accept_proxy: AcceptProxy = "off",
     #[doc = " The PROXY protocol header sent to the backend before the client's first byte."]
@@ -138,7 +140,7 @@ required to "it is missing; write where connections go, such as to = \"10.0.0.1:
 } }
 
 macro_rules! leg_section {
-    ($name:ident $header:literal) => {
+    ($name:ident $header:literal $({ $(#[doc = $about:literal] $key:ident: $type:ty = $default:literal,)* })?) => {
         section! { $name $header {
             #[doc = " Congestion control, one that `net.ipv4.tcp_available_congestion_control` lists. Default: the system's."]
             congestion: String = "",
@@ -156,14 +158,23 @@ macro_rules! leg_section {
             unsent_max: Size = "",
             #[doc = " `SO_MAX_PACING_RATE`: the most that the leg sends a second, spread evenly. Default: without a bound."]
             pacing: Rate = "",
+            #[doc = " Bytes that may be sent before the first acknowledgement, 4KiB to 1GiB. Needs the window program (`midmile doctor`). Default: the system's, ten segments (RFC 6928)."]
+            initial_window: Size = "",
             #[doc = " TCP Fast Open (RFC 7413): data travels with the SYN; `net.ipv4.tcp_fastopen` has to allow it."]
             fast_open: bool = "false",
+            $($(#[doc = $about] $key: $type = $default,)*)?
         } }
     };
 }
 
-leg_section! { RawClient "[listener.client]" }
-leg_section! { RawServer "[listener.server]" }
+leg_section! { RawClient "[listener.client]" {
+    #[doc = " Whether both ends of this leg and what lies between are one's own: without it, no more than ten segments are let out at once."]
+    own: bool = "false",
+} }
+leg_section! { RawServer "[listener.server]" {
+    #[doc = " Whether both ends of this leg and what lies between are one's own: without it, no more than ten segments are let out at once."]
+    own: bool = "false",
+} }
 
 section! { RawTimeouts "[listener.timeouts]" {
     #[doc = " From the client's acceptance to an established server leg, over all attempts."]
@@ -234,7 +245,10 @@ required peers "it is missing; write who may come, such as peers = [\"oregon\"]"
 
 leg_section! { RawPeerLeg "[peer.leg]" }
 leg_section! { RawTrunkLeg "[trunk.leg]" }
-leg_section! { RawTrunkServer "[trunk.server]" }
+leg_section! { RawTrunkServer "[trunk.server]" {
+    #[doc = " Whether both ends of this leg and what lies between are one's own: without it, no more than ten segments are let out at once."]
+    own: bool = "false",
+} }
 
 section! { RawTrunkTimeouts "[trunk.timeouts]" {
     #[doc = " From the hello to an established server leg, over all attempts; the peer's own limit holds as well."]

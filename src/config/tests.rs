@@ -109,7 +109,7 @@ fn what_is_not_understood() {
         ),
         (
             listener("drain = 5"),
-            "f.toml:4: listener.drain: no such key; the keys here are name, listen, to, via, balance, accept_proxy, \
+            "f.toml:4: listener.drain: no such key; the keys here are name, listen, to, via, balance, early_dial, accept_proxy, \
              send_proxy, allow, pairs_max, resolve_every, client, server, timeouts, health",
         ),
         (
@@ -421,6 +421,29 @@ fn what_is_wrong_with_peers_and_trunks() {
     );
     told(&via("via = \"b\"").replace("10.0.0.1:80", "unix:/a"), "listener.to: contradicts via: a Unix-domain socket");
     told(&via("").replace("127.0.0.1:80", "127.0.0.1:7001"), "listen: 127.0.0.1:7001 is taken by the");
+}
+
+#[test]
+fn wide_windows_are_for_legs_that_are_ones_own() {
+    assert!(read(&listener("client.initial_window = \"14KiB\"")).is_ok());
+    assert!(read(&listener("client = { initial_window = \"90KiB\", own = true }")).is_ok());
+    assert_told(&[(
+        listener("client.initial_window = \"90KiB\""),
+        "f.toml:4: listener.client.initial_window: more than ten segments (14480 bytes, RFC 6928) at once are for legs that are one's \
+         own from end to end; write own = true if this one is, or leave `initial_window` out",
+    )]);
+    let wide =
+        trunk(|header| if header == "[peer.leg]" { "initial_window = \"8MiB\"\n".to_owned() } else { String::new() });
+    assert_eq!(read(&wide).unwrap().peers[0].leg.initial_window, Some(8 << 20));
+}
+
+#[test]
+fn early_dial_goes_with_what_is_known_at_the_syn() {
+    assert!(read(&listener("early_dial = true")).unwrap().listeners[0].early_dial);
+    assert_told(&[(
+        listener("early_dial = true\naccept_proxy = \"v2\""),
+        "f.toml:4: listener.early_dial: contradicts accept_proxy: who the client is isn't known before its header; leave one of them out",
+    )]);
 }
 
 #[test]

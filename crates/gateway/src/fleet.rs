@@ -17,7 +17,7 @@ use crate::reason::End;
 use crate::relay::{Order, Parts, Relay, Syn};
 use crate::report::PairReport;
 use crate::serving::DoorId;
-use crate::trunk::Peer;
+use crate::trunk::{Peer, Reach};
 
 pub use announce::Announcer;
 use announce::Places;
@@ -207,7 +207,8 @@ impl Fleet {
             let part = |all: u32| share(all, self.limits.cores);
             let peers = counted.iter().map(|(counters, peer)| {
                 let min = if peer.pool.min == 0 { 0 } else { part(peer.pool.min) };
-                (peer.clone(), counters[index].clone(), (min, part(peer.pool.max)))
+                let bounds = (min, part(peer.pool.max));
+                Reach { peer: peer.clone(), counters: counters[index].clone(), bounds }
             });
             core.order(Order::Peers(peers.collect()));
         }

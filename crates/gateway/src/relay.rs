@@ -21,13 +21,13 @@ use std::time::Duration;
 use midmile_engine::{Backend, ConnError, ConnId, Cx, Handler, Incoming, Key, ListenerId, Slab};
 use midmile_wire::trunk::hello::Hello;
 
-use crate::counters::{CoreCounters, PeerCounters, RouteCounters};
+use crate::counters::{CoreCounters, RouteCounters};
 use crate::pair::{Pair, Side, State, Token};
 use crate::plan::Route;
 use crate::reason::{End, Refusal};
 use crate::report::PairReport;
 use crate::serving::{DoorId, Serving, Servings};
-use crate::trunk::{Peer, Pools, TICK};
+use crate::trunk::{Pools, Reach, TICK};
 use early::Heralds;
 pub(crate) use early::Syn;
 use guest::Guest;
@@ -47,8 +47,8 @@ pub(crate) enum Order<L> {
     Swap { door: DoorId, route: Arc<Route>, pairs_max: u32 },
     /// Stop accepting there.
     Close { door: DoorId },
-    /// Reach these peers from now on: each with its counters, and this core's share of its pool.
-    Peers(Vec<(Arc<Peer>, Arc<PeerCounters>, (u32, u32))>),
+    /// Reach these peers from now on.
+    Peers(Vec<Reach>),
     /// Stop accepting everywhere.
     CloseAll,
     /// Cut what is left, and end.

@@ -18,4 +18,4 @@ mod pool;
 pub(crate) use demand::TICK;
 pub use peer::{Gate, Peer, PoolLimits, Via};
 pub use permit::{Named, Permit, Rule};
-pub(crate) use pool::{Pooled, PooledState, Pools};
+pub(crate) use pool::{Pooled, PooledState, Pools, Reach};

@@ -71,6 +71,16 @@ impl Permit {
         !is_nobody(ip) && (!is_inside(ip) || self.admits(addr))
     }
 
+    /// The addresses that may be dialled and are known one by one: those written down alone with one port, and those of names.
+    pub fn known_addrs(&self) -> impl Iterator<Item = SocketAddr> {
+        let alone = self.rules.iter().filter(|rule| {
+            rule.net.prefix_len() == rule.net.max_prefix_len() && rule.ports.start() == rule.ports.end()
+        });
+        let alone = alone.map(|rule| SocketAddr::new(rule.net.addr(), *rule.ports.start()));
+        let named = self.names.iter().flat_map(|(_, addrs)| addrs.iter().filter_map(Addr::inet));
+        alone.chain(named)
+    }
+
     /// What may be dialled for a name; `None` if it isn't on the list, or stands for nothing that is.
     #[must_use]
     pub fn named(&self, host: &str, port: u16) -> Option<Arc<[Addr]>> {

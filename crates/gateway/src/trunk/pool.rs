@@ -19,6 +19,15 @@ const REST_MIN: Duration = Duration::from_millis(100);
 /// Handshakes under way at once, for a peer and a core: they must not crowd out what flows.
 const UNDER_WAY_MAX: u32 = 64;
 
+/// A peer to reach.
+#[derive(Debug)]
+pub(crate) struct Reach {
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) counters: Arc<PeerCounters>,
+    /// Fewest and most connections in this core's share of its pool.
+    pub(crate) bounds: (u32, u32),
+}
+
 /// How far a trunk connection has come that no pair has yet.
 #[derive(Debug)]
 pub(crate) enum PooledState {
@@ -145,9 +154,9 @@ impl Pools {
     }
 
     /// Serves `peers` from now on. Answers the connections to close: those to peers that are gone, or are reached in another way.
-    pub(crate) fn replace(&mut self, peers: Vec<(Arc<Peer>, Arc<PeerCounters>, (u32, u32))>) -> Vec<ConnId> {
+    pub(crate) fn replace(&mut self, peers: Vec<Reach>) -> Vec<ConnId> {
         let mut old = std::mem::take(&mut self.pools);
-        for (peer, counters, bounds) in peers {
+        for Reach { peer, counters, bounds } in peers {
             let same = old.iter().position(|pool| pool.peer.same_way(&peer));
             self.pools.push(match same {
                 Some(at) => {
