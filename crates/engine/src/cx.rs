@@ -214,10 +214,14 @@ impl<B: Backend> Cx<B> {
     /// Hands what `from` receives to `to` from now on, beginning with what was left over. `to` isn't shut down when `from` ends:
     /// [`Handler::on_peer_close`](crate::Handler::on_peer_close) says when.
     pub fn forward(&mut self, from: ConnId, to: ConnId) {
-        if let Some((_, sink)) = self.conns.pair_mut(from, to) {
-            sink.source = from;
-            self.set_reading(from, Reading::Forward(to));
+        let Some((_, sink)) = self.conns.pair_mut(from, to) else { return };
+        let before = std::mem::replace(&mut sink.source, from);
+        if before != from
+            && let Some(before) = self.conns.get_mut(before)
+        {
+            before.reading = Reading::Paused;
         }
+        self.set_reading(from, Reading::Forward(to));
     }
 
     fn set_reading(&mut self, id: ConnId, reading: Reading) {
@@ -226,6 +230,7 @@ impl<B: Backend> Cx<B> {
         if let Reading::Forward(sink) = before
             && before != reading
             && let Some(sink) = self.conns.get_mut(sink)
+            && sink.source == id
         {
             sink.source = Key::NONE;
         }
@@ -431,11 +436,15 @@ impl<B: Backend> Cx<B> {
         self.drop_held(id);
         let conn = self.conns.remove(id)?;
         self.timers.clear(timer_of(id));
-        if let Some(source) = self.conns.get_mut(conn.source) {
+        // Either may have been put together with another connection by now.
+        if let Some(source) = self.conns.get_mut(conn.source)
+            && source.reading == Reading::Forward(id)
+        {
             source.reading = Reading::Paused;
         }
         if let Reading::Forward(sink) = conn.reading
             && let Some(sink) = self.conns.get_mut(sink)
+            && sink.source == id
         {
             sink.source = Key::NONE;
         }

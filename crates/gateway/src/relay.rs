@@ -377,6 +377,7 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
     }
 
     fn on_turn_end(&mut self, cx: &mut Cx<B>) {
+        self.serve_waiting(cx);
         self.counters.publish(cx.gauges());
     }
 }
@@ -385,3 +386,5 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
 mod alloc_tests;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod sim_tests;
+#[cfg(test)]
+mod trunk_sim;

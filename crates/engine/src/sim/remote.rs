@@ -57,6 +57,10 @@ impl Default for Script {
 pub struct Remote {
     pub(super) script: Script,
     pub(super) tag: Option<Tag>,
+    /// The other end, where both are the program's.
+    pub(super) twin: Option<RemoteId>,
+    /// Its end has been passed on to the twin, after all bytes.
+    pub(super) passed_on: bool,
     pub(super) meets: Addr,
     /// From the remote to the program.
     pub(super) inbound: VecDeque<u8>,
@@ -104,6 +108,8 @@ impl Remote {
         Self {
             script,
             tag: None,
+            twin: None,
+            passed_on: false,
             meets,
             inbound: VecDeque::new(),
             outbound: VecDeque::new(),
@@ -174,6 +180,9 @@ impl Remote {
     /// Nothing will happen at its end any more.
     #[must_use]
     pub fn is_over(&self) -> bool {
+        if self.twin.is_some() {
+            return self.passed_on;
+        }
         self.saw_reset || self.was_reset_by_itself || (self.saw_end && (self.finished || !self.open.get()))
     }
 

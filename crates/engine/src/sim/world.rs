@@ -26,6 +26,9 @@ pub enum DialOutcome {
     FailsAfter(Duration, ConnError),
     /// Nobody ever answers.
     Silent,
+    /// It stands after a while, and leads to the program's own listener at an address: two sockets of the program talk to each
+    /// other, with room for so many bytes each way.
+    Loops(Duration, Addr, usize),
 }
 
 /// The program's end of a connection. Dropping it closes it, as it does with the kernel's.
@@ -41,10 +44,17 @@ impl Drop for SimSocket {
     }
 }
 
-/// A listener.
+/// A listener. Dropping it closes it: those in its queue are reset, as the kernel does.
 #[derive(Debug)]
 pub struct SimListener {
     pub(super) index: usize,
+    open: Rc<Cell<bool>>,
+}
+
+impl Drop for SimListener {
+    fn drop(&mut self) {
+        self.open.set(false);
+    }
 }
 
 /// A pipe.
@@ -85,6 +95,7 @@ pub(super) struct Door {
     pub(super) tag: Option<Tag>,
     pub(super) addr: Addr,
     pub(super) queue: VecDeque<RemoteId>,
+    open: Rc<Cell<bool>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,8 +149,9 @@ impl Sim {
 
     /// A listener on `addr`.
     pub fn listener(&mut self, addr: Addr) -> SimListener {
-        self.doors.push(Door { tag: None, addr, queue: VecDeque::new() });
-        SimListener { index: self.doors.len() - 1 }
+        let open = Rc::new(Cell::new(true));
+        self.doors.push(Door { tag: None, addr, queue: VecDeque::new(), open: open.clone() });
+        SimListener { index: self.doors.len() - 1, open }
     }
 
     /// A client that connects to `listener` after `wait`.
@@ -196,6 +208,9 @@ impl Sim {
             DialOutcome::After(wait, script) => (script, Some(wait), None),
             DialOutcome::FailsAfter(wait, error) => (Script::default(), Some(wait), Some(error)),
             DialOutcome::Silent => (Script::default(), None, Some(ConnError::TimedOut)),
+            DialOutcome::Loops(wait, listener, window) => {
+                return Ok((self.dial_own(to, wait, &listener, window)?, Dialled::Pending));
+            }
         };
         let at_once = wait.is_none() && error.is_none();
         let id = self.add(Remote::new(script, to.clone(), at_once));
@@ -208,6 +223,53 @@ impl Sim {
             (None, Some(_)) => {}
         }
         Ok((self.socket(id), if at_once { Dialled::Connected } else { Dialled::Pending }))
+    }
+
+    /// Connects two sockets of the program: one that is dialled, and one that its listener accepts.
+    fn dial_own(&mut self, to: &Addr, wait: Duration, listener: &Addr, window: usize) -> Result<SimSocket, ConnError> {
+        let door = self.doors.iter().position(|door| door.addr == *listener).ok_or(ConnError::Refused)?;
+        let script = Script { window, ..Script::default() };
+        let near = self.add(Remote::new(script.clone(), to.clone(), false));
+        let far = self.add(Remote::new(script, listener.clone(), true));
+        (self.remotes[near.0].twin, self.remotes[far.0].twin) = (Some(far), Some(near));
+        self.schedule(wait, Event::Stand { remote: near.0 });
+        self.schedule(wait, Event::Arrive { remote: far.0, door });
+        Ok(self.socket(near))
+    }
+
+    /// Carries what the program sent at one end of its own connection to the other end.
+    fn carry(&mut self, id: RemoteId, twin: RemoteId) {
+        let step = self.rng.up_to(self.remotes[id.0].script.window.max(1));
+        let to = &self.remotes[twin.0];
+        let (room, listens) = (to.script.window.saturating_sub(to.inbound.len()), to.open.get());
+        let from = &mut self.remotes[id.0];
+        let count = step.min(from.outbound.len()).min(room);
+        let bytes: Vec<u8> = from.outbound.drain(..count).collect();
+        let gives_up = from.saw_reset || (!from.open.get() && !from.inbound.is_empty());
+        let finishes = from.outbound.is_empty() && (from.finished_towards || !from.open.get());
+        from.passed_on = gives_up || (finishes && !from.open.get());
+        let made_room = count > 0 && std::mem::take(&mut from.owes_room);
+        // Bytes for somebody who is gone are answered by a reset.
+        let rejected = (count > 0 || !from.outbound.is_empty()) && !listens && !from.dead;
+        if rejected {
+            (from.dead, from.error) = (true, Some(ConnError::Reset));
+            from.outbound.clear();
+        }
+        if made_room || rejected {
+            self.tell(id);
+        }
+        let to = &mut self.remotes[twin.0];
+        to.inbound.extend(bytes);
+        let ends = !to.dead && !to.finished;
+        if ends && gives_up {
+            (to.dead, to.error) = (true, Some(ConnError::Reset));
+            to.outbound.clear();
+        } else if ends && finishes {
+            to.finished = true;
+        }
+        if count > 0 || (ends && (gives_up || finishes)) {
+            self.tell(twin);
+        }
     }
 
     /// The program's end of the remote's connection.
@@ -254,6 +316,9 @@ impl Sim {
             }
             Event::Stand { remote } => {
                 self.remotes[remote].connected = true;
+                if let Some(twin) = self.remotes[remote].twin {
+                    self.wake(twin);
+                }
                 self.tell(RemoteId(remote));
                 self.wake(RemoteId(remote));
             }
@@ -269,6 +334,10 @@ impl Sim {
     fn step(&mut self, id: RemoteId) {
         let remote = &mut self.remotes[id.0];
         remote.scheduled = false;
+        if let Some(twin) = remote.twin {
+            self.carry(id, twin);
+            return self.wake(id);
+        }
         let (read_step, send_step) = (remote.script.read_step, remote.script.send_step);
         let (read, sent) = (self.rng.up_to(read_step), self.rng.up_to(send_step.max(1)));
         let remote = &mut self.remotes[id.0];
@@ -289,6 +358,13 @@ impl Sim {
     /// Makes the next batch of events: some of those that pend, in any order.
     pub(super) fn gather(&mut self) {
         self.batch.clear();
+        for door in self.doors.iter_mut().filter(|door| !door.open.get()) {
+            for id in door.queue.drain(..) {
+                let remote = &mut self.remotes[id.0];
+                remote.open.set(false);
+                remote.saw_reset = true;
+            }
+        }
         for door in &self.doors {
             if let (Some(tag), false) = (door.tag, door.queue.is_empty()) {
                 self.batch.push(Ready { tag, readable: true, writable: false, peer_finished: false, failed: false });

@@ -21,7 +21,7 @@ use crate::reason::{End, Refusal};
 use crate::report::PairReport;
 use crate::serving::DoorId;
 
-const TIMEOUTS: Timeouts = Timeouts {
+pub(super) const TIMEOUTS: Timeouts = Timeouts {
     dial: Duration::from_millis(200),
     idle: Duration::from_secs(2),
     half_closed: Duration::from_secs(1),
@@ -30,7 +30,7 @@ const TIMEOUTS: Timeouts = Timeouts {
 /// Long enough for every timeout to have passed, one after another.
 const LONGEST: Time = Time::from_nanos(120_000_000_000);
 
-fn port(number: usize) -> Addr {
+pub(super) fn port(number: usize) -> Addr {
     Addr::Inet(([10, 0, 0, 2], u16::try_from(number).unwrap()).into())
 }
 
@@ -53,14 +53,14 @@ struct World {
 }
 
 /// How unkind a world is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mood {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mood {
     /// Nobody resets, refuses, dawdles or falls silent, and no system call fails: every pair has to finish.
     Kind,
     Any,
 }
 
-fn script(rng: &mut Rng, mood: Mood) -> Script {
+pub(super) fn script(rng: &mut Rng, mood: Mood) -> Script {
     let sends = [0, 1, 50, 400, 3000][rng.up_to(4)];
     let unkind = mood == Mood::Any;
     Script {
@@ -77,7 +77,7 @@ fn script(rng: &mut Rng, mood: Mood) -> Script {
     }
 }
 
-fn outcome(rng: &mut Rng, mood: Mood) -> DialOutcome {
+pub(super) fn outcome(rng: &mut Rng, mood: Mood) -> DialOutcome {
     let script = script(rng, mood);
     let wait = Duration::from_micros(rng.up_to(60_000) as u64);
     let error = [ConnError::Refused, ConnError::Unreachable, ConnError::Exhausted, ConnError::Busy][rng.up_to(3)];
@@ -372,7 +372,7 @@ pub fn fuzz(tape: &[u8]) {
 }
 
 #[cfg(test)]
-fn seeds(usual: u64) -> std::ops::Range<u64> {
+pub(super) fn seeds(usual: u64) -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().map(|text: String| text.parse::<u64>().unwrap());
     match (number("MIDMILE_SIM_SEED"), number("MIDMILE_SIM_SEEDS")) {
         (Some(seed), _) => seed..seed + 1,

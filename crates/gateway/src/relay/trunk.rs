@@ -153,15 +153,29 @@ impl<L> Relay<L> {
         pool.under_way = pool.under_way.saturating_sub(1);
         pool.recover();
         pool.ready.push_back(key);
-        while let Some(pool) = self.pools.pools.get_mut(index)
-            && !pool.ready.is_empty()
-            && let Some(pair) = pool.waiting.pop_front()
-        {
-            if self.pairs.get(pair).is_some_and(|pair| pair.state == State::Dialling && pair.server == Key::NONE) {
-                self.set_out(cx, pair, index);
+        self.pools.served = false;
+        self.tend(cx, index);
+    }
+
+    /// Gives pairs that wait what has become ready in this turn: not within the upcall of a connection that is to be theirs.
+    pub(super) fn serve_waiting<B: Backend>(&mut self, cx: &mut Cx<B>) {
+        if std::mem::replace(&mut self.pools.served, true) {
+            return;
+        }
+        for index in 0..self.pools.pools.len() {
+            while let Some(pool) = self.pools.pools.get_mut(index)
+                && !pool.ready.is_empty()
+                && let Some(pair) = pool.waiting.pop_front()
+            {
+                if self.pairs.get(pair).is_some_and(|pair| pair.state == State::Dialling && pair.server == Key::NONE) {
+                    self.set_out(cx, pair, index);
+                }
             }
         }
-        self.tend(cx, index);
+        if self.pools.draining {
+            self.drain_pools(cx);
+        }
+        self.tend_all(cx);
     }
 
     /// A connection that no pair has is gone, or goes now.

@@ -140,13 +140,15 @@ impl Pool {
 pub(crate) struct Pools {
     pub(crate) pools: Vec<Pool>,
     pub(crate) slots: Slab<Pooled>,
+    /// Nothing has become ready that pairs may wait for.
+    pub(crate) served: bool,
     /// Nobody new comes: only those who wait are still served.
     pub(crate) draining: bool,
 }
 
 impl Pools {
     pub(crate) fn new(conns_max: u32) -> Self {
-        Self { pools: Vec::new(), slots: Slab::with_capacity(conns_max), draining: false }
+        Self { pools: Vec::new(), slots: Slab::with_capacity(conns_max), served: true, draining: false }
     }
 
     pub(crate) fn pool(&mut self, name: &Name) -> Option<&mut Pool> {
