@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use midmile_lab::steps::Step;
 
 use crate::addr::Endpoint;
 use crate::config::{PERIOD_MAX, parse_period};
@@ -60,6 +61,19 @@ Examples:
   midmile doctor
   midmile doctor --json | jq '.findings[] | select(.state == \"fallback\")'";
 
+const LAB_EXAMPLES: &str = "\
+Examples:
+  midmile lab
+  midmile lab satellite --steps end-to-end,split --html report.html
+  midmile lab my.toml --json figures.json
+  midmile lab --with 'curl -s -o /dev/null -w \"%{time_total}\\n\" http://{target}/1000000'
+  midmile lab --shell oregon -- ping -c 3 10.2.0.2
+
+Hosts are network namespaces without names, links are emulated. Nothing of this
+machine's own network is touched, and all is gone when the lab ends, however it ends.
+It runs as root, or where user namespaces are allowed; it needs /dev/net/tun.
+docs/lab.md has the scenarios and the form of a scenario file.";
+
 /// A TCP relay and accelerator for Linux.
 #[derive(Debug, Parser)]
 #[command(name = "midmile", version, after_help = EXIT_CODES, max_term_width = 100)]
@@ -78,6 +92,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Say what this kernel and these privileges allow, and what midmile does where they don't.
     Doctor(DoctorArgs),
+    /// Build a WAN on this machine and measure what each step of midmile is worth in it.
+    Lab(LabArgs),
     /// Print shell completions.
     #[command(hide = true)]
     Completions(CompletionsArgs),
@@ -170,6 +186,44 @@ pub(crate) struct DoctorArgs {
     pub(crate) json: bool,
 }
 
+/// Kept apart from the field: the braces are literal.
+const WITH_HELP: &str =
+    "Run this shell command in the client's host on each step instead of measuring; {target} stands for address:port";
+
+#[derive(Args, Debug)]
+#[command(after_help = LAB_EXAMPLES)]
+pub(crate) struct LabArgs {
+    /// A built-in scenario, or a file that ends in .toml.
+    #[arg(value_name = "SCENARIO", default_value = "pathway")]
+    pub(crate) scenario: String,
+    /// List the built-in scenarios and the steps.
+    #[arg(long, conflicts_with_all = ["steps", "objects", "repetitions", "json", "html", "shell", "with"])]
+    pub(crate) list: bool,
+    /// Only these steps, in this order.
+    #[arg(long, value_name = "STEP,…", value_delimiter = ',', value_parser = parse_step)]
+    pub(crate) steps: Option<Vec<Step>>,
+    /// Only these objects of the scenario.
+    #[arg(long, value_name = "OBJECT,…", value_delimiter = ',')]
+    pub(crate) objects: Option<Vec<String>>,
+    /// Fetch each object this often [default: what the scenario says].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) repetitions: Option<u32>,
+    /// Write the figures to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Write a page with table and pictures to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Run a command in this host, with the first of the steps up [default command: $SHELL].
+    #[arg(long, value_name = "HOST", conflicts_with_all = ["json", "html", "with", "objects", "repetitions"])]
+    pub(crate) shell: Option<String>,
+    #[arg(long, value_name = "COMMAND", help = WITH_HELP, conflicts_with_all = ["json", "html", "objects", "repetitions"])]
+    pub(crate) with: Option<String>,
+    /// What --shell runs.
+    #[arg(last = true, value_name = "COMMAND", requires = "shell")]
+    pub(crate) command: Vec<String>,
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct CompletionsArgs {
     /// The shell to complete for.
@@ -182,6 +236,11 @@ pub(crate) struct ManArgs {
     /// The subcommand to describe; midmile itself if left out.
     #[arg(value_name = "SUBCOMMAND")]
     pub(crate) subcommand: Option<String>,
+}
+
+/// A step by its name.
+fn parse_step(text: &str) -> Result<Step, String> {
+    Step::named(text).ok_or_else(|| format!("no such step; there are: {}", Step::KNOWN.map(Step::name).join(", ")))
 }
 
 /// A duration that may be nothing: cut at once.

@@ -7,6 +7,7 @@ use crate::exit::{Exit, Failure, Outcome};
 pub(crate) mod check;
 pub(crate) mod doctor;
 pub(crate) mod gateway;
+pub(crate) mod lab;
 pub(crate) mod pages;
 pub(crate) mod relay;
 

@@ -1,0 +1,117 @@
+//! Interfaces, addresses and routes of the calling thread's network namespace, by rtnetlink (rtnetlink(7)).
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
+
+use anyhow::{Context, Result, bail};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily as Family, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+/// The bits of an IPv4 address.
+const HOST_PREFIX: u8 = 32;
+/// A request or an answer is shorter than this.
+const MESSAGE_MAX: usize = 4096;
+
+/// A socket to the kernel's routing tables.
+pub(crate) struct Netlink {
+    socket: OwnedFd,
+    sequence: u32,
+}
+
+/// A route to a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) network: Ipv4Addr,
+    pub(crate) prefix: u8,
+    /// The neighbour that packets go to; none if the network is the link itself.
+    pub(crate) gateway: Option<Ipv4Addr>,
+    /// Index of the device that packets leave by.
+    pub(crate) device: u32,
+    /// Segments that a connection may send at first (`initcwnd` of ip-route(8)).
+    pub(crate) initial_window: Option<u32>,
+}
+
+impl Netlink {
+    /// Opens one in the calling thread's namespace.
+    pub(crate) fn open() -> Result<Self> {
+        // No protocol is NETLINK_ROUTE, whose number is zero.
+        let opened = rustix::net::socket_with(Family::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None);
+        let socket = opened.context("can't open a netlink socket")?;
+        rustix::net::connect(&socket, &SocketAddrNetlink::new(0, 0)).context("can't reach the kernel by netlink")?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// Brings a device up.
+    pub(crate) fn bring_up(&mut self, device: u32, attributes: Vec<LinkAttribute>) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = device;
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        message.attributes = attributes;
+        self.request(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Gives a device an address. No network comes with it: the way to the peer is a route of its own, so that it can have metrics
+    /// from the start.
+    pub(crate) fn add_address(&mut self, device: u32, address: Ipv4Addr) -> Result<()> {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.prefix_len = HOST_PREFIX;
+        message.header.index = device;
+        message.attributes =
+            vec![AddressAttribute::Local(IpAddr::V4(address)), AddressAttribute::Address(IpAddr::V4(address))];
+        self.request(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Adds a route to the main table.
+    pub(crate) fn add_route(&mut self, route: Route) -> Result<()> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.destination_prefix_length = route.prefix;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.protocol = RouteProtocol::Static;
+        message.header.scope = if route.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
+        message.header.kind = RouteType::Unicast;
+        message.attributes =
+            vec![RouteAttribute::Destination(RouteAddress::Inet(route.network)), RouteAttribute::Oif(route.device)];
+        message.attributes.extend(route.gateway.map(|via| RouteAttribute::Gateway(RouteAddress::Inet(via))));
+        let metrics = route.initial_window.map(|segments| vec![RouteMetric::InitCwnd(segments)]);
+        message.attributes.extend(metrics.map(RouteAttribute::Metrics));
+        self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        header.sequence_number = self.sequence;
+        let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        packet.finalize();
+        let mut bytes = vec![0; packet.buffer_len()];
+        packet.serialize(&mut bytes);
+        rustix::net::send(&self.socket, &bytes, SendFlags::empty()).context("can't send to netlink")?;
+        self.acknowledged()
+    }
+
+    /// Reads the one answer to a request with `NLM_F_ACK`.
+    fn acknowledged(&self) -> Result<()> {
+        let mut bytes = vec![0; MESSAGE_MAX];
+        let (length, _) = rustix::net::recv(&self.socket, bytes.as_mut_slice(), RecvFlags::empty())?;
+        let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&bytes[..length.min(MESSAGE_MAX)])?;
+        match answer.payload {
+            NetlinkPayload::Error(answer) if answer.code.is_none() => Ok(()),
+            NetlinkPayload::Error(answer) => Err(io::Error::from(answer.to_io()).into()),
+            other => bail!("netlink answered with something else: {other:?}"),
+        }
+    }
+}

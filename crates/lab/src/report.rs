@@ -1,0 +1,205 @@
+//! What a run found: a table for people, JSON for programs. The page is in [`crate::page`].
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::emulator::Sighting;
+use crate::scenario::Scenario;
+use crate::steps::Step;
+use crate::visit::Visit;
+
+/// Median, least and most of some durations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spread {
+    /// The one in the middle; of two, their mean.
+    pub median: Duration,
+    /// The shortest.
+    pub min: Duration,
+    /// The longest.
+    pub max: Duration,
+}
+
+/// One object on one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// What stood between client and server.
+    pub step: Step,
+    /// What was fetched.
+    pub object: String,
+    /// Until the client's connection stood.
+    pub connect: Spread,
+    /// Until the first byte.
+    pub ttfb: Spread,
+    /// Until the last.
+    pub download: Spread,
+    /// The least time that the last byte can take: see [`Scenario::limit`].
+    pub limit: Duration,
+}
+
+/// A visit and the packets that the links saw of it.
+#[derive(Clone, Debug)]
+pub struct TracedVisit {
+    /// What stood between client and server.
+    pub step: Step,
+    /// What was fetched.
+    pub object: String,
+    /// What it took.
+    pub visit: Visit,
+    /// In the order of arrival.
+    pub sightings: Vec<Sighting>,
+}
+
+/// What a run found.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Where.
+    pub scenario: Scenario,
+    /// By step, then by object.
+    pub rows: Vec<Row>,
+    /// One visit of each step, if that was asked for.
+    pub traces: Vec<TracedVisit>,
+    /// Steps that the scenario has too few gateways for.
+    pub left_out: Vec<Step>,
+}
+
+#[derive(Serialize)]
+struct JsonReport<'a> {
+    scenario: &'a str,
+    rows: Vec<JsonRow<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonRow<'a> {
+    step: Step,
+    object: &'a str,
+    ttfb_ms: JsonSpread,
+    download_ms: JsonSpread,
+    limit_ms: f64,
+}
+
+#[derive(Serialize)]
+struct JsonSpread {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Spread {
+    /// Of at least one duration; of none, nothing.
+    pub(crate) fn of(durations: impl Iterator<Item = Duration>) -> Self {
+        let mut sorted: Vec<_> = durations.collect();
+        sorted.sort_unstable();
+        let (Some(min), Some(max)) = (sorted.first(), sorted.last()) else { return Self::default() };
+        let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+        Self { median: (low + high) / 2, min: *min, max: *max }
+    }
+}
+
+impl Row {
+    /// How many times the limit its median download took.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        self.download.median.as_secs_f64() / self.limit.as_secs_f64()
+    }
+}
+
+impl Report {
+    /// One table: for each object, the steps.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut text = format!("{}: {}\n", self.scenario.name, self.scenario.title);
+        for object in &self.scenario.objects {
+            let visits = if object.repetitions == 1 { "1 visit".to_owned() } else { format!("median of {}", object.repetitions) };
+            let head = format!("{}, {visits}", object.name);
+            line(&mut text, format_args!("\n{head:<30}{:>12}{:>14}{:>12}{:>9}", "TTFB", "download", "limit", "ratio"));
+            for row in self.rows.iter().filter(|row| row.object == object.name) {
+                let (ttfb, download) = (shown(row.ttfb.median), shown(row.download.median));
+                let (limit, ratio) = (shown(row.limit), row.ratio());
+                line(&mut text, format_args!("{:<30}{ttfb:>12}{download:>14}{limit:>12}{ratio:>9.2}", row.step.name()));
+            }
+        }
+        if !self.left_out.is_empty() {
+            let names: Vec<_> = self.left_out.iter().map(|step| step.name()).collect();
+            line(&mut text, format_args!("\nleft out, as they need two gateways: {}", names.join(", ")));
+        }
+        text
+    }
+
+    /// The figures, in milliseconds.
+    ///
+    /// # Errors
+    /// None that a report can cause: the writer's own.
+    pub fn json(&self) -> serde_json::Result<String> {
+        let rows = self.rows.iter().map(|row| JsonRow {
+            step: row.step,
+            object: &row.object,
+            ttfb_ms: row.ttfb.into(),
+            download_ms: row.download.into(),
+            limit_ms: milliseconds(row.limit),
+        });
+        let report = JsonReport { scenario: &self.scenario.name, rows: rows.collect() };
+        serde_json::to_string_pretty(&report).map(|text| text + "\n")
+    }
+}
+
+impl From<Spread> for JsonSpread {
+    fn from(spread: Spread) -> Self {
+        let Spread { median, min, max } = spread;
+        Self { median: milliseconds(median), min: milliseconds(min), max: milliseconds(max) }
+    }
+}
+
+/// With tenths: the lab is no more exact than that.
+pub(crate) fn shown(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
+}
+
+/// To the microsecond.
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+fn line(text: &mut String, more: std::fmt::Arguments<'_>) {
+    writeln!(text, "{more}").expect("a string takes any text");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let scenario = Scenario::load("pathway").unwrap();
+        let spread = Spread::of([3, 1, 2].into_iter().map(Duration::from_millis));
+        let limit = Duration::from_micros(302_800);
+        let row = Row { step: Step::Split, object: "1MiB".to_owned(), connect: spread, ttfb: spread, download: spread, limit };
+        Report { scenario, rows: vec![row], traces: Vec::new(), left_out: Vec::new() }
+    }
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        let spread = |times: &[u64]| Spread::of(times.iter().copied().map(Duration::from_millis)).median;
+        assert_eq!(spread(&[5, 1, 9]), Duration::from_millis(5));
+        assert_eq!(spread(&[4, 1, 2, 9]), Duration::from_millis(3));
+        assert_eq!(spread(&[]), Duration::ZERO);
+    }
+
+    #[test]
+    fn json_has_the_agreed_keys() {
+        let value: serde_json::Value = serde_json::from_str(&report().json().unwrap()).unwrap();
+        let expected = serde_json::json!({"scenario": "pathway", "rows": [{
+            "step": "split", "object": "1MiB",
+            "ttfb_ms": {"median": 2.0, "min": 1.0, "max": 3.0},
+            "download_ms": {"median": 2.0, "min": 1.0, "max": 3.0},
+            "limit_ms": 302.8,
+        }]});
+        assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn the_table_has_the_row() {
+        let table = report().table();
+        assert!(table.lines().any(|line| line.starts_with("split") && line.contains("302.8 ms")), "{table}");
+    }
+}

@@ -1,0 +1,208 @@
+//! The hosts of a scenario with their links, addresses and routes.
+//!
+//! ```text
+//!           10.1.0.1 ── link0 ── 10.1.0.2 10.2.0.1 ── link1 ── 10.2.0.2  …  ── 10.N.0.2
+//!  client ◄                      gateway                                             ► server
+//!           10.250.0.1 ───────────────────── direct ──────────────────────── 10.250.0.2
+//! ```
+//! Everything is set once, when it is built: a route that changes while connections are open makes their first flight small.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result};
+use netlink_packet_route::link::LinkAttribute;
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketType, socket};
+
+use crate::emulator::{Emulator, Link};
+use crate::netlink::{Netlink, Route};
+use crate::netns::Host;
+use crate::scenario::{Scenario, Span};
+use crate::tun::Tun;
+
+/// Of a link, as on most of the Internet.
+const MTU: u32 = 1500;
+/// Packets that a device holds while the emulator is busy.
+const QUEUE_LENGTH: u32 = 10_000;
+/// Second part of the addresses of the direct link.
+const DIRECT: u8 = 250;
+const NETWORK_PREFIX: u8 = 24;
+const HOST_PREFIX: u8 = 32;
+
+/// Settings of every host: what an earlier visit learnt must not make the next one faster, and buffers must not be what limits it.
+const SETTINGS: [(&str, &str); 6] = [
+    ("net/ipv4/tcp_no_metrics_save", "1"),
+    ("net/ipv4/tcp_rmem", "4096 131072 67108864"),
+    ("net/ipv4/tcp_wmem", "4096 16384 67108864"),
+    ("net/ipv4/ip_forward", "1"),
+    ("net/ipv4/conf/all/rp_filter", "0"),
+    ("net/ipv4/conf/default/rp_filter", "0"),
+];
+/// Settings of gateways: windows that are open stay open (RFC 7661 has why they wouldn't).
+const GATEWAY_SETTINGS: [(&str, &str); 1] = [("net/ipv4/tcp_slow_start_after_idle", "0")];
+/// TCP Fast Open for clients and servers (RFC 7413).
+const FAST_OPEN: (&str, &str) = ("net/ipv4/tcp_fastopen", "3");
+
+/// A scenario's hosts, connected and running.
+#[derive(Debug)]
+pub struct Topology {
+    // Dropped in this order: the links stop before their devices' hosts go.
+    emulator: Emulator,
+    hosts: Vec<Host>,
+}
+
+/// What one host has to be told about one of its devices.
+#[derive(Clone, Debug)]
+struct Device {
+    name: String,
+    address: Ipv4Addr,
+    peer: Ipv4Addr,
+    /// Networks behind the peer.
+    behind: Vec<Ipv4Addr>,
+    initial_window: Option<u32>,
+}
+
+impl Topology {
+    /// Builds the hosts of a scenario. With `server_window`, the server may send that many segments before the first
+    /// acknowledgement, towards its gateway.
+    ///
+    /// # Errors
+    /// No privileges, no TUN devices, or a kernel without something that a host needs: said with what mends it.
+    pub fn build(scenario: &Scenario, server_window: Option<u32>) -> Result<Self> {
+        let hosts = scenario.hosts.iter().map(|name| Host::new(name)).collect::<Result<Vec<_>>>()?;
+        let last = hosts.len() - 1;
+        let mut links = Vec::new();
+        for (place, span) in scenario.links.iter().enumerate() {
+            links.push(connect(&hosts[place], &hosts[place + 1], &format!("link{place}"), span)?);
+        }
+        links.push(connect(&hosts[0], &hosts[last], "direct", &scenario.direct)?);
+        for (place, host) in hosts.iter().enumerate() {
+            let settings = SETTINGS.iter().chain((place > 0 && place < last).then_some(&GATEWAY_SETTINGS).into_iter().flatten());
+            for (path, value) in settings.chain([&FAST_OPEN]) {
+                host.set_sysctl(path, value)?;
+            }
+            let devices = devices(place, last, server_window.filter(|_| place == last));
+            let configured = host.run(move || configure(&devices))?;
+            configured.with_context(|| format!("can't configure host {}", host.name()))?;
+        }
+        Ok(Self { emulator: Emulator::start(links, scenario.seed)?, hosts })
+    }
+
+    /// Client, gateways, server.
+    #[must_use]
+    pub fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    /// Where traffic begins.
+    #[must_use]
+    pub fn client(&self) -> &Host {
+        &self.hosts[0]
+    }
+
+    /// Where it goes.
+    #[must_use]
+    pub fn server(&self) -> &Host {
+        &self.hosts[self.hosts.len() - 1]
+    }
+
+    /// Between client and server.
+    #[must_use]
+    pub fn gateways(&self) -> &[Host] {
+        &self.hosts[1..self.hosts.len() - 1]
+    }
+
+    /// The host of that name.
+    #[must_use]
+    pub fn host(&self, name: &str) -> Option<&Host> {
+        self.hosts.iter().find(|host| host.name() == name)
+    }
+
+    /// The running links.
+    #[must_use]
+    pub fn emulator(&self) -> &Emulator {
+        &self.emulator
+    }
+
+    /// The server's address on the direct link.
+    #[must_use]
+    pub const fn direct_server() -> Ipv4Addr {
+        direct(2)
+    }
+
+    /// Takes everything down and answers what the links have done.
+    ///
+    /// # Errors
+    /// The links had failed.
+    pub fn close(self) -> Result<Vec<crate::emulator::LinkCounters>> {
+        self.emulator.stop()
+    }
+}
+
+/// The address of a link's end: side 1 is the client's, side 2 the server's.
+#[must_use]
+pub fn address(link: usize, side: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, u8::try_from(link + 1).expect("a scenario has few links"), 0, side)
+}
+
+const fn direct(side: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, DIRECT, 0, side)
+}
+
+/// Makes a device in each of two hosts.
+fn connect(near: &Host, far: &Host, name: &str, span: &Span) -> Result<Link> {
+    Ok(Link { ends: [Tun::open(near, name)?, Tun::open(far, name)?], shapes: [span.to_server, span.to_client] })
+}
+
+/// The devices of the host at `place`, of which `last` is the server's.
+fn devices(place: usize, last: usize, initial_window: Option<u32>) -> Vec<Device> {
+    let network = |link: usize| address(link, 0);
+    let mut devices = Vec::new();
+    if place > 0 {
+        let link = place - 1;
+        let behind = (0..link).map(network).collect();
+        let (address, peer) = (address(link, 2), address(link, 1));
+        devices.push(Device { name: format!("link{link}"), address, peer, behind, initial_window });
+    }
+    if place < last {
+        let behind = (place + 1..last).map(network).collect();
+        let (address, peer) = (address(place, 1), address(place, 2));
+        devices.push(Device { name: format!("link{place}"), address, peer, behind, initial_window });
+    }
+    if place == 0 || place == last {
+        let (mine, theirs) = if place == 0 { (1, 2) } else { (2, 1) };
+        let (address, peer) = (direct(mine), direct(theirs));
+        devices.push(Device { name: "direct".to_owned(), address, peer, behind: Vec::new(), initial_window: None });
+    }
+    devices
+}
+
+/// Runs inside the host.
+fn configure(devices: &[Device]) -> Result<()> {
+    let mut netlink = Netlink::open()?;
+    netlink.bring_up(index("lo")?, Vec::new()).context("lo")?;
+    for device in devices {
+        configure_device(&mut netlink, device).with_context(|| device.name.clone())?;
+    }
+    Ok(())
+}
+
+fn configure_device(netlink: &mut Netlink, device: &Device) -> Result<()> {
+    let number = index(&device.name)?;
+    netlink.bring_up(number, vec![LinkAttribute::Mtu(MTU), LinkAttribute::TxQueueLen(QUEUE_LENGTH)])?;
+    netlink.add_address(number, device.address)?;
+    let initial_window = device.initial_window;
+    let to_peer = Route { network: device.peer, prefix: HOST_PREFIX, gateway: None, device: number, initial_window };
+    netlink.add_route(to_peer)?;
+    for network in &device.behind {
+        let gateway = Some(device.peer);
+        netlink.add_route(Route { network: *network, prefix: NETWORK_PREFIX, gateway, device: number, initial_window })?;
+    }
+    Ok(())
+}
+
+/// The number of a device of the calling thread's namespace.
+fn index(name: &str) -> Result<u32> {
+    let any = socket(AddressFamily::INET, SocketType::DGRAM, None).context("can't make a socket")?;
+    name_to_index(&any, name).with_context(|| format!("there is no device {name}"))
+}
