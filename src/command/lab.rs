@@ -45,7 +45,8 @@ fn plan(args: &LabArgs) -> Result<Plan, Failure> {
         object.repetitions = args.repetitions.unwrap_or(object.repetitions);
     }
     let steps = args.steps.clone().unwrap_or_else(|| scenario.steps.clone());
-    let program = env::current_exe().map_err(|error| Failure::Run(format!("can't find this program's file: {error}")))?;
+    let program =
+        env::current_exe().map_err(|error| Failure::Run(format!("can't find this program's file: {error}")))?;
     Ok(Plan { scenario, steps, program, with: args.with.clone(), trace: args.html.is_some() })
 }
 

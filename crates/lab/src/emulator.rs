@@ -94,8 +94,10 @@ struct Loop {
 impl Emulator {
     /// Starts to move packets. `seed` decides what chance does.
     pub(crate) fn start(links: Vec<Link>, seed: u64) -> Result<Self> {
-        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("can't make an eventfd")?);
-        let shared = Arc::new(Mutex::new(Shared { counters: vec![LinkCounters::default(); links.len()], sightings: None }));
+        let stop =
+            Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("can't make an eventfd")?);
+        let shared =
+            Arc::new(Mutex::new(Shared { counters: vec![LinkCounters::default(); links.len()], sightings: None }));
         let mut run = Loop {
             began: Instant::now(),
             tuns: Vec::new(),
@@ -112,7 +114,8 @@ impl Emulator {
                 run.lanes.push(Lane { direction, link, from: first + side, to: first + 1 - side });
             }
         }
-        let thread = thread::Builder::new().name("links".to_owned()).spawn(move || run.run()).context("can't start a thread")?;
+        let thread =
+            thread::Builder::new().name("links".to_owned()).spawn(move || run.run()).context("can't start a thread")?;
         Ok(Self { stop, shared, thread: Some(thread) })
     }
 
@@ -184,7 +187,9 @@ impl Loop {
                 let taken = self.tuns[lane.to].write(&delivery.bytes);
                 let (Some(tcp), true) = (tcp, taken) else { continue };
                 let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-                let Some(sightings) = shared.sightings.as_mut().filter(|seen| seen.len() < SIGHTINGS_MAX) else { continue };
+                let Some(sightings) = shared.sightings.as_mut().filter(|seen| seen.len() < SIGHTINGS_MAX) else {
+                    continue;
+                };
                 sightings.push(Sighting {
                     link: lane.link,
                     to_server: lane.from < lane.to,
@@ -228,8 +233,5 @@ impl Loop {
 }
 
 fn timespec(time: Duration) -> Timespec {
-    Timespec {
-        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(time.subsec_nanos()),
-    }
+    Timespec { tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(time.subsec_nanos()) }
 }

@@ -133,7 +133,8 @@ impl Gateway<'_> {
         let pace = span.to_client.rate.map(|rate| rate.percent(PACE_PERCENT));
         // A pace of two windows a round trip is the most that the kernel grants, so a window of one is paced as asked.
         let round_trip = span.round_trip() + Duration::from_millis(1);
-        let window = pace.map_or(WINDOW_UNLIMITED, |pace| pace.bytes_in(round_trip)).clamp(10 * SEGMENT, BUFFER_MAX / 2);
+        let window =
+            pace.map_or(WINDOW_UNLIMITED, |pace| pace.bytes_in(round_trip)).clamp(10 * SEGMENT, BUFFER_MAX / 2);
         line(&mut options, format_args!("initial_window = \"{window}B\""));
         if let Some(pace) = pace {
             line(&mut options, format_args!("pacing = \"{pace}\""));

@@ -1,6 +1,5 @@
 //! Interfaces, addresses and routes of the calling thread's network namespace, by rtnetlink (rtnetlink(7)).
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 
@@ -110,7 +109,7 @@ impl Netlink {
         let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&bytes[..length.min(MESSAGE_MAX)])?;
         match answer.payload {
             NetlinkPayload::Error(answer) if answer.code.is_none() => Ok(()),
-            NetlinkPayload::Error(answer) => Err(io::Error::from(answer.to_io()).into()),
+            NetlinkPayload::Error(answer) => Err(answer.to_io().into()),
             other => bail!("netlink answered with something else: {other:?}"),
         }
     }

@@ -116,7 +116,8 @@ impl Host {
     pub fn set_sysctl(&self, path: &str, value: &str) -> Result<()> {
         let file = format!("/proc/sys/{path}");
         let (target, text) = (file.clone(), value.to_owned());
-        self.run(move || fs::write(target, text))?.with_context(|| format!("can't write \"{value}\" to {file} in {}", self.name))
+        self.run(move || fs::write(target, text))?
+            .with_context(|| format!("can't write \"{value}\" to {file} in {}", self.name))
     }
 }
 

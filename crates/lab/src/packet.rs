@@ -234,4 +234,4 @@ fn fold(mut sum: u32) -> u16 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -27,7 +27,10 @@ impl Report {
         );
         self.put_table(&mut page);
         self.put_pictures(&mut page);
-        put(&mut page, format_args!("<h2>The scenario</h2>\n<pre>{}</pre>\n</body></html>\n", escaped(&self.scenario.text)));
+        put(
+            &mut page,
+            format_args!("<h2>The scenario</h2>\n<pre>{}</pre>\n</body></html>\n", escaped(&self.scenario.text)),
+        );
         page
     }
 
@@ -35,7 +38,13 @@ impl Report {
         page.push_str("<h2>Medians</h2>\n<table><tr><th>step</th><th>connect</th><th>TTFB</th><th>download</th><th>from – to</th><th>limit</th><th>ratio</th></tr>\n");
         for object in &self.scenario.objects {
             let name = escaped(&object.name);
-            put(page, format_args!("<tr class=\"object\"><th colspan=\"7\">{name}: {} bytes, {} times</th></tr>\n", object.bytes, object.repetitions));
+            put(
+                page,
+                format_args!(
+                    "<tr class=\"object\"><th colspan=\"7\">{name}: {} bytes, {} times</th></tr>\n",
+                    object.bytes, object.repetitions
+                ),
+            );
             for row in self.rows.iter().filter(|row| row.object == object.name) {
                 put_row(page, row);
             }
@@ -46,11 +55,20 @@ impl Report {
     fn put_pictures(&self, page: &mut String) {
         let Some(span) = self.traces.iter().map(|trace| trace.visit.download).max() else { return };
         let span = span.max(Duration::from_millis(1)).mul_f64(1.05);
-        put(page, format_args!("<h2>One visit on each step, as the links saw it</h2>\n<p>{}</p>\n", waterfall::legend()));
+        put(
+            page,
+            format_args!("<h2>One visit on each step, as the links saw it</h2>\n<p>{}</p>\n", waterfall::legend()),
+        );
         for trace in &self.traces {
             let (step, object) = (trace.step, escaped(&trace.object));
             let (ttfb, download) = (shown(trace.visit.ttfb), shown(trace.visit.download));
-            put(page, format_args!("<h3>{step}: {}</h3>\n<p>{object}: first byte after {ttfb}, last after {download}</p>\n", escaped(step.about())));
+            put(
+                page,
+                format_args!(
+                    "<h3>{step}: {}</h3>\n<p>{object}: first byte after {ttfb}, last after {download}</p>\n",
+                    escaped(step.about())
+                ),
+            );
             put(page, format_args!("{}\n", waterfall::draw(trace, &self.scenario, span)));
         }
     }

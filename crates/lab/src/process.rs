@@ -71,7 +71,11 @@ impl Gateway {
                 Ok(line) if line.starts_with("ready") => return Ok(()),
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => {
-                    ensure!(Instant::now() < deadline, "the gateway in host {} isn't ready after {READY_WITHIN:?}", self.host);
+                    ensure!(
+                        Instant::now() < deadline,
+                        "the gateway in host {} isn't ready after {READY_WITHIN:?}",
+                        self.host
+                    );
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.ended(),
             }

@@ -111,7 +111,11 @@ impl Report {
     pub fn table(&self) -> String {
         let mut text = format!("{}: {}\n", self.scenario.name, self.scenario.title);
         for object in &self.scenario.objects {
-            let visits = if object.repetitions == 1 { "1 visit".to_owned() } else { format!("median of {}", object.repetitions) };
+            let visits = if object.repetitions == 1 {
+                "1 visit".to_owned()
+            } else {
+                format!("median of {}", object.repetitions)
+            };
             let head = format!("{}, {visits}", object.name);
             line(&mut text, format_args!("\n{head:<30}{:>12}{:>14}{:>12}{:>9}", "TTFB", "download", "limit", "ratio"));
             for row in self.rows.iter().filter(|row| row.object == object.name) {
@@ -173,7 +177,14 @@ mod tests {
         let scenario = Scenario::load("pathway").unwrap();
         let spread = Spread::of([3, 1, 2].into_iter().map(Duration::from_millis));
         let limit = Duration::from_micros(302_800);
-        let row = Row { step: Step::Split, object: "1MiB".to_owned(), connect: spread, ttfb: spread, download: spread, limit };
+        let row = Row {
+            step: Step::Split,
+            object: "1MiB".to_owned(),
+            connect: spread,
+            ttfb: spread,
+            download: spread,
+            limit,
+        };
         Report { scenario, rows: vec![row], traces: Vec::new(), left_out: Vec::new() }
     }
 

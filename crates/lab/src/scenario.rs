@@ -228,11 +228,21 @@ impl Scenario {
         );
         for (place, host) in self.hosts.iter().enumerate() {
             let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-            ensure!(!host.is_empty() && host.len() <= 32 && host.bytes().all(good), "hosts: \"{host}\": write 1 to 32 of a-z, 0-9 and -");
-            ensure!(!self.hosts[..place].contains(host), "hosts: \"{host}\" stands there twice; give each host its own name");
+            ensure!(
+                !host.is_empty() && host.len() <= 32 && host.bytes().all(good),
+                "hosts: \"{host}\": write 1 to 32 of a-z, 0-9 and -"
+            );
+            ensure!(
+                !self.hosts[..place].contains(host),
+                "hosts: \"{host}\" stands there twice; give each host its own name"
+            );
         }
         let (links, wanted) = (self.links.len(), self.hosts.len() - 1);
-        ensure!(links == wanted, "{links} [[link]] for {} hosts; write {wanted}, one between each two neighbours", self.hosts.len());
+        ensure!(
+            links == wanted,
+            "{links} [[link]] for {} hosts; write {wanted}, one between each two neighbours",
+            self.hosts.len()
+        );
         ensure!((1..=OBJECTS_MAX).contains(&self.objects.len()), "write 1 to {OBJECTS_MAX} [[object]]");
         ensure!(!self.steps.is_empty(), "steps: none; leave the key out for all of them");
         ensure!((1..=1000).contains(&self.edge_window), "edge_window: write 1 to 1000 segments");
@@ -284,12 +294,18 @@ impl RawShape {
         let delay = self.delay.context("a link has no delay; write delay = \"10ms\", one way")?.0;
         let share = |key: &str, share: Option<f64>| {
             let share = share.unwrap_or(0.0);
-            ensure!((0.0..1.0).contains(&share), "{key} = {share}: write a share of the packets, from 0 to less than 1: 1 % is 0.01");
+            ensure!(
+                (0.0..1.0).contains(&share),
+                "{key} = {share}: write a share of the packets, from 0 to less than 1: 1 % is 0.01"
+            );
             Ok(share)
         };
         let queue = self.queue.map(|queue| queue.0);
         ensure!(queue.is_none_or(|queue| queue >= QUEUE_MIN), "queue: less than a packet; write {QUEUE_MIN}B or more");
-        ensure!(queue.is_none() || self.rate.is_some(), "queue without rate: nothing waits there; give the link a rate");
+        ensure!(
+            queue.is_none() || self.rate.is_some(),
+            "queue without rate: nothing waits there; give the link a rate"
+        );
         Ok(Shape {
             delay,
             rate: self.rate,

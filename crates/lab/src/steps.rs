@@ -33,15 +33,8 @@ impl Step {
     /// Those that run unless the command line or the scenario says otherwise.
     pub const ALL: [Self; 2] = [Self::EndToEnd, Self::Split];
     /// All that there are.
-    pub const KNOWN: [Self; 7] = [
-        Self::EndToEnd,
-        Self::Split,
-        Self::EarlyDial,
-        Self::Pool,
-        Self::Window,
-        Self::EdgeWindows,
-        Self::FastOpen,
-    ];
+    pub const KNOWN: [Self; 7] =
+        [Self::EndToEnd, Self::Split, Self::EarlyDial, Self::Pool, Self::Window, Self::EdgeWindows, Self::FastOpen];
 
     /// Its name in tables, files and on the command line.
     #[must_use]

@@ -49,8 +49,7 @@ pub(crate) fn attach_tun(fd: BorrowedFd<'_>, name: &str) -> io::Result<()> {
 
 /// Lets the kernel hand over TCP packets larger than the MTU and without a complete checksum.
 pub(crate) fn offload_tun(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let offloads =
-        libc::c_ulong::from(libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN);
+    let offloads = libc::c_ulong::from(libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN);
     // SAFETY: TUNSETOFFLOAD takes its argument by value and touches no memory of ours.
     checked(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, offloads) })
 }
@@ -59,9 +58,7 @@ pub(crate) fn offload_tun(fd: BorrowedFd<'_>) -> io::Result<()> {
 pub(crate) fn set_tcp_option(fd: BorrowedFd<'_>, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of_val(&value)).expect("an int is small");
     // SAFETY: the pointer and the length describe `value`, which outlives the call; the kernel only reads it.
-    checked(unsafe {
-        libc::setsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, name, (&raw const value).cast(), length)
-    })
+    checked(unsafe { libc::setsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, name, (&raw const value).cast(), length) })
 }
 
 /// Has the kernel kill the command's process once the thread that starts it is gone, however that came (`PR_SET_PDEATHSIG`).

@@ -77,7 +77,8 @@ impl Topology {
         }
         links.push(connect(&hosts[0], &hosts[last], "direct", &scenario.direct)?);
         for (place, host) in hosts.iter().enumerate() {
-            let settings = SETTINGS.iter().chain((place > 0 && place < last).then_some(&GATEWAY_SETTINGS).into_iter().flatten());
+            let settings =
+                SETTINGS.iter().chain((place > 0 && place < last).then_some(&GATEWAY_SETTINGS).into_iter().flatten());
             for (path, value) in settings.chain([&FAST_OPEN]) {
                 host.set_sysctl(path, value)?;
             }
@@ -196,7 +197,13 @@ fn configure_device(netlink: &mut Netlink, device: &Device) -> Result<()> {
     netlink.add_route(to_peer)?;
     for network in &device.behind {
         let gateway = Some(device.peer);
-        netlink.add_route(Route { network: *network, prefix: NETWORK_PREFIX, gateway, device: number, initial_window })?;
+        netlink.add_route(Route {
+            network: *network,
+            prefix: NETWORK_PREFIX,
+            gateway,
+            device: number,
+            initial_window,
+        })?;
     }
     Ok(())
 }

@@ -54,14 +54,17 @@ fn open_here(name: &str) -> Result<Tun> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).expect("the flag fits an int");
     let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(DEVICE).map_err(|error| {
         let mend = match error.kind() {
-            io::ErrorKind::NotFound => "load the module tun (modprobe tun), or give the container the device (--device /dev/net/tun)",
+            io::ErrorKind::NotFound => {
+                "load the module tun (modprobe tun), or give the container the device (--device /dev/net/tun)"
+            }
             io::ErrorKind::PermissionDenied => "run as root, or make the device readable and writable for this user",
             _ => "run as root on a kernel with CONFIG_TUN",
         };
         anyhow::anyhow!("can't open {DEVICE}: {error}; {mend}")
     })?;
-    sys::attach_tun(file.as_fd(), name)
-        .with_context(|| format!("can't make the TUN device {name}; run as root, or give the container CAP_NET_ADMIN"))?;
+    sys::attach_tun(file.as_fd(), name).with_context(|| {
+        format!("can't make the TUN device {name}; run as root, or give the container CAP_NET_ADMIN")
+    })?;
     sys::offload_tun(file.as_fd()).context("this kernel's TUN devices have no TCP offload")?;
     Ok(Tun { file })
 }

@@ -74,7 +74,8 @@ impl TryFrom<String> for Rate {
 
     fn try_from(text: String) -> Result<Self, String> {
         let units = [("Gbit", 1e9), ("Mbit", 1e6), ("kbit", 1e3), ("bit", 1.0)];
-        let bits = quantity(&text, &units).ok_or_else(|| format!("\"{text}\" is no rate; write it like \"500Mbit\""))?;
+        let bits =
+            quantity(&text, &units).ok_or_else(|| format!("\"{text}\" is no rate; write it like \"500Mbit\""))?;
         if !(1.0..=RATE_MAX).contains(&bits) {
             return Err(format!("\"{text}\" is out of range; write 1bit to 1000Gbit"));
         }
@@ -98,8 +99,15 @@ impl TryFrom<String> for Size {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let units =
-            [("GiB", 1_073_741_824.0), ("MiB", 1_048_576.0), ("KiB", 1024.0), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0)];
+        let units = [
+            ("GiB", 1_073_741_824.0),
+            ("MiB", 1_048_576.0),
+            ("KiB", 1024.0),
+            ("GB", 1e9),
+            ("MB", 1e6),
+            ("kB", 1e3),
+            ("B", 1.0),
+        ];
         let bytes = quantity(&text, &units).ok_or_else(|| format!("\"{text}\" is no size; write it like \"2MiB\""))?;
         if !(1.0..=1e12).contains(&bytes) {
             return Err(format!("\"{text}\" is out of range; write 1B to 1000GB"));

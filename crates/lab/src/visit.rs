@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::netns::Host;
 use crate::pattern::Pattern;
 use crate::socket;
 
@@ -27,6 +28,14 @@ pub struct Visit {
     pub download: Duration,
 }
 
+/// Fetches `bytes` bytes from the server at `to`, in a host, and waits for them.
+///
+/// # Errors
+/// The connection failed, or a byte was missing or wrong.
+pub fn from(host: &Host, to: SocketAddrV4, bytes: u64, congestion: &'static str) -> Result<Visit> {
+    host.run(move || visit(to, bytes, congestion, false, &Pattern::new()))?
+}
+
 /// Fetches `bytes` bytes, from the calling thread's host, and checks each of them.
 pub(crate) fn visit(
     to: SocketAddrV4,
@@ -43,7 +52,8 @@ pub(crate) fn visit(
     let mut ttfb = None;
     let mut received = 0;
     loop {
-        let length = stream.read(&mut buffer).with_context(|| format!("{to} broke off after {received} of {bytes} bytes"))?;
+        let length =
+            stream.read(&mut buffer).with_context(|| format!("{to} broke off after {received} of {bytes} bytes"))?;
         if length == 0 {
             break;
         }

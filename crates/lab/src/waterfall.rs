@@ -59,7 +59,8 @@ pub(crate) fn arrows(trace: &TracedVisit, hosts: usize) -> Vec<Arrow> {
     let mut connections: BTreeMap<(usize, SocketAddr, SocketAddr), Vec<&Sighting>> = BTreeMap::new();
     for sighting in &trace.sightings {
         let tcp = &sighting.tcp;
-        let (near, far) = if sighting.to_server { (tcp.source, tcp.destination) } else { (tcp.destination, tcp.source) };
+        let (near, far) =
+            if sighting.to_server { (tcp.source, tcp.destination) } else { (tcp.destination, tcp.source) };
         connections.entry((sighting.link, near, far)).or_default().push(sighting);
     }
     let mut heaviest: BTreeMap<usize, Vec<&Sighting>> = BTreeMap::new();
@@ -88,7 +89,7 @@ fn marked<'a>(seen: &[&'a Sighting]) -> Vec<(Mark, &'a Sighting)> {
         (Mark::SynAck, syn(true)),
         (Mark::Hello, data(true).next()),
         (Mark::FirstData, data(false).next()),
-        (Mark::LastData, data(false).last()),
+        (Mark::LastData, data(false).next_back()),
     ];
     found.into_iter().filter_map(|(mark, one)| Some((mark, *one?))).collect()
 }
@@ -110,20 +111,44 @@ pub(crate) fn draw(trace: &TracedVisit, scenario: &Scenario, span: Duration) -> 
     for step in 0..=8 {
         let time = span * step / 8;
         let (at, bottom) = (x(time), height - 4.0);
-        put(&mut svg, format_args!("<line class=\"grid\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"18\" y2=\"{bottom:.1}\"/>"));
-        put(&mut svg, format_args!("<text class=\"tick\" x=\"{at:.1}\" y=\"12\">{:.0} ms</text>", time.as_secs_f64() * 1e3));
+        put(
+            &mut svg,
+            format_args!("<line class=\"grid\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"18\" y2=\"{bottom:.1}\"/>"),
+        );
+        put(
+            &mut svg,
+            format_args!("<text class=\"tick\" x=\"{at:.1}\" y=\"12\">{:.0} ms</text>", time.as_secs_f64() * 1e3),
+        );
     }
     for (place, host) in hosts.iter().enumerate() {
         let at = y(place);
-        put(&mut svg, format_args!("<line class=\"host\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>", LEFT + WIDTH));
+        put(
+            &mut svg,
+            format_args!(
+                "<line class=\"host\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>",
+                LEFT + WIDTH
+            ),
+        );
         put(&mut svg, format_args!("<text x=\"4\" y=\"{:.1}\">{host}</text>", at + 4.0));
     }
     for arrow in arrows(trace, hosts.len()) {
         let (name, colour) = arrow.mark.style();
         let (x1, y1, x2, y2) = (x(arrow.left), y(arrow.from), x(arrow.arrived), y(arrow.to));
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        put(&mut svg, format_args!("<g stroke=\"{colour}\" fill=\"{colour}\"><line class=\"packet\" x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\"/>"));
-        put(&mut svg, format_args!("<circle cx=\"{x2:.1}\" cy=\"{y2:.1}\" r=\"3\"/><title>{name}: {:.1} to {:.1} ms</title></g>", ms(arrow.left), ms(arrow.arrived)));
+        put(
+            &mut svg,
+            format_args!(
+                "<g stroke=\"{colour}\" fill=\"{colour}\"><line class=\"packet\" x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\"/>"
+            ),
+        );
+        put(
+            &mut svg,
+            format_args!(
+                "<circle cx=\"{x2:.1}\" cy=\"{y2:.1}\" r=\"3\"/><title>{name}: {:.1} to {:.1} ms</title></g>",
+                ms(arrow.left),
+                ms(arrow.arrived)
+            ),
+        );
     }
     svg + "</svg>"
 }
