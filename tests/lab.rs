@@ -1,5 +1,7 @@
 //! `midmile lab` as a user meets it: figures, files, and nothing left behind, however it ends.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how tests fail")]
+
 mod process;
 
 use std::collections::BTreeSet;

@@ -22,10 +22,10 @@ const SEGMENT: u64 = 1448;
 /// Buffers aren't larger than the lab allows its hosts.
 const BUFFER_MAX: u64 = 64 << 20;
 
-/// The files of a step's gateways, from the client's on. `congestion` is set on every leg; `key` is what peers prove to each other,
-/// 64 hexadecimal digits.
-pub(crate) fn files(step: Step, scenario: &Scenario, congestion: &str, key: &str) -> Vec<String> {
-    let gateway = |place| Gateway { step, scenario, congestion, key, place };
+/// The files of a step's gateways, from the client's on. `congestion` is set on every leg; `key_file` has what peers prove
+/// to each other.
+pub(crate) fn files(step: Step, scenario: &Scenario, congestion: &str, key_file: &str) -> Vec<String> {
+    let gateway = |place| Gateway { step, scenario, congestion, key_file, place };
     (0..scenario.gateways()).map(|place| gateway(place).file()).collect()
 }
 
@@ -33,7 +33,7 @@ struct Gateway<'a> {
     step: Step,
     scenario: &'a Scenario,
     congestion: &'a str,
-    key: &'a str,
+    key_file: &'a str,
     /// Among the gateways.
     place: usize,
 }
@@ -90,6 +90,9 @@ impl Gateway<'_> {
         line(file, format_args!("peers = [\"{}\"]", self.name(self.place - 1)));
         let allow = if self.last() { format!("\"{}:{PORT}\"", address(self.place + 1, 2)) } else { String::new() };
         line(file, format_args!("allow = [{allow}]"));
+        if !self.last() {
+            line(file, format_args!("onward = [\"{}\"]", self.name(self.place + 1)));
+        }
         self.leg(file, "trunk.leg", &self.window(&self.scenario.links[self.place]));
         self.leg(file, "trunk.server", "");
     }
@@ -97,14 +100,18 @@ impl Gateway<'_> {
     /// The gateway behind it.
     fn peer(&self, file: &mut String) {
         line(file, format_args!("[[peer]]\nname = \"{}\"", self.name(self.place + 1)));
-        line(file, format_args!("address = \"{}:{TRUNK_PORT}\"\nkey = \"{}\"", address(self.place + 1, 2), self.key));
+        line(file, format_args!("address = \"{}:{TRUNK_PORT}\"", address(self.place + 1, 2)));
+        line(file, format_args!("key_file = \"{}\"", self.key_file));
         line(file, format_args!("pool_min = {POOL_MIN}\npool_max = {POOL_MAX}"));
         self.leg(file, "peer.leg", &self.window(&self.scenario.links[self.place + 1]));
     }
 
     /// The gateway before it, which dials.
     fn caller(&self, file: &mut String) {
-        line(file, format_args!("[[peer]]\nname = \"{}\"\nkey = \"{}\"\n", self.name(self.place - 1), self.key));
+        line(
+            file,
+            format_args!("[[peer]]\nname = \"{}\"\nkey_file = \"{}\"\n", self.name(self.place - 1), self.key_file),
+        );
     }
 
     fn leg(&self, file: &mut String, table: &str, more: &str) {
@@ -116,7 +123,7 @@ impl Gateway<'_> {
         let mut options = String::new();
         if self.step >= Step::EdgeWindows {
             let window = u64::from(self.scenario.edge_window) * SEGMENT;
-            line(&mut options, format_args!("initial_window = \"{window}B\""));
+            line(&mut options, format_args!("own = true\ninitial_window = \"{window}B\""));
         }
         if self.step >= Step::FastOpen {
             line(&mut options, format_args!("fast_open = true"));
@@ -163,8 +170,7 @@ mod tests {
 
     fn files_of(step: Step) -> Vec<toml::Table> {
         let scenario = Scenario::load("pathway").unwrap();
-        let key = "ab".repeat(32);
-        files(step, &scenario, "cubic", &key).iter().map(|file| file.parse().unwrap()).collect()
+        files(step, &scenario, "cubic", "/run/key").iter().map(|file| file.parse().unwrap()).collect()
     }
 
     #[test]
@@ -184,7 +190,7 @@ mod tests {
         assert_eq!(files[0]["peer"][0]["address"].as_str(), Some("10.2.0.2:7000"));
         assert_eq!(files[1]["trunk"][0]["peers"][0].as_str(), Some("oregon"));
         assert_eq!(files[1]["trunk"][0]["allow"][0].as_str(), Some("10.3.0.2:80"));
-        assert_eq!(files[0]["peer"][0]["key"], files[1]["peer"][0]["key"]);
+        assert_eq!(files[0]["peer"][0]["key_file"], files[1]["peer"][0]["key_file"]);
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod direction;
 pub mod emulator;
 mod gateway_config;
 pub mod interrupt;
+mod key;
 mod netlink;
 pub mod netns;
 mod packet;

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::report::{Report, Row, shown};
+use crate::direction::Counters;
+use crate::report::{Report, Row, mean_lateness, shown};
 use crate::waterfall;
 
 const STYLE: &str = "\
@@ -27,6 +28,7 @@ impl Report {
         );
         self.put_table(&mut page);
         self.put_pictures(&mut page);
+        self.put_links(&mut page);
         put(
             &mut page,
             format_args!("<h2>The scenario</h2>\n<pre>{}</pre>\n</body></html>\n", escaped(&self.scenario.text)),
@@ -72,6 +74,26 @@ impl Report {
             put(page, format_args!("{}\n", waterfall::draw(trace, &self.scenario, span)));
         }
     }
+
+    fn put_links(&self, page: &mut String) {
+        page.push_str("<h2>What the links did</h2>\n<table><tr><th>step, link</th><th>packets</th><th>bytes</th><th>queue full</th><th>lost</th><th>late, mean</th><th>late, most</th></tr>\n");
+        for (step, links) in &self.links {
+            put(page, format_args!("<tr class=\"object\"><th colspan=\"7\">{step}</th></tr>\n"));
+            for (place, link) in links.iter().enumerate() {
+                let name = if place < self.scenario.links.len() { format!("link{place}") } else { "direct".to_owned() };
+                put_link(page, &format!("{name}, to the server"), link.to_server);
+                put_link(page, &format!("{name}, to the client"), link.to_client);
+            }
+        }
+        page.push_str("</table>\n");
+    }
+}
+
+fn put_link(page: &mut String, name: &str, counters: Counters) {
+    let Counters { packets, bytes, queue_drops, losses, late_max, .. } = counters;
+    let (mean, most) = (shown(mean_lateness(counters)), shown(late_max));
+    put(page, format_args!("<tr><td>{name}</td><td>{packets}</td><td>{bytes}</td>"));
+    put(page, format_args!("<td>{queue_drops}</td><td>{losses}</td><td>{mean}</td><td>{most}</td></tr>\n"));
 }
 
 fn put_row(page: &mut String, row: &Row) {
@@ -99,7 +121,7 @@ mod tests {
     fn a_files_text_stays_text() {
         let mut scenario = Scenario::load("same-region").unwrap();
         scenario.title = "<script>alert(1)</script>".to_owned();
-        let report = Report { scenario, rows: Vec::new(), traces: Vec::new(), left_out: Vec::new() };
+        let report = Report { scenario, rows: Vec::new(), traces: Vec::new(), links: Vec::new(), left_out: Vec::new() };
         let page = report.html();
         assert!(page.contains("&lt;script&gt;") && !page.contains("<script>"), "{page}");
         assert!(!page.contains("http://") && !page.contains("https://"), "the page needs something else");

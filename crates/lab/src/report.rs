@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::emulator::Sighting;
+use crate::direction::Counters;
+use crate::emulator::{LinkCounters, Sighting};
 use crate::scenario::Scenario;
 use crate::steps::Step;
 use crate::visit::Visit;
+
+/// Links that are later than this make figures of their own.
+const LATE_MAX: Duration = Duration::from_millis(2);
 
 /// Median, least and most of some durations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +64,8 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// One visit of each step, if that was asked for.
     pub traces: Vec<TracedVisit>,
+    /// What the links did on each step: those of the row, then the direct one.
+    pub links: Vec<(Step, Vec<LinkCounters>)>,
     /// Steps that the scenario has too few gateways for.
     pub left_out: Vec<Step>,
 }
@@ -128,7 +134,24 @@ impl Report {
             let names: Vec<_> = self.left_out.iter().map(|step| step.name()).collect();
             line(&mut text, format_args!("\nleft out, as they need two gateways: {}", names.join(", ")));
         }
+        let late = self.lateness();
+        if late > LATE_MAX {
+            let (late, most) = (shown(late), shown(LATE_MAX));
+            line(
+                &mut text,
+                format_args!(
+                    "\nthe links were late by {late} on average: this machine is too busy; repeat it below {most}"
+                ),
+            );
+        }
         text
+    }
+
+    /// By how much the links were late, on average, in the worst direction of all links and steps.
+    #[must_use]
+    pub fn lateness(&self) -> Duration {
+        let all = self.links.iter().flat_map(|(_, links)| links).flat_map(|link| [link.to_server, link.to_client]);
+        all.filter(|counters| counters.deliveries > 0).map(mean_lateness).max().unwrap_or_default()
     }
 
     /// The figures, in milliseconds.
@@ -153,6 +176,12 @@ impl From<Spread> for JsonSpread {
         let Spread { median, min, max } = spread;
         Self { median: milliseconds(median), min: milliseconds(min), max: milliseconds(max) }
     }
+}
+
+/// By how much a direction's deliveries came after their time, on average.
+pub(crate) fn mean_lateness(counters: Counters) -> Duration {
+    let deliveries = u32::try_from(counters.deliveries.max(1)).unwrap_or(u32::MAX);
+    counters.late / deliveries
 }
 
 /// With tenths: the lab is no more exact than that.
@@ -185,7 +214,7 @@ mod tests {
             download: spread,
             limit,
         };
-        Report { scenario, rows: vec![row], traces: Vec::new(), left_out: Vec::new() }
+        Report { scenario, rows: vec![row], traces: Vec::new(), links: Vec::new(), left_out: Vec::new() }
     }
 
     #[test]

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
+use crate::emulator::LinkCounters;
 use crate::gateway_config;
 use crate::interrupt::Interrupt;
+use crate::key::Key;
 use crate::pattern::Pattern;
 use crate::process::Gateway;
 use crate::progress::Progress;
@@ -51,6 +53,8 @@ struct Stage<'a> {
     gateways: Vec<Gateway>,
     server: Server,
     topology: Topology,
+    /// Gateways may read it again.
+    key: Option<Key>,
     step: Step,
     congestion: &'static str,
     pattern: Arc<Pattern>,
@@ -66,7 +70,8 @@ pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Report> {
     let visits = plan.scenario.objects.iter().map(|object| u64::from(object.repetitions)).sum::<u64>();
     let count = u64::try_from(steps.len()).expect("there are few steps");
     let mut progress = Progress::new(visits * count);
-    let mut report = Report { scenario: plan.scenario.clone(), rows: Vec::new(), traces: Vec::new(), left_out };
+    let mut report =
+        Report { scenario: plan.scenario.clone(), rows: Vec::new(), traces: Vec::new(), links: Vec::new(), left_out };
     for step in steps {
         progress.begin(step.name());
         let stage = Stage::build(plan, step, interrupt).with_context(|| format!("step {step}"))?;
@@ -75,7 +80,7 @@ pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Report> {
             None => stage.measure(plan, &mut report, &mut progress),
         };
         measured.with_context(|| format!("step {step}"))?;
-        stage.close()?;
+        report.links.push((step, stage.close()?));
     }
     Ok(report)
 }
@@ -105,7 +110,8 @@ impl<'a> Stage<'a> {
         let congestion = socket::congestion_control()?;
         let server = Server::start(topology.server(), congestion)?;
         let pattern = Arc::new(Pattern::new());
-        let mut stage = Self { gateways: Vec::new(), server, topology, step, congestion, pattern, interrupt };
+        let mut stage =
+            Self { gateways: Vec::new(), server, topology, key: None, step, congestion, pattern, interrupt };
         if step != Step::EndToEnd {
             stage.start_gateways(plan)?;
         }
@@ -114,13 +120,14 @@ impl<'a> Stage<'a> {
 
     /// From the server's on: each finds the next one listening.
     fn start_gateways(&mut self, plan: &Plan) -> Result<()> {
-        let key = new_key()?;
-        let files = gateway_config::files(self.step, &plan.scenario, self.congestion, &key);
+        let key = Key::new()?;
+        let files = gateway_config::files(self.step, &plan.scenario, self.congestion, key.path());
         for (host, file) in self.topology.gateways().iter().zip(&files).rev() {
             let mut gateway = Gateway::start(host, &plan.program, file)?;
             gateway.wait_ready(self.interrupt)?;
             self.gateways.push(gateway);
         }
+        self.key = Some(key);
         if self.step.trunk() {
             self.interrupt.pause(plan.scenario.chain_round_trip() * POOL_ROUND_TRIPS)?;
         }
@@ -208,18 +215,11 @@ impl<'a> Stage<'a> {
         }
     }
 
-    fn close(self) -> Result<()> {
-        let Self { gateways, server, topology, .. } = self;
+    fn close(self) -> Result<Vec<LinkCounters>> {
+        let Self { gateways, server, topology, key, .. } = self;
         drop(gateways);
+        drop(key);
         drop(server);
-        topology.close().map(|_| ())
+        topology.close()
     }
-}
-
-/// 64 hexadecimal digits that nobody knows.
-fn new_key() -> Result<String> {
-    let mut bytes = [0; 32];
-    let mut file = std::fs::File::open("/dev/urandom").context("can't open /dev/urandom")?;
-    std::io::Read::read_exact(&mut file, &mut bytes).context("can't read /dev/urandom")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -28,12 +28,13 @@ pub struct Visit {
     pub download: Duration,
 }
 
-/// Fetches `bytes` bytes from the server at `to`, in a host, and waits for them.
+/// Fetches `bytes` bytes from the server at `to`, in a host, and waits for them. With `fast_open` the request goes out with the SYN,
+/// once an earlier visit has brought the server's cookie.
 ///
 /// # Errors
 /// The connection failed, or a byte was missing or wrong.
-pub fn from(host: &Host, to: SocketAddrV4, bytes: u64, congestion: &'static str) -> Result<Visit> {
-    host.run(move || visit(to, bytes, congestion, false, &Pattern::new()))?
+pub fn from(host: &Host, to: SocketAddrV4, bytes: u64, congestion: &'static str, fast_open: bool) -> Result<Visit> {
+    host.run(move || visit(to, bytes, congestion, fast_open, &Pattern::new()))?
 }
 
 /// Fetches `bytes` bytes, from the calling thread's host, and checks each of them.

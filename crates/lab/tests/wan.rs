@@ -51,7 +51,7 @@ fn build(scenario: &Scenario) -> Option<(Topology, Server)> {
 #[test]
 fn a_connection_takes_a_round_trip() {
     let Some((topology, _server)) = build(&scenario("delay = \"5ms\"")) else { return };
-    let visit = visit::from(topology.client(), Step::EndToEnd.target(), 10_000, "reno").unwrap();
+    let visit = visit::from(topology.client(), Step::EndToEnd.target(), 10_000, "reno", false).unwrap();
     assert!(visit.connect >= Duration::from_millis(10), "{visit:?}");
     assert!(visit.ttfb >= Duration::from_millis(20), "{visit:?}");
 }
@@ -61,7 +61,7 @@ fn every_byte_arrives_through_loss_and_reordering() {
     let link = "delay = \"2ms\", rate = \"200Mbit\", queue = \"1MiB\", loss = 0.02, jitter = \"500us\", reorder = 0.01";
     let Some((topology, _server)) = build(&scenario(link)) else { return };
     let bytes = 4 << 20;
-    visit::from(topology.client(), Step::EndToEnd.target(), bytes, "reno").unwrap();
+    visit::from(topology.client(), Step::EndToEnd.target(), bytes, "reno", false).unwrap();
     let counters = topology.close().unwrap();
     let direct = counters.last().unwrap().to_client;
     assert!(direct.bytes > bytes && direct.losses > 0, "{direct:?}");
@@ -73,9 +73,18 @@ fn hosts_reach_each_other_over_the_row() {
     let Some((topology, _server)) = build(&scenario("delay = \"1ms\"")) else { return };
     // The server's address on the last link of the row, which the gateway routes.
     let to = std::net::SocketAddrV4::new(midmile_lab::topology::address(1, 2), 80);
-    visit::from(topology.client(), to, 100_000, "reno").unwrap();
+    visit::from(topology.client(), to, 100_000, "reno", false).unwrap();
     let counters = topology.close().unwrap();
     assert!(counters[0].to_client.bytes > 100_000 && counters[1].to_client.bytes > 100_000, "{counters:?}");
+}
+
+#[test]
+fn fast_open_saves_the_handshake() {
+    let Some((topology, _server)) = build(&scenario("delay = \"50ms\"")) else { return };
+    let visit = || visit::from(topology.client(), Step::EndToEnd.target(), 1000, "reno", true).unwrap();
+    let (first, second) = (visit(), visit());
+    assert!(first.ttfb >= Duration::from_millis(200), "{first:?}");
+    assert!(second.ttfb < Duration::from_millis(200), "{second:?}");
 }
 
 #[test]
@@ -105,4 +114,38 @@ fn a_host_has_a_network_of_its_own() {
     let devices = host.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap()).unwrap();
     assert!(std::fs::exists(held).unwrap());
     assert_eq!(devices.lines().count(), 3, "two lines of heading and lo: {devices}");
+}
+
+/// Prints what `docs/lab.md` says of the links' errors: `cargo test --release --package midmile-lab -- --ignored --nocapture errors`.
+#[test]
+#[ignore = "a measurement, which needs a machine of its own"]
+fn errors_of_the_links() {
+    const ROUNDS: u32 = 200;
+    const LENGTH: u64 = 100 << 20;
+    let Some((topology, _server)) = build(&scenario("delay = \"10ms\"")) else { return };
+    let visit = || visit::from(topology.client(), Step::EndToEnd.target(), 1000, "reno", false).unwrap();
+    let above: Duration = (0..ROUNDS).map(|_| visit().connect - Duration::from_millis(20)).sum();
+    println!("a handshake over a round trip of 20 ms takes {:?} more, mean of {ROUNDS}", above / ROUNDS);
+
+    let link = "delay = \"10ms\", rate = \"500Mbit\", queue = \"16MiB\"";
+    let Some((topology, _server)) = build(&scenario(link)) else { return };
+    let visit = visit::from(topology.client(), Step::EndToEnd.target(), LENGTH, "reno", false).unwrap();
+    let direct = topology.close().unwrap().pop().unwrap().to_client;
+    let late = direct.late / u32::try_from(direct.deliveries).unwrap();
+    println!(
+        "{LENGTH} bytes at 500 Mbit/s: {:?} from first to last, {} on the wire",
+        visit.download - visit.ttfb,
+        direct.bytes
+    );
+    println!("deliveries were late by {late:?} on average, {:?} at most", direct.late_max);
+
+    let link = "delay = \"1ms\", loss = 0.01";
+    let Some((topology, _server)) = build(&scenario(link)) else { return };
+    visit::from(topology.client(), Step::EndToEnd.target(), LENGTH, "reno", false).unwrap();
+    let direct = topology.close().unwrap().pop().unwrap().to_client;
+    println!("{} of {} packets were lost with loss = 0.01", direct.losses, direct.packets);
+
+    let Some((topology, _server)) = build(&scenario("delay = \"1ms\"")) else { return };
+    let visit = visit::from(topology.client(), Step::EndToEnd.target(), 10 * LENGTH, "reno", false).unwrap();
+    println!("{} bytes without a rate: {:?}", 10 * LENGTH, visit.download);
 }
