@@ -8,6 +8,10 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, se
 
 /// SYN alone, in the flags of a TCP header.
 pub(crate) const SYN: u8 = 0x02;
+/// Numbers of protocols (IANA): TCP, UDP, IPv6 destination options.
+const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const OPTIONS: u8 = 60;
 
 /// A TCP segment in an IP packet, with what tests change about it.
 #[derive(Clone, Copy)]
@@ -20,13 +24,13 @@ pub(crate) struct Packet {
     pub(crate) option_words: u8,
     /// The fragment field of IPv4.
     pub(crate) fragment: u16,
-    /// An IPv6 extension header (destination options) before TCP.
-    pub(crate) extension: bool,
+    /// TCP's number or another. [`OPTIONS`] puts an IPv6 extension header before TCP, with the port where TCP has it.
+    pub(crate) protocol: u8,
 }
 
 impl Packet {
     pub(crate) fn syn(from: SocketAddr, to: SocketAddr, seq: u32) -> Self {
-        Self { from, to, seq, flags: SYN, option_words: 0, fragment: 0, extension: false }
+        Self { from, to, seq, flags: SYN, option_words: 0, fragment: 0, protocol: TCP }
     }
 
     /// The bytes on the wire. The TCP checksum is left out: what we test looks before it is checked.
@@ -46,7 +50,7 @@ impl Packet {
         header.extend(bytes.to_be_bytes());
         header.extend([0, 7]);
         header.extend(self.fragment.to_be_bytes());
-        header.extend([64, 6, 0, 0]);
+        header.extend([64, self.protocol, 0, 0]);
         header.extend(from.octets());
         header.extend(to.octets());
         // No operation.
@@ -60,9 +64,10 @@ impl Packet {
 
     /// RFC 8200, section 3.
     fn ipv6(&self, from: Ipv6Addr, to: Ipv6Addr) -> Vec<u8> {
-        let extension: &[u8] = if self.extension { &[6, 0, 1, 4, 0, 0, 0, 0] } else { &[] };
+        let [high, low] = self.to.port().to_be_bytes();
+        let extension: &[u8] = if self.protocol == OPTIONS { &[TCP, 0, high, low, 0, 0, 0, 0] } else { &[] };
         let mut header = vec![0x60, 0, 0, 0, 0, 20 + u8::try_from(extension.len()).unwrap()];
-        header.extend([if self.extension { 60 } else { 6 }, 64]);
+        header.extend([self.protocol, 64]);
         header.extend(from.octets());
         header.extend(to.octets());
         header.extend(extension);
