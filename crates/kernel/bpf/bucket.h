@@ -13,6 +13,13 @@ _Static_assert(sizeof(struct bound) == 16, "user space writes it");
 /* Tries against other CPUs. Who loses them all is refused: so many come at once only in a flood. */
 #define TAKE_TRIES 4
 
+/* Whether there is a token to take, so far. */
+static inline int bucket_has(const u64 *bucket, const struct bound *bound, u64 now_ns)
+{
+    u64 full_ns = *(const volatile u64 *)bucket;
+    return full_ns <= now_ns || full_ns - now_ns + bound->interval_ns <= bound->depth_ns;
+}
+
 /* Takes a token; 0 if there was none. */
 static inline int bucket_take(u64 *bucket, const struct bound *bound, u64 now_ns)
 {

@@ -144,18 +144,23 @@ static inline int source_take(const struct address *prefix, const struct bound *
     return bucket && bucket_take(bucket, bound, now_ns);
 }
 
-/* Whether the bounds let it through. The source is asked first, so that one source can't use up what is for all. */
+/* Whether the bounds let it through. The source pays first, so that one source can't use up what is for all. But in a flood from
+ * everywhere the bucket of all is empty, and no source needs to be remembered. */
 static inline int is_within_bounds(const struct __sk_buff *skb, const struct syn *syn, const struct config *config, u64 now_ns)
 {
+    u32 only = 0;
+    u64 *all = map_lookup(&syn_all, &only);
+    if (!all || !bucket_has(all, &config->all, now_ns)) {
+        count(&syn_counters, OVER_ALL);
+        return 0;
+    }
     struct address prefix;
     prefix_of(skb, syn, &prefix);
     if (!source_take(&prefix, &config->source, now_ns)) {
         count(&syn_counters, OVER_SOURCE);
         return 0;
     }
-    u32 only = 0;
-    u64 *all = map_lookup(&syn_all, &only);
-    if (!all || !bucket_take(all, &config->all, now_ns)) {
+    if (!bucket_take(all, &config->all, now_ns)) {
         count(&syn_counters, OVER_ALL);
         return 0;
     }

@@ -26,7 +26,7 @@ pub fn windows() -> Result<(), Unavailable> {
     Windows::attach().map(drop)
 }
 
-/// Whether the kernel closes the window of an idle connection (RFC 9293 and RFC 5681, section 4.1; the system's setting
+/// Whether the kernel closes the window of an idle connection (RFC 5681, section 4.1; the system's setting
 /// `net.ipv4.tcp_slow_start_after_idle`).
 ///
 /// # Errors
