@@ -1,5 +1,4 @@
 /* Opens the congestion window of the legs in a map, before their first byte. docs/kernel.md tells why and for whom. */
-#include "address.h"
 #include "counter.h"
 
 #define LEGS_MAX 1024
@@ -17,12 +16,25 @@ enum side { DIALLED, ACCEPTED };
  * src/window/leg.rs writes it. */
 struct leg {
     u64 namespace; /* its cookie */
-    struct address address;
-    u16 port; /* host order */
-    u8 side;
-    u8 padding[5];
+    u64 address[2];
+    u64 end; /* two bytes of port in host order, one of side, five of padding */
 };
 _Static_assert(sizeof(struct leg) == 32, "src/window/leg.rs asserts the same");
+
+/* A leg is written in whole words of 8 bytes: where the loader lacks CAP_PERFMON, Linux 6.1 refuses to let a part of a word on the
+ * stack be changed that holds a value which the verifier follows. */
+static inline u64 end_of(u16 port, enum side side)
+{
+    return port | (u64)side << 16;
+}
+
+static inline u64 pair(u32 first, u32 second)
+{
+    return first | (u64)second << 32;
+}
+
+/* The third word of an IPv4 address, as a mapped one (RFC 4291, 2.5.5.2). */
+#define MAPPED ntohl(0xffff)
 
 enum counter { OPENED, REFUSED, COUNTERS_MAX };
 
@@ -49,30 +61,24 @@ COUNTERS(window_counters, COUNTERS_MAX);
 
 static inline void leg_remote(struct bpf_sock_ops *ops, u32 family, struct leg *leg)
 {
-    leg->side = DIALLED;
-    leg->port = ntohl(FIELD(ops, remote_port));
+    leg->end = end_of(ntohl(FIELD(ops, remote_port)), DIALLED);
     if (family == AF_INET) {
-        address_v4(&leg->address, FIELD(ops, remote_ip4));
+        leg->address[1] = pair(MAPPED, FIELD(ops, remote_ip4));
         return;
     }
-    leg->address.words[0] = FIELD(ops, remote_ip6[0]);
-    leg->address.words[1] = FIELD(ops, remote_ip6[1]);
-    leg->address.words[2] = FIELD(ops, remote_ip6[2]);
-    leg->address.words[3] = FIELD(ops, remote_ip6[3]);
+    leg->address[0] = pair(FIELD(ops, remote_ip6[0]), FIELD(ops, remote_ip6[1]));
+    leg->address[1] = pair(FIELD(ops, remote_ip6[2]), FIELD(ops, remote_ip6[3]));
 }
 
 static inline void leg_local(struct bpf_sock_ops *ops, u32 family, struct leg *leg)
 {
-    leg->side = ACCEPTED;
-    leg->port = FIELD(ops, local_port);
+    leg->end = end_of(FIELD(ops, local_port), ACCEPTED);
     if (family == AF_INET) {
-        address_v4(&leg->address, FIELD(ops, local_ip4));
+        leg->address[1] = pair(MAPPED, FIELD(ops, local_ip4));
         return;
     }
-    leg->address.words[0] = FIELD(ops, local_ip6[0]);
-    leg->address.words[1] = FIELD(ops, local_ip6[1]);
-    leg->address.words[2] = FIELD(ops, local_ip6[2]);
-    leg->address.words[3] = FIELD(ops, local_ip6[3]);
+    leg->address[0] = pair(FIELD(ops, local_ip6[0]), FIELD(ops, local_ip6[1]));
+    leg->address[1] = pair(FIELD(ops, local_ip6[2]), FIELD(ops, local_ip6[3]));
 }
 
 /* The segments for a leg: its own, else those of the wildcard of its kind of address. */
@@ -81,10 +87,9 @@ static inline u32 *segments_of(struct leg *leg)
     u32 *segments = map_lookup(&window_segments, leg);
     if (segments)
         return segments;
-    if (leg->address.words[0] == 0 && leg->address.words[1] == 0 && leg->address.words[2] == ntohl(0xffff))
-        address_v4(&leg->address, 0);
-    else
-        __builtin_memset(&leg->address, 0, sizeof(leg->address));
+    int is_mapped = leg->address[0] == 0 && (u32)leg->address[1] == MAPPED;
+    leg->address[0] = 0;
+    leg->address[1] = is_mapped ? MAPPED : 0;
     return map_lookup(&window_segments, leg);
 }
 
