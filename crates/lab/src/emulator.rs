@@ -20,6 +20,8 @@ use crate::direction::{Counters, Direction, Shape};
 use crate::packet::{Packet, TcpView};
 use crate::tun::{PACKET_MAX, Tun};
 
+/// The least nice value (setpriority(2)): a wire doesn't wait for programs.
+const HIGHEST_PRIORITY: i32 = -20;
 /// Packets read from a device before others are looked at.
 const BATCH: usize = 64;
 /// Packets remembered of a trace; a visit of 50 MB has fewer.
@@ -163,6 +165,8 @@ impl Drop for Emulator {
 impl Loop {
     fn run(mut self) -> Result<()> {
         rustix::thread::set_current_timer_slack(NonZeroU64::new(1)).context("can't set the timer slack")?;
+        // On Linux it is the thread's own. Without the right to it links are later on a busy machine, which the report shows.
+        rustix::process::setpriority_process(None, HIGHEST_PRIORITY).ok();
         let mut buffer = vec![0; PACKET_MAX];
         loop {
             self.deliver();
