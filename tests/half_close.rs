@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use process::ends::{reset, reset_at_once, until_reset};
 use process::{PATIENCE, Scratch, connect, echo, exchange, until};
 use programs::data::{MIB, file, noise, sum, sum_said};
 use programs::relay::Relay;
 use programs::{Server, client, lacks, own_loopback, reserve, said, server};
-use rustix::net::sockopt;
 use rustix::process::Signal;
 
 /// socat at an address of its own; it serves each connection by `what`, and lets an end in one direction be one in that alone.
@@ -89,12 +89,6 @@ fn a_server_that_has_finished_still_hears_the_client() {
     relay.finished();
 }
 
-/// Makes the next close of it a reset.
-fn reset(stream: TcpStream) {
-    sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
-    drop(stream);
-}
-
 /// A relay on one core, to a listener of ours and to `echo`, and both ends of a connection through the first.
 fn pair() -> (Relay, TcpStream, TcpStream) {
     let listener = TcpListener::bind(own_loopback()).unwrap();
@@ -107,14 +101,6 @@ fn pair() -> (Relay, TcpStream, TcpStream) {
     }
     relay.counts("/totals/pairs_connected", 1);
     (relay, client, server)
-}
-
-/// What arrives until a reset, which has to come.
-fn until_reset(stream: &mut TcpStream) -> Vec<u8> {
-    let mut got = Vec::new();
-    let error = stream.read_to_end(&mut got).expect_err("a reset isn't an end");
-    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "after {} bytes", got.len());
-    got
 }
 
 #[test]
@@ -210,17 +196,7 @@ fn a_long_response_arrives_before_the_reset_after_it() {
 fn a_refused_dial_is_a_reset_at_once() {
     let relay = Relay::to(reserve());
     for _ in 0..20 {
-        let began = Instant::now();
-        match TcpStream::connect(relay.addr()) {
-            Ok(mut client) => {
-                client.set_read_timeout(Some(PATIENCE)).unwrap();
-                assert_eq!(until_reset(&mut client), b"");
-            }
-            // It may even be there before the client sees its connection.
-            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
-        }
-        // The dial timeout is 5 s: this only tells "at once" from "when a timeout is over".
-        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        reset_at_once(relay.addr());
     }
     relay.settled();
     assert_eq!(relay.ends("dial-refused"), 20);

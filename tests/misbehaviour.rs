@@ -11,19 +11,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use process::{PATIENCE, Running, Scratch, connect, echo, exchange, until};
+use programs::mute::{full, silent};
 use programs::relay::Relay;
-use programs::{own_loopback, said};
+use programs::said;
 use rustix::fd::OwnedFd;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::process::geteuid;
-
-/// A server that accepts, and never says a word.
-fn silent() -> SocketAddr {
-    let listener = TcpListener::bind(own_loopback()).unwrap();
-    let addr = listener.local_addr().unwrap();
-    std::thread::spawn(move || listener.incoming().map_while(Result::ok).collect::<Vec<_>>());
-    addr
-}
 
 /// A gateway on one core with one listener to `to`, by `timeouts`, and another to an echo.
 fn gateway(name: &str, to: SocketAddr, timeouts: &str) -> Relay {
@@ -94,17 +87,6 @@ fn a_server_that_never_finishes_is_cut_by_the_half_closed_timeout() {
     cut_while_others_go_on(&relay, &mut stream);
     relay.settled();
     assert_eq!(relay.ends("half-closed-timeout"), 1);
-}
-
-/// A server that is full: whoever dials it hears nothing. What is returned keeps it so.
-fn full() -> (SocketAddr, OwnedFd, Vec<TcpStream>) {
-    let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
-    net::bind(&socket, &own_loopback()).unwrap();
-    net::listen(&socket, 0).unwrap();
-    let addr = net::getsockname(&socket).unwrap().try_into().unwrap();
-    // A backlog of none holds one; one more is for a kernel that rounds up.
-    let queue = (0..2).map_while(|_| TcpStream::connect_timeout(&addr, Duration::from_millis(500)).ok()).collect();
-    (addr, socket, queue)
 }
 
 #[test]

@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
 
 pub(crate) mod data;
+pub(crate) mod gateways;
+pub(crate) mod mute;
 pub(crate) mod nginx;
 pub(crate) mod relay;
 

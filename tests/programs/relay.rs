@@ -9,7 +9,7 @@ use crate::process::{Running, midmile, status, until};
 /// A running relay.
 pub(crate) struct Relay {
     pub(crate) running: Running,
-    /// The address of each listener, as its `ready` line says.
+    /// The address of each listener and then of each trunk, as its `ready` line says.
     pub(crate) listen: Vec<String>,
     admin: SocketAddr,
 }
@@ -41,7 +41,9 @@ impl Relay {
     pub(crate) fn of(running: Running, listeners: usize) -> Self {
         let listen = (0..listeners).map(|_| {
             let line = running.line();
-            let listen = line.strip_prefix("ready listen=").and_then(|rest| rest.split_once(" to="));
+            let of_listener = line.strip_prefix("ready listen=").and_then(|rest| rest.split_once(" to="));
+            let of_trunk = || line.strip_prefix("ready trunk=").and_then(|rest| rest.split_once(" peers="));
+            let listen = of_listener.or_else(of_trunk);
             listen.map(|(listen, _)| listen.to_owned()).unwrap_or_else(|| panic!("not a ready line: {line}"))
         });
         let listen = listen.collect();
