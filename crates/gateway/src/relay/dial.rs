@@ -134,9 +134,12 @@ impl<L> Relay<L> {
         let through_trunk = self.pairs.get(key).is_some_and(|pair| self.trunk_of(pair).is_some());
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let Some(serving) = self.servings.get(pair.serving) else { return };
-        let took = cx.now().since(pair.opened);
-        serving.counters.connected.add(1);
-        if !pair.unclaimed {
+        // A pair that was given another trunk connection comes here twice, and is counted once.
+        if pair.connected_after.is_none() {
+            serving.counters.connected.add(1);
+        }
+        if pair.connected_after.is_none() && !pair.unclaimed {
+            let took = cx.now().since(pair.opened);
             pair.connected_after = NonZeroU64::new(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1));
             serving.counters.observe_connect(took);
         }

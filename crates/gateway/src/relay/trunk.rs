@@ -274,7 +274,8 @@ impl<L> Relay<L> {
         let pair = self.pairs.get(key)?;
         let serving = self.servings.get(pair.serving)?;
         let left = pair.dial_deadline.since(cx.now());
-        let deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
+        // Rounded up: when the next gateway gives up, our own time is over too.
+        let deadline_ms = u32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u32::MAX);
         if let Some(came) = self.hellos.get(pair.hello) {
             let (_, path) = came.path.next()?;
             return Some(Hello { path, deadline_ms, ..*came });
@@ -299,13 +300,14 @@ impl<L> Relay<L> {
         TraceId(trace)
     }
 
-    /// Whether a pair whose trunk connection has failed is given another: once, and only if nothing has crossed it. Whoever sent
-    /// a byte can't know what became of it.
+    /// Whether a pair whose trunk connection has failed is given another: once, before its dial timeout is over, and only if
+    /// nothing has crossed it. Whoever sent a byte can't know what became of it.
     pub(super) fn retries_trunk<B: Backend>(&mut self, cx: &Cx<B>, key: Key, side: Side) -> bool {
         let Some(pair) = self.pairs.get(key) else { return false };
         let untouched = !cx.has_forwarded(pair.client) && !cx.has_forwarded(pair.server) && !pair.half_closed();
         let stands = side == Side::Server && pair.state == State::Flowing && !pair.retried;
-        let Some(name) = self.trunk_of(pair).filter(|_| stands && untouched) else { return false };
+        let in_time = cx.now() < pair.dial_deadline;
+        let Some(name) = self.trunk_of(pair).filter(|_| stands && untouched && in_time) else { return false };
         if let Some(pool) = self.pools.pool(&name) {
             pool.counters.retries.add(1);
         }
