@@ -5,7 +5,7 @@ mod process;
 mod programs;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -14,8 +14,7 @@ use process::{PATIENCE, Running, Scratch, connect, echo, exchange, until};
 use programs::mute::{full, silent};
 use programs::relay::Relay;
 use programs::said;
-use rustix::fd::OwnedFd;
-use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::sockopt;
 use rustix::process::geteuid;
 
 /// A gateway on one core with one listener to `to`, by `timeouts`, and another to an echo.

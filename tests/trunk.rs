@@ -1,5 +1,4 @@
 //! Two gateways and more between clients and servers: what goes in at one comes out at the other, and nobody notices.
-#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
 
 mod process;
 mod programs;

@@ -31,14 +31,15 @@ pub(crate) fn trunk(listen: &str, peers: &[&str], allow: &[&str], more: &str) ->
     format!("[[trunk]]\nlisten = \"{listen}\"\npeers = {peers:?}\nallow = {allow:?}\n{more}\n")
 }
 
-/// A table `[[listener]]` on IPv4 that goes to `to` by way of `via`, with `more` lines.
+/// A table `[[listener]]` on IPv4 that goes to `to` by way of `via`, if there's any, with `more` lines.
 pub(crate) fn listener(to: &str, via: &[&str], more: &str) -> String {
     listener_on("127.0.0.1:0", to, via, more)
 }
 
 /// As [`listener`], on `listen`.
 pub(crate) fn listener_on(listen: &str, to: &str, via: &[&str], more: &str) -> String {
-    format!("[[listener]]\nname = \"{listen}-{to}\"\nlisten = \"{listen}\"\nto = \"{to}\"\nvia = {via:?}\n{more}\n")
+    let via = if via.is_empty() { String::new() } else { format!("via = {via:?}\n") };
+    format!("[[listener]]\nname = \"{listen}-{to}\"\nlisten = \"{listen}\"\nto = \"{to}\"\n{via}{more}\n")
 }
 
 /// A gateway's file: its name, its `limits`, and tables.
