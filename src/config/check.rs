@@ -32,7 +32,7 @@ pub(super) fn check(raw: RawConfig, host: &Host, mistakes: &mut Mistakes) -> Opt
     }
     check_gateway(gateway.as_ref(), &peers, &trunks, mistakes);
     check_names_and_places(&listeners, &trunks, mistakes);
-    let mut checker = Checker { host, limits, mistakes, table: "peer", line: 0 };
+    let mut checker = Checker { host, limits, mistakes, table: "peer", line: 0, keyless: Vec::new() };
     let mut checked_peers: Vec<Peer> = Vec::new();
     for raw in peers {
         checker.line = raw.line;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use midmile_gateway::{BACKENDS_MAX, HealthCheck, Timeouts};
 use midmile_wire::proxy;
+use midmile_wire::trunk::Name;
 use midmile_wire::trunk::hello::Destination;
 
 use super::check::check_period;
@@ -31,6 +32,8 @@ pub(super) struct Checker<'a> {
     pub(super) table: &'static str,
     /// The line of the table's header.
     pub(super) line: usize,
+    /// Peers that are left out because their key won't do, which is told already.
+    pub(super) keyless: Vec<Name>,
 }
 
 impl Checker<'_> {

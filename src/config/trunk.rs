@@ -48,14 +48,12 @@ impl Checker<'_> {
                 None
             }
         };
-        Some(Peer {
-            name: raw.name?.value,
-            address: raw.address.map(|at| at.value),
-            key: key?,
-            plain: plain.is_some(),
-            leg,
-            pool,
-        })
+        let name = raw.name?.value;
+        let Some(key) = key else {
+            self.keyless.push(name);
+            return None;
+        };
+        Some(Peer { name, address: raw.address.map(|at| at.value), key, plain: plain.is_some(), leg, pool })
     }
 
     fn pool(&mut self, min: Option<&At<Count>>, max: Option<&At<Count>>) -> PoolLimits {
@@ -139,6 +137,7 @@ impl Checker<'_> {
         let names = raw.map(|raw| raw.value.0).unwrap_or_default();
         for name in &names {
             match peers.iter().find(|peer| peer.name == name.value) {
+                None if self.keyless.contains(&name.value) => {}
                 None => self.add(key, name.line, format!("no [[peer]] is called \"{}\"; add one", name.value)),
                 Some(peer) if !will_do(peer) && peer.plain => {
                     let what =

@@ -154,10 +154,15 @@ impl<L> Relay<L> {
         self.turn_out(cx, key, (!known).then_some(Refusal::TrunkTimeout));
     }
 
-    /// The guest has closed or failed: a pool lets go of what it doesn't need, so that is nothing to count.
+    /// The guest has closed or failed. A pool lets go of what it doesn't need, so that is nothing to count; and a peer whose key
+    /// isn't ours goes when it sees our challenge.
     pub(super) fn guest_gone<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
-        let known = self.guests.get(key).is_some_and(|guest| matches!(guest.state, GuestState::Known(_)));
-        self.turn_out(cx, key, (!known).then_some(Refusal::TrunkInvalid));
+        let refusal = self.guests.get(key).and_then(|guest| match guest.state {
+            GuestState::Unknown => Some(Refusal::TrunkInvalid),
+            GuestState::Challenged(_) => Some(Refusal::TrunkKey),
+            GuestState::Known(_) => None,
+        });
+        self.turn_out(cx, key, refusal);
     }
 
     /// Closes a guest, under a name if it was at fault.

@@ -90,9 +90,11 @@ impl Pool {
         }
     }
 
-    /// How many connections should be begun now.
+    /// How many connections should be begun now. Whoever waits is worth a try even while the pool rests: its client learns at
+    /// once whether the peer is there, and not when the rest is over.
     pub(crate) fn missing(&self, now: Time, draining: bool) -> u32 {
-        if self.peer.addrs.is_empty() || now < self.rests_until {
+        let rests = now < self.rests_until && self.waiting.is_empty();
+        if self.peer.addrs.is_empty() || rests {
             return 0;
         }
         let count = |keys: &VecDeque<Key>| u32::try_from(keys.len()).unwrap_or(u32::MAX);
