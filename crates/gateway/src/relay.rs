@@ -123,10 +123,16 @@ impl<L> Relay<L> {
                 // It fails only when epoll has no room for one more; the other cores' listeners then serve.
                 self.servings.open(cx, door, listener, (route, counters), pairs_max).ok();
             }
-            Order::Swap { door, route, pairs_max } => self.servings.swap(door, route, pairs_max),
+            Order::Swap { door, route, pairs_max } => {
+                let before = self.servings.at(door);
+                self.servings.swap(door, route, pairs_max);
+                self.review_guests(cx, before, self.servings.at(door));
+            }
             Order::Close { door } => {
                 self.let_in_the_queued(cx, Some(door));
+                let before = self.servings.at(door);
                 self.servings.close(cx, door);
+                self.review_guests(cx, before, None);
             }
             Order::Peers(peers) => {
                 for conn in self.pools.replace(peers) {

@@ -1,6 +1,7 @@
 //! The egress side of a trunk: who comes is authenticated, waits as a guest, and becomes a pair when it says hello.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use midmile_engine::{Addr, Backend, ConnId, Cx, Incoming, Key, MeterId};
@@ -12,7 +13,7 @@ use midmile_wire::trunk::{Nonce, Session};
 use super::Relay;
 use crate::pair::{Given, Pair, State, Token};
 use crate::reason::{End, Refusal};
-use crate::trunk::Permit;
+use crate::trunk::{Peer, Permit};
 
 /// How far a trunk connection has come that was accepted.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(super) struct Guest {
     serving: Key,
     state: GuestState,
     addr: Addr,
+    /// Who it says it is, once it has said so.
+    peer: Option<Arc<Peer>>,
 }
 
 impl<L> Relay<L> {
@@ -39,7 +42,7 @@ impl<L> Relay<L> {
     pub(super) fn open_guest<B: Backend>(&mut self, cx: &mut Cx<B>, serving_key: Key, incoming: Incoming<B::Socket>) {
         let Some(serving) = self.servings.get_mut(serving_key) else { return cx.refuse(incoming) };
         let addr = incoming.peer.clone();
-        let guest = Guest { conn: Key::NONE, serving: serving_key, state: GuestState::Unknown, addr };
+        let guest = Guest { conn: Key::NONE, serving: serving_key, state: GuestState::Unknown, addr, peer: None };
         let Ok(key) = self.guests.insert(guest) else {
             serving.counters.refusals[Refusal::PairsMax.index()].add(1);
             return cx.refuse(incoming);
@@ -87,6 +90,7 @@ impl<L> Relay<L> {
         let Some(peer) = peer else { return Err(Refusal::TrunkKey) };
         let (next, challenge) = introduction.challenge(&peer.key, nonce);
         guest.state = GuestState::Challenged(next);
+        guest.peer = Some(peer.clone());
         send_whole(cx, guest.conn, challenge.as_bytes())?;
         Ok(taken)
     }
@@ -177,6 +181,26 @@ impl<L> Relay<L> {
                 serving.counters.refusals[refusal.index()].add(1);
             }
             self.servings.pair_ended(guest.serving);
+        }
+    }
+
+    /// The route `before` was replaced by `now`, or is gone. Its guests are the new route's, whose list is what counts for them;
+    /// those whom it wouldn't let in go, whatever they had proved.
+    pub(super) fn review_guests<B: Backend>(&mut self, cx: &mut Cx<B>, before: Option<Key>, now: Option<Key>) {
+        let Some(before) = before.filter(|before| now != Some(*before)) else { return };
+        let keys: Vec<Key> = self.guests.keys().collect();
+        for key in keys {
+            let Some(guest) = self.guests.get_mut(key).filter(|guest| guest.serving == before) else { continue };
+            let serving = now.and_then(|now| self.servings.get_mut(now));
+            let gate = serving.as_ref().and_then(|serving| serving.route.gate.as_deref());
+            let may_come = gate.is_some_and(|gate| guest.peer.as_deref().is_none_or(|peer| gate.lets_in(peer)));
+            let (Some(serving), Some(now), true) = (serving, now, may_come) else {
+                self.turn_out(cx, key, None);
+                continue;
+            };
+            serving.open += 1;
+            guest.serving = now;
+            self.servings.pair_ended(before);
         }
     }
 

@@ -74,4 +74,9 @@ impl Gate {
     pub(crate) fn peer(&self, name: &Name, own: &Name) -> Option<&Arc<Peer>> {
         self.peers.iter().find(|peer| peer.name == *name && peer.own == *own)
     }
+
+    /// Whether what `peer` has proved is proof here as well: it may come, and by the same key.
+    pub(crate) fn lets_in(&self, peer: &Peer) -> bool {
+        self.peer(&peer.name, &peer.own).is_some_and(|known| known.key == peer.key)
+    }
 }
