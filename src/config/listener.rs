@@ -121,9 +121,9 @@ impl Checker<'_> {
 
     /// What the last gateway of a trunk does can't be asked for here.
     fn check_via(&mut self, raw: &RawListener) {
-        let Some(via) = &raw.via else { return };
-        if via.value.0.is_empty() || via.value.0.len() > VIA_MAX {
-            let what = format!("{} peers; write 1 to {VIA_MAX}, or leave `via` out", via.value.0.len());
+        let Some(via) = raw.via.as_ref().filter(|via| !via.value.0.is_empty()) else { return };
+        if via.value.0.len() > VIA_MAX {
+            let what = format!("{} peers; write {VIA_MAX} at most", via.value.0.len());
             self.add("via", via.line, what);
         }
         let sends = raw.send_proxy.as_ref().filter(|send| send.value != SendProxy::Off);

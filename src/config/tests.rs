@@ -409,6 +409,7 @@ fn what_is_wrong_with_peers_and_trunks() {
     );
     let via = |more: &str| format!("{}{}", trunk(|_| String::new()), listener(more));
     assert!(read(&via("via = \"b\"")).is_ok());
+    assert!(read(&via("via = []\nsend_proxy = \"v1\"")).is_ok(), "dialled from here");
     told(&via("via = \"c\""), "listener.via: no [[peer]] is called \"c\"; add one");
     told(
         &via("via = \"b\"\nsend_proxy = \"v1\""),
