@@ -7,9 +7,12 @@ mod programs;
 
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use process::ends::{reset_at_once, reset_client};
 use process::{PATIENCE, Scratch, connect, echo, exchange, until};
+use programs::between::between;
 use programs::gateways::{self, KEYS, More, ONE_CORE, Way, key_file, listener, peer, trunk};
 use programs::relay::Relay;
 use programs::reserve;
@@ -261,4 +264,41 @@ fn a_list_that_a_reload_changes_holds_for_connections_that_waited() {
     exchange(&mut open, "what was open goes on");
     drop(open);
     way.settled();
+}
+
+#[test]
+fn a_trunk_that_a_reload_takes_away_takes_nobody_any_more() {
+    let way = Way::to("trunk-gone-way", echo(b'e'), More { peer: "pool_min = 4", ..ONE_CORE });
+    way.ready(READY);
+    let (mut open, _) = connect(way.a.addr());
+    let text = std::fs::read_to_string(way.scratch.path("b.toml")).unwrap();
+    way.scratch.write("b.toml", &text.replace("listen = \"127.0.0.1:0\"\npeers", "listen = \"127.0.0.2:0\"\npeers"));
+    reload(&way.b, 1);
+    way.ready(0);
+    reset_at_once(way.a.addr());
+    exchange(&mut open, "what was open goes on");
+    drop(open);
+    way.settled();
+}
+
+#[test]
+fn a_connection_that_dies_at_its_first_use_is_replaced_without_the_clients_notice() {
+    let scratch = Scratch::new("trunk-dying");
+    let (key, to) = (key_file(&scratch, "ab.key", KEYS[0]), echo(b'e').to_string());
+    let of_b = [peer(&key, "a", None, ""), trunk("127.0.0.1:0", &["a"], &[&to], "")];
+    let b = gateways::start(&gateways::file(&scratch, "b", "cores = 1", &of_b));
+    let armed = Arc::<AtomicBool>::default();
+    let arms = armed.clone();
+    let between = between(b.addr(), move |_| !arms.load(Relaxed)).to_string();
+    let of_a = [listener(&to, &["b"], ""), peer(&key, "b", Some(&between), "pool_min = 1\npool_max = 1")];
+    let a = gateways::start(&gateways::file(&scratch, "a", "cores = 1", &of_a));
+    a.counts("/peers/0/ready", 1);
+    armed.store(true, Relaxed);
+    let (mut client, letter) = connect(a.addr());
+    assert_eq!(letter, b'e');
+    exchange(&mut client, "nothing was noticed");
+    assert_eq!(["taken", "retries"].map(|figure| a.count(&format!("/peers/0/{figure}"))), [2, 1]);
+    drop(client);
+    a.finished();
+    assert_eq!(b.finished()["totals"]["pairs_opened"], 1);
 }

@@ -6,12 +6,12 @@ mod process;
 mod programs;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use process::ends::{reset_at_once, reset_client, until_reset};
 use process::{PATIENCE, Scratch, connect, echo, exchange, run, text, until};
+use programs::between::between;
 use programs::gateways::{self, KEYS, ONE_CORE, Way, key_file, listener, peer, trunk};
 use programs::own_loopback;
 use programs::relay::Relay;
@@ -142,45 +142,18 @@ impl Recorded {
         let soon = "timeouts = { handshake = \"1s\" }";
         let of_b = [peer(&key, "a", None, ""), trunk("127.0.0.1:0", &["a"], &[&to], soon)];
         let b = gateways::start(&gateways::file(&scratch, "b", "cores = 1", &of_b));
-        let (between, said) = recorder(b.addr());
+        let said = Arc::<Mutex<Vec<u8>>>::default();
+        let hears = said.clone();
+        let between = between(b.addr(), move |bytes| {
+            hears.lock().unwrap().extend_from_slice(bytes);
+            true
+        });
         let of_a =
             [listener(&to, &["b"], ""), peer(&key, "b", Some(&between.to_string()), "pool_min = 1\npool_max = 1")];
         let a = gateways::start(&gateways::file(&scratch, "a", "cores = 1", &of_a));
         a.counts("/peers/0/ready", 1);
         Self { _scratch: scratch, a, b, said }
     }
-}
-
-/// Passes connections on to `to`, and keeps what the first of them said. It ends with the test program.
-fn recorder(to: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
-    let listener = TcpListener::bind(own_loopback()).unwrap();
-    let (addr, said) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<u8>>>::default());
-    let kept = said.clone();
-    thread::spawn(move || {
-        let mut kept = Some(kept);
-        for incoming in listener.incoming().map_while(Result::ok) {
-            let onward = TcpStream::connect(to).unwrap();
-            let back = (onward.try_clone().unwrap(), incoming.try_clone().unwrap());
-            let kept = kept.take();
-            thread::spawn(move || pass_on(incoming, onward, kept.as_deref()));
-            thread::spawn(move || pass_on(back.0, back.1, None));
-        }
-    });
-    (addr, said)
-}
-
-fn pass_on(mut from: TcpStream, mut to: TcpStream, said: Option<&Mutex<Vec<u8>>>) {
-    let mut bytes = [0; 4096];
-    // Either side may be gone: then both are to go.
-    while let Ok(len) = from.read(&mut bytes)
-        && len > 0
-        && to.write_all(&bytes[..len]).is_ok()
-    {
-        if let Some(said) = said {
-            said.lock().unwrap().extend_from_slice(&bytes[..len]);
-        }
-    }
-    to.shutdown(Shutdown::Write).ok();
 }
 
 fn stranger(to: &Relay, says: &[u8]) -> TcpStream {
