@@ -5,12 +5,13 @@
 mod process;
 mod programs;
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use process::ends::{reset_at_once, reset_client};
+use midmile_wire::trunk::{Key, Nonce, auth};
+use process::ends::{reset_at_once, reset_client, until_reset};
 use process::{PATIENCE, Scratch, connect, echo, exchange, until};
 use programs::between::between;
 use programs::gateways::{self, KEYS, More, ONE_CORE, Way, key_file, listener, peer, trunk};
@@ -155,6 +156,45 @@ fn a_drain_does_not_wait_for_trunk_connections_that_nobody_uses() {
     reset_at_once(way.a.addr());
     way.a.running.signal(Signal::TERM);
     assert_eq!(way.a.running.code(), Some(0), "{}", way.a.running.log());
+}
+
+/// A connection to b that has proved that it's a's, and that b waits for a hello on.
+fn authenticated(b: &Relay) -> TcpStream {
+    let mut stream = TcpStream::connect(b.addr()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let key: Key = KEYS[0].parse().unwrap();
+    let (challenged, introduction) = auth::begin("a".parse().unwrap(), "b".parse().unwrap(), Nonce([7; Nonce::LEN]));
+    stream.write_all(introduction.as_bytes()).unwrap();
+    let proved = heard(&mut stream, |bytes| {
+        let (_, proof, proved) = challenged.handle(bytes, &key).unwrap()?;
+        Some((proof, proved))
+    });
+    stream.write_all(proved.0.as_bytes()).unwrap();
+    heard(&mut stream, |bytes| proved.1.handle(bytes).unwrap());
+    stream
+}
+
+/// Reads until `whole` has what it wants.
+fn heard<T>(stream: &mut TcpStream, whole: impl Fn(&[u8]) -> Option<T>) -> T {
+    let mut bytes = Vec::new();
+    loop {
+        let mut next = [0];
+        stream.read_exact(&mut next).unwrap();
+        bytes.extend(next);
+        if let Some(found) = whole(&bytes) {
+            return found;
+        }
+    }
+}
+
+/// A hello may be on its way: after an end the peer would take the connection for one that the server has closed.
+#[test]
+fn a_trunk_connection_that_waits_is_reset_by_a_drain_and_not_ended() {
+    let mut way = Way::to("trunk-drain-reset", echo(b'e'), ONE_CORE);
+    let mut waits = authenticated(&way.b);
+    way.b.running.signal(Signal::TERM);
+    assert_eq!(until_reset(&mut waits), b"");
+    assert_eq!(way.b.running.code(), Some(0), "{}", way.b.running.log());
 }
 
 #[test]

@@ -169,13 +169,11 @@ impl<L> Relay<L> {
         self.turn_out(cx, key, refusal);
     }
 
-    /// Closes a guest, under a name if it was at fault.
+    /// Closes a guest, under a name if it was at fault. By a reset: its hello may be on the way, and after an end its peer would
+    /// take that for an answer of the server's, where a reset has it try another connection.
     fn turn_out<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, refusal: Option<Refusal>) {
         let Some(guest) = self.guests.remove(key) else { return };
-        match refusal {
-            Some(_) => cx.reset(guest.conn),
-            None => cx.close(guest.conn),
-        }
+        cx.reset(guest.conn);
         if let Some(serving) = self.servings.get(guest.serving) {
             if let Some(refusal) = refusal {
                 serving.counters.refusals[refusal.index()].add(1);
