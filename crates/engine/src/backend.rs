@@ -166,6 +166,12 @@ pub trait Backend {
     /// When the connection has failed.
     fn splice_out(&mut self, pipe: &mut Self::Pipe, socket: &mut Self::Socket, len: usize) -> Transfer;
 
+    /// Has a dial that waits for its first bytes (TCP Fast Open) go out without any.
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    fn begin(&mut self, socket: &mut Self::Socket) -> Result<(), ConnError>;
+
     /// Finishes sending: the peer reads the end after what was sent.
     ///
     /// # Errors

@@ -64,12 +64,13 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
             self.rouse_listeners()?;
         }
         self.handler.on_turn_end(&mut self.cx);
+        self.cx.begin_deferred();
         Ok(())
     }
 
     /// How long the loop may sleep.
     fn patience(&self) -> Option<Duration> {
-        if !self.cx.queue.is_empty() {
+        if !self.cx.queue.is_empty() || !self.cx.deferred.is_empty() {
             return Some(Duration::ZERO);
         }
         let now = self.cx.now();

@@ -45,6 +45,8 @@ pub struct Cx<B: Backend> {
     pub(crate) timers: Wheel,
     /// Each connection stands in it at most once per generation, so it never outgrows its reserve by more than the stale ones.
     pub(crate) queue: VecDeque<ConnId>,
+    /// Dials that the backend may keep back for their first bytes, and the turn in which they were made.
+    pub(crate) deferred: VecDeque<(u64, ConnId)>,
     pub(crate) listeners: Vec<Option<Listening<B::Listener>>>,
     pub(crate) resting: usize,
     pub(crate) buffer: Box<[u8]>,
@@ -64,6 +66,7 @@ impl<B: Backend> Cx<B> {
             conns: Slab::with_capacity(config.conns_max),
             timers: Wheel::with_capacity(config.conns_max.saturating_add(1)),
             queue: VecDeque::with_capacity(config.conns_max as usize),
+            deferred: VecDeque::new(),
             listeners: Vec::new(),
             resting: 0,
             buffer: vec![0; config.read_bytes].into_boxed_slice(),
@@ -181,6 +184,9 @@ impl<B: Backend> Cx<B> {
         let id = self.insert(conn).map_err(|(_, error)| error)?;
         if dialled == Dialled::Connected {
             self.enqueue(id);
+            if options.fast_open {
+                self.deferred.push_back((self.turns, id));
+            }
         }
         Ok(id)
     }
@@ -387,6 +393,20 @@ impl<B: Backend> Cx<B> {
             pipes_missed: self.pipes.missed,
             blocks_leased: self.blocks.leased(),
             turns: self.turns,
+        }
+    }
+
+    /// Dials that found no first bytes in the turn after theirs go out without.
+    pub(crate) fn begin_deferred(&mut self) {
+        while let Some((turn, id)) = self.deferred.front().copied()
+            && turn < self.turns
+        {
+            self.deferred.pop_front();
+            let Some(conn) = self.conns.get_mut(id) else { continue };
+            if let Err(error) = self.backend.begin(&mut conn.socket) {
+                conn.fail(error);
+                self.enqueue(id);
+            }
         }
     }
 

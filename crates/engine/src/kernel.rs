@@ -52,12 +52,15 @@ pub struct Socket {
     fd: OwnedFd,
     tcp: bool,
     nodelay: Nodelay,
+    /// The kernel keeps the SYN back until something is sent.
+    deferred: bool,
 }
 
 impl Socket {
     /// Sets `TCP_NODELAY` when it begins to matter. With nothing unacknowledged, Nagle's algorithm (RFC 1122, 4.2.3.4) sends at
     /// once, so a connection that answers one request never pays for the option.
     fn before_send(&mut self) {
+        self.deferred = false;
         match self.nodelay {
             Nodelay::Settled => {}
             Nodelay::AtFirstSend => self.nodelay = Nodelay::AtSecondSend,
@@ -178,7 +181,7 @@ impl Backend for Kernel {
             Ok((fd, peer)) => {
                 let peer = address::from_any(peer);
                 let tcp = peer.inet().is_some();
-                Ok((Socket { fd, tcp, nodelay: Nodelay::Settled }, peer))
+                Ok((Socket { fd, tcp, nodelay: Nodelay::Settled, deferred: false }, peer))
             }
             Err(Errno::AGAIN) => Err(AcceptError::Empty),
             Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Err(AcceptError::Exhausted),
@@ -203,9 +206,12 @@ impl Backend for Kernel {
             }
         }
         let nodelay = if tcp && options.nodelay { Nodelay::AtFirstSend } else { Nodelay::Settled };
-        let socket = Socket { fd, tcp, nodelay };
+        let mut socket = Socket { fd, tcp, nodelay, deferred: false };
         match address::connect(&socket.fd, to) {
-            Ok(()) => Ok((socket, Dialled::Connected)),
+            Ok(()) => {
+                socket.deferred = tcp && options.fast_open;
+                Ok((socket, Dialled::Connected))
+            }
             Err(Errno::INPROGRESS) => Ok((socket, Dialled::Pending)),
             // A Unix-domain listener's queue is full: such a socket never reports that room came.
             Err(Errno::AGAIN) => Err(ConnError::Busy),
@@ -242,6 +248,16 @@ impl Backend for Kernel {
             }
         }
         Ok(())
+    }
+
+    fn begin(&mut self, socket: &mut Socket) -> Result<(), ConnError> {
+        if !std::mem::take(&mut socket.deferred) {
+            return Ok(());
+        }
+        match net::send(&socket.fd, &[], SendFlags::NOSIGNAL) {
+            Ok(_) | Err(Errno::INPROGRESS | Errno::AGAIN) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     fn send(&mut self, socket: &mut Socket, bytes: &[u8]) -> Transfer {

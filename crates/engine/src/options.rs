@@ -34,7 +34,8 @@ pub struct LegOptions {
     /// it there; the engine leaves it alone.
     pub initial_window: Option<u32>,
     /// TCP Fast Open (RFC 7413): a listener takes data that comes with the SYN, a dialled leg sends its first bytes with it once it
-    /// has a cookie. `net.ipv4.tcp_fastopen` has to allow it.
+    /// has a cookie and if they are there already. Such a dial counts as connected before anybody has answered, so a refusal is a
+    /// reset of the connection. `net.ipv4.tcp_fastopen` has to allow it.
     pub fast_open: bool,
 }
 

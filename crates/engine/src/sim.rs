@@ -139,6 +139,10 @@ impl Backend for Sim {
         Ok(if room == 0 { Progress::Blocked } else { Progress::Moved(room) })
     }
 
+    fn begin(&mut self, _socket: &mut SimSocket) -> Result<(), ConnError> {
+        Ok(())
+    }
+
     fn shutdown(&mut self, socket: &mut SimSocket) -> Result<(), ConnError> {
         let remote = &mut self.remotes[socket.remote.0];
         if remote.dead {

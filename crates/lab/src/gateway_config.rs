@@ -94,7 +94,8 @@ impl Gateway<'_> {
             line(file, format_args!("onward = [\"{}\"]", self.name(self.place + 1)));
         }
         self.leg(file, "trunk.leg", &self.window(&self.scenario.links[self.place]));
-        self.leg(file, "trunk.server", "");
+        let server = if self.last() && self.step >= Step::FastOpen { "fast_open = true\n" } else { "" };
+        self.leg(file, "trunk.server", server);
     }
 
     /// The gateway behind it.

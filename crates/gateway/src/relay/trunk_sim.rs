@@ -131,11 +131,9 @@ fn world(mut rng: Rng, mood: Mood) -> World {
     let (ingress, egress) = (Arc::new(RouteCounters::default()), Arc::new(RouteCounters::default()));
     let bounds = (pool.min, pool.max);
     relay.obey(cx, Order::Peers(vec![Reach { peer: here, counters: Arc::new(PeerCounters::default()), bounds }]));
-    for (door, listener, route, counters) in
-        [(TRUNK_DOOR, trunk, route("out", trunk_addr, Vec::new(), None, Some(Arc::new(gate))), &egress)]
-    {
-        relay.obey(cx, Order::Open { door, listener, route, counters: counters.clone(), pairs_max: 40 });
-    }
+    let out = route("out", trunk_addr, Vec::new(), None, Some(Arc::new(gate)));
+    let open = Order::Open { door: TRUNK_DOOR, listener: trunk, route: out, counters: egress.clone(), pairs_max: 40 };
+    relay.obey(cx, open);
     let clients = (0..=rng.up_to(4)).map(|_| {
         let mut script = script(&mut rng, mood);
         script.finishes_last &= any;
