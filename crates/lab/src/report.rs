@@ -1,4 +1,4 @@
-//! What a run found: a table for people, JSON for programs. The page is in [`crate::page`].
+//! What a run found: a table for people, JSON for programs. The page for browsers is made of the same.
 
 use std::fmt::Write;
 use std::time::Duration;

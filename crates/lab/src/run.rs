@@ -1,5 +1,6 @@
 //! A run: each step in a topology of its own, each object fetched as often as the scenario says.
 
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::emulator::LinkCounters;
 use crate::gateway_config;
@@ -201,6 +203,8 @@ impl<'a> Stage<'a> {
         println!("{}: {}", self.step, self.step.about());
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", &command.replace(TARGET, &target)]).env("MIDMILE_LAB_TARGET", &target);
+        // A group of its own, so that all of it can be ended.
+        shell.process_group(0);
         let mut child = self.topology.client().spawn(shell)?;
         loop {
             if let Some(status) = child.try_wait().context("can't wait for the client")? {
@@ -208,7 +212,8 @@ impl<'a> Stage<'a> {
                 return Ok(());
             }
             if let Err(interrupted) = self.interrupt.pause(LOOK) {
-                child.kill().context("can't end the client")?;
+                let group = Pid::from_child(&child);
+                kill_process_group(group, Signal::KILL).context("can't end the client")?;
                 child.wait().context("can't wait for the client")?;
                 return Err(interrupted);
             }
