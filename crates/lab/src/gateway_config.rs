@@ -71,7 +71,7 @@ impl Gateway<'_> {
         }
         let client = if self.place == 0 { self.edge() } else { String::new() };
         self.leg(file, "listener.client", &client);
-        self.leg(file, "listener.server", "");
+        self.leg(file, "listener.server", self.server());
     }
 
     /// The gateway that clients come to.
@@ -94,8 +94,7 @@ impl Gateway<'_> {
             line(file, format_args!("onward = [\"{}\"]", self.name(self.place + 1)));
         }
         self.leg(file, "trunk.leg", &self.window(&self.scenario.links[self.place]));
-        let server = if self.last() && self.step >= Step::FastOpen { "fast_open = true\n" } else { "" };
-        self.leg(file, "trunk.server", server);
+        self.leg(file, "trunk.server", self.server());
     }
 
     /// The gateway behind it.
@@ -130,6 +129,11 @@ impl Gateway<'_> {
             line(&mut options, format_args!("fast_open = true"));
         }
         options
+    }
+
+    /// What a leg to the server is allowed: the dial must not cost a round trip when the request is there already.
+    fn server(&self) -> &'static str {
+        if self.step >= Step::FastOpen && self.last() { "fast_open = true\n" } else { "" }
     }
 
     /// A path's worth at once, at the path's pace.
@@ -205,5 +209,6 @@ mod tests {
         let files = files_of(Step::FastOpen);
         assert_eq!(files[0]["listener"][0]["client"]["initial_window"].as_str(), Some("92672B"));
         assert_eq!(files[0]["listener"][0]["client"]["fast_open"].as_bool(), Some(true));
+        assert_eq!(files[1]["trunk"][0]["server"]["fast_open"].as_bool(), Some(true));
     }
 }

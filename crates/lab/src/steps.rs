@@ -25,7 +25,7 @@ pub enum Step {
     Window,
     /// So may, a little, the legs to client and server.
     EdgeWindows,
-    /// The client's request comes with its SYN.
+    /// The client's request comes with its SYN, and goes to the server with the last gateway's.
     FastOpen,
 }
 
@@ -60,7 +60,7 @@ impl Step {
             Self::Pool => "+ authenticated connections between the gateways in store",
             Self::Window => "+ a path's worth may be sent on them at once, paced",
             Self::EdgeWindows => "+ larger first windows to the client and from the server",
-            Self::FastOpen => "+ the request comes with the client's SYN",
+            Self::FastOpen => "+ the request comes with the SYN, at both ends",
         }
     }
 
