@@ -240,7 +240,7 @@ pub(crate) struct ManArgs {
 
 /// A step by its name.
 fn parse_step(text: &str) -> Result<Step, String> {
-    Step::named(text).ok_or_else(|| format!("no such step; there are: {}", Step::KNOWN.map(Step::name).join(", ")))
+    Step::named(text).ok_or_else(|| format!("no such step; there are: {}", Step::ALL.map(Step::name).join(", ")))
 }
 
 /// A duration that may be nothing: cut at once.

@@ -86,7 +86,7 @@ fn write_files(args: &LabArgs, report: &Report) -> Result<(), Failure> {
 
 fn list() -> String {
     let scenarios = Scenario::list().into_iter().map(|(name, title)| format!("{name:<14} {title}\n"));
-    let steps = Step::KNOWN.into_iter().map(|step| format!("{:<14} {}\n", step.name(), step.about()));
+    let steps = Step::ALL.into_iter().map(|step| format!("{:<14} {}\n", step.name(), step.about()));
     scenarios.chain(["\n".to_owned()]).chain(steps).collect()
 }
 

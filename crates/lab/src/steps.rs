@@ -30,10 +30,8 @@ pub enum Step {
 }
 
 impl Step {
-    /// Those that run unless the command line or the scenario says otherwise.
-    pub const ALL: [Self; 2] = [Self::EndToEnd, Self::Split];
-    /// All that there are.
-    pub const KNOWN: [Self; 7] =
+    /// All that there are; they run unless the command line or the scenario says otherwise.
+    pub const ALL: [Self; 7] =
         [Self::EndToEnd, Self::Split, Self::EarlyDial, Self::Pool, Self::Window, Self::EdgeWindows, Self::FastOpen];
 
     /// Its name in tables, files and on the command line.
@@ -67,7 +65,7 @@ impl Step {
     /// The step of that name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Self::KNOWN.into_iter().find(|step| step.name() == name)
+        Self::ALL.into_iter().find(|step| step.name() == name)
     }
 
     /// Whether a scenario has the hosts for it: a trunk has two ends.
