@@ -34,7 +34,8 @@ fuzz_target!(|input: Input<'_>| {
 /// Each receiver alone, fed with noise.
 fn check_noise(input: &Input<'_>, key: &Key) {
     let noise = input.noise;
-    let (await_challenge, own) = auth::begin(name(input.name_lens[0]), name(input.name_lens[1]), Nonce(input.nonces[0]));
+    let (await_challenge, own) =
+        auth::begin(name(input.name_lens[0]), name(input.name_lens[1]), Nonce(input.nonces[0]));
     check_splits(noise, |bytes| auth::introduction(bytes).map(|said| said.map(|(taken, _)| taken)));
     assert!(check_splits(noise, |bytes| taken_of_challenge(&await_challenge, bytes, key)).is_none());
     if let Ok(Some((_, introduced))) = auth::introduction(noise) {
