@@ -11,6 +11,7 @@ use process::{PATIENCE, Scratch, echo};
 use programs::nginx::{self, Site};
 use programs::relay::Relay;
 use programs::{Server, curl, is_listening, lacks, said, server};
+use rustix::process::Signal;
 
 /// nginx answers with the address that the header gave it.
 const WHO: Site = Site {
@@ -200,5 +201,28 @@ fn a_header_with_its_request_and_its_end_in_one_segment_is_served() {
     let mut got = String::new();
     stream.read_to_string(&mut got).unwrap();
     assert_eq!(got, "eall at once");
+    relay.finished();
+}
+
+/// More than a core has blocks to keep what came behind a header.
+const AT_ONCE: usize = 200;
+
+#[test]
+fn many_requests_right_behind_their_headers_all_arrive() {
+    let relay = Relay::with(echo(b'e'), &["--accept-proxy", "--cores", "1"]);
+    let mut clients: Vec<_> = (0..AT_ONCE).map(|_| TcpStream::connect(relay.addr()).unwrap()).collect();
+    relay.counts("/totals/pairs_open", AT_ONCE as u64);
+    // The relay stands still, so that it meets all headers at once.
+    relay.running.signal(Signal::STOP);
+    for stream in &mut clients {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"PROXY UNKNOWN\r\nnot another word").unwrap();
+    }
+    relay.running.signal(Signal::CONT);
+    for mut stream in clients {
+        let mut got = [0; 17];
+        stream.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"enot another word");
+    }
     relay.finished();
 }

@@ -99,8 +99,11 @@ impl<B: Backend> Cx<B> {
                 conn.fail(error);
                 conn.ended = true;
             }
-            // The rest makes no event again: it's looked at when more comes, or when the program asks.
-            conn.readable &= rest.is_empty() || conn.reading != Reading::Upcall;
+            // The rest is still in the kernel and makes no event again: an upcall sees it when more comes, or when the program asks;
+            // whoever takes it otherwise finds it there.
+            if !rest.is_empty() {
+                conn.readable = conn.reading != Reading::Upcall;
+            }
         } else if let Some(mut stash) = conn.stash.take() {
             if rest.is_empty() {
                 self.blocks.give_back(stash);

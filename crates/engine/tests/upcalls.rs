@@ -153,6 +153,77 @@ fn without_blocks_what_is_left_over_stays_in_the_kernel() {
     whole_frames_are_answered_whatever_the_pieces(Config { blocks: 0, ..SMALL });
 }
 
+/// Answers a first frame, takes a second one, dials, and forwards what comes behind it.
+struct Late {
+    to: SocketAddr,
+    client: Option<ConnId>,
+    answered: bool,
+}
+
+impl<B: Backend> Handler<B> for Late {
+    fn on_accept(&mut self, cx: &mut Cx<B>, _listener: ListenerId, incoming: Incoming<B::Socket>) {
+        let meter = cx.add_meter(std::sync::Arc::default());
+        let client = cx.admit(incoming, 0, meter).ok().expect("there is room for four");
+        self.client = Some(client);
+        cx.read(client);
+    }
+
+    fn on_data(&mut self, cx: &mut Cx<B>, conn: ConnId, _token: u64, _bytes: &[u8]) -> usize {
+        if !std::mem::replace(&mut self.answered, true) {
+            assert_eq!(cx.send(conn, b"!"), 1);
+            return FRAME;
+        }
+        cx.pause(conn);
+        let meter = cx.add_meter(std::sync::Arc::default());
+        cx.dial(&self.to.into(), &LegOptions::default(), 0, meter).unwrap();
+        FRAME
+    }
+
+    fn on_connect(&mut self, cx: &mut Cx<B>, conn: ConnId, _token: u64) {
+        cx.forward(self.client.unwrap(), conn);
+    }
+
+    fn on_peer_close(&mut self, cx: &mut Cx<B>, _conn: ConnId, _token: u64) {
+        cx.stop();
+    }
+
+    fn on_error(&mut self, _cx: &mut Cx<B>, _conn: ConnId, _token: u64, error: ConnError) {
+        panic!("{error}");
+    }
+}
+
+fn what_is_left_over_is_forwarded(config: Config) {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let handler = Late { to: server.local_addr().unwrap(), client: None, answered: false };
+    let mut core = Core::new(Kernel::new().unwrap(), config, handler);
+    let at = Addr::Inet(([127, 0, 0, 1], 0).into());
+    let (mut listeners, at) = kernel::listen(&at, &LegOptions::default(), &[0], false).unwrap();
+    core.parts().1.listen(listeners.remove(0)).unwrap();
+    let client = thread::spawn(move || {
+        let mut client = TcpStream::connect(at.inet().unwrap()).unwrap();
+        client.write_all(b"0123456789").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        client.write_all(b"0123456789and the rest").unwrap();
+        let (mut stream, _) = server.accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut got = [0; 12];
+        // Nothing more comes that could wake the forwarder.
+        stream.read_exact(&mut got).map(|()| got)
+    });
+    core.run().unwrap();
+    assert_eq!(&client.join().unwrap().unwrap(), b"and the rest");
+}
+
+#[test]
+fn what_is_left_over_is_forwarded_without_another_word() {
+    what_is_left_over_is_forwarded(SMALL);
+}
+
+#[test]
+fn without_blocks_what_is_left_over_is_forwarded_without_another_word() {
+    what_is_left_over_is_forwarded(Config { blocks: 0, ..SMALL });
+}
+
 #[test]
 fn bytes_that_came_before_a_reset_are_offered_before_it() {
     let mut core = core(SMALL);
