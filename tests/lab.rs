@@ -154,11 +154,16 @@ fn what_makes_no_sense_is_told_before_anything_is_built() {
         (vec!["lab", "--steps", "warp"], "no such step; there are: end-to-end, split"),
         (vec!["lab", "--objects", "moon"], "pathway has no object \"moon\"; there are: three-windows"),
         (vec!["lab", "--shell", "oregon", "--json", "x"], "cannot be used with"),
+        (vec!["lab", "--shell", "moon"], "pathway has no host \"moon\"; there are: san-francisco, oregon"),
     ] {
         let output = run(&args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
     }
+    let output = run(&["lab", "same-region", "--json", "/nowhere/figures.json"]);
+    assert_eq!(output.status.code(), Some(1));
+    // Without root the user namespace may be what fails first.
+    assert!(text(&output.stderr).contains("can't "), "{}", text(&output.stderr));
     let list = run(&["lab", "--list"]);
     assert!(text(&list.stdout).lines().any(|line| line.starts_with("lossy-edge ")));
 }

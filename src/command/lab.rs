@@ -2,11 +2,12 @@
 
 use std::env;
 use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::Path;
 
 use midmile_lab::interrupt::Interrupt;
 use midmile_lab::netns;
-use midmile_lab::report::Report;
 use midmile_lab::run::{self, Plan};
 use midmile_lab::scenario::Scenario;
 use midmile_lab::steps::Step;
@@ -27,12 +28,19 @@ pub(crate) fn run(args: &LabArgs) -> Outcome {
     if let Some(host) = &args.shell {
         return shell(&plan, host, &args.command);
     }
+    let (json, html) = (Output::create(args.json.as_deref())?, Output::create(args.html.as_deref())?);
     let interrupt = Interrupt::install().map_err(failed)?;
     let report = run::run(&plan, &interrupt).map_err(failed)?;
     if plan.with.is_some() {
         return Ok(Exit::Done);
     }
-    write_files(args, &report)?;
+    if let Some(json) = json {
+        let text = report.json().map_err(|error| Failure::Run(format!("can't write JSON: {error}")))?;
+        json.write(&text)?;
+    }
+    if let Some(html) = html {
+        html.write(&report.html())?;
+    }
     super::print(report.table().as_bytes())
 }
 
@@ -40,6 +48,10 @@ fn plan(args: &LabArgs) -> Result<Plan, Failure> {
     let mut scenario = Scenario::load(&args.scenario).map_err(|error| Failure::usage(format!("{error:#}")))?;
     if let Some(names) = &args.objects {
         choose_objects(&mut scenario, names)?;
+    }
+    if let Some(unknown) = args.shell.as_ref().filter(|host| !scenario.hosts.contains(host)) {
+        let (scenario, known) = (&scenario.name, scenario.hosts.join(", "));
+        return Err(Failure::usage(format!("{scenario} has no host \"{unknown}\"; there are: {known}")));
     }
     for object in &mut scenario.objects {
         object.repetitions = args.repetitions.unwrap_or(object.repetitions);
@@ -73,15 +85,25 @@ fn shell(plan: &Plan, host: &str, command: &[String]) -> Outcome {
     }
 }
 
-fn write_files(args: &LabArgs, report: &Report) -> Result<(), Failure> {
-    let write = |path: &Path, text: &str| {
-        std::fs::write(path, text).map_err(|error| Failure::Run(format!("can't write {}: {error}", path.display())))
-    };
-    if let Some(path) = &args.json {
-        let text = report.json().map_err(|error| Failure::Run(format!("can't write JSON: {error}")))?;
-        write(path, &text)?;
+/// A file of the user's, made before the run: what can't be written is said before two minutes are spent.
+struct Output<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl<'a> Output<'a> {
+    fn create(path: Option<&'a Path>) -> Result<Option<Self>, Failure> {
+        let create = |path: &'a Path| File::create(path).map(|file| Self { path, file });
+        path.map(|path| create(path).map_err(|error| unwritten(path, &error))).transpose()
     }
-    args.html.as_deref().map_or(Ok(()), |path| write(path, &report.html()))
+
+    fn write(mut self, text: &str) -> Result<(), Failure> {
+        self.file.write_all(text.as_bytes()).map_err(|error| unwritten(self.path, &error))
+    }
+}
+
+fn unwritten(path: &Path, error: &io::Error) -> Failure {
+    Failure::Run(format!("can't write {}: {error}", path.display()))
 }
 
 fn list() -> String {
