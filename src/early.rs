@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,15 +22,13 @@ const COOKIES_REST: Duration = Duration::from_secs(10);
 
 /// Hears of SYNs as long as it lives.
 pub(crate) struct EarlyDial {
-    watch: Arc<Mutex<SynWatch>>,
-    announcer: Announcer,
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl EarlyDial {
-    /// Begins to hear, if any listener asks for it. Where that can't be, clients are dialled for when they are accepted, and a
-    /// line in the log says so.
+    /// Begins to hear, if any listener asks for it, on the devices that are there now. Where that can't be, clients are dialled for
+    /// when they are accepted, and a line in the log says so.
     pub(crate) fn start(announcer: Announcer) -> Option<Self> {
         let listeners = announcer.listeners();
         if listeners.is_empty() {
@@ -48,19 +46,10 @@ impl EarlyDial {
     fn try_start(announcer: Announcer, listeners: Vec<SocketAddr>) -> Result<Self, Box<dyn std::error::Error>> {
         let watch = SynWatch::attach(&Devices::All, &SynConfig { listeners, ..SynConfig::default() })?;
         tracing::info!(devices = watch.devices().join(","), "hears of clients' SYNs");
-        let events = watch.as_fd().try_clone_to_owned()?;
-        let watch = Arc::new(Mutex::new(watch));
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
-        let listening = Listening { watch: watch.clone(), announcer: announcer.clone(), stop: stop.clone(), events };
+        let listening = Listening { watch, announcer, stop: stop.clone() };
         let thread = std::thread::Builder::new().name("midmile-syn".to_owned()).spawn(move || listening.run())?;
-        Ok(Self { watch, announcer, stop, thread: Some(thread) })
-    }
-
-    /// Listeners have changed.
-    pub(crate) fn update(&self) {
-        if let Err(error) = lock(&self.watch).set_listeners(self.announcer.listeners()) {
-            tracing::warn!(%error, "early dial goes on as before");
-        }
+        Ok(Self { stop, thread: Some(thread) })
     }
 }
 
@@ -76,25 +65,19 @@ impl Drop for EarlyDial {
     }
 }
 
-fn lock(watch: &Mutex<SynWatch>) -> MutexGuard<'_, SynWatch> {
-    // What it guards is in the kernel, which a panic here doesn't leave half done.
-    watch.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The thread's side.
 struct Listening {
-    watch: Arc<Mutex<SynWatch>>,
+    watch: SynWatch,
     announcer: Announcer,
     stop: Arc<OwnedFd>,
-    events: OwnedFd,
 }
 
 impl Listening {
-    fn run(self) {
+    fn run(mut self) {
         let mut cookies = Cookies::new(sent_cookies().unwrap_or(0), Instant::now());
         loop {
             let mut fds = [
-                PollFd::from_borrowed_fd(self.events.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(self.watch.as_fd(), PollFlags::IN),
                 PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN),
             ];
             let wait = Timespec { tv_sec: 1, tv_nsec: 0 };
@@ -105,7 +88,7 @@ impl Listening {
             if !fds[1].revents().is_empty() {
                 return;
             }
-            lock(&self.watch).drain(|syn| {
+            self.watch.drain(|syn| {
                 self.announcer.announce(syn.client, syn.listener, syn.cpu);
             });
             let now = Instant::now();
@@ -115,10 +98,10 @@ impl Listening {
         }
     }
 
-    fn look(&self, cookies: &mut Cookies, now: Instant) {
+    fn look(&mut self, cookies: &mut Cookies, now: Instant) {
         let Ok(sent) = sent_cookies() else { return };
         let Some(enabled) = cookies.handle_sent(sent, now) else { return };
-        match lock(&self.watch).set_enabled(enabled) {
+        match self.watch.set_enabled(enabled) {
             Ok(()) if enabled => tracing::info!("early dial goes on: no SYN cookies are sent any more"),
             Ok(()) => tracing::warn!("early dial rests: SYN cookies are sent"),
             Err(error) => tracing::warn!(%error, "early dial can't be switched"),

@@ -328,10 +328,9 @@ impl Supervisor {
             return false;
         }
         self.windows.apply(&plan, self.fleet.listening());
-        match &self.early {
-            Some(early) => early.update(),
-            None => self.early = EarlyDial::start(self.fleet.announcer()),
-        }
+        // Anew, so that devices that came since are heard as well. The old one has to be gone before: each SYN is told once.
+        drop(self.early.take());
+        self.early = EarlyDial::start(self.fleet.announcer());
         self.checks = health::watch(&plan);
         self.lookups = watch_names(&config, &self.tell);
         (self.plan, self.config, self.names) = (plan, config, names);
