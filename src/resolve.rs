@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use midmile_engine::Addr;
+use midmile_engine::{Addr, LegOptions};
 use midmile_gateway::{Backend, BackendSet, Balance, Gate, Limits, Named, Peer, Permit, Plan, Route, Via};
 use midmile_wire::trunk::hello::Destination;
 use tokio::task::JoinSet;
@@ -132,7 +132,7 @@ fn peer_of(config: &Config, peer: &config::Peer, names: &Names) -> Peer {
         own: config.gateway.expect("a gateway with peers has a name"),
         addrs: peer.address.as_ref().map(|address| addrs(address, names)).unwrap_or_default(),
         key: peer.key,
-        leg: peer.leg.clone(),
+        leg: LegOptions { reset_if_killed: true, ..peer.leg.clone() },
         pool: peer.pool,
     }
 }

@@ -128,6 +128,16 @@ fn a_reset_by_the_server_reaches_the_client() {
 }
 
 #[test]
+fn a_killed_relay_resets_its_clients() {
+    let (relay, mut client, mut server) = pair();
+    server.write_all(b"half an ans").unwrap();
+    let mut got = [0; 11];
+    client.read_exact(&mut got).unwrap();
+    relay.running.signal(Signal::KILL);
+    assert_eq!(until_reset(&mut client), b"");
+}
+
+#[test]
 fn a_reset_crosses_a_half_closed_pair() {
     let (relay, client, mut server) = pair();
     client.shutdown(Shutdown::Write).unwrap();

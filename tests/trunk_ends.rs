@@ -61,6 +61,17 @@ fn half_close(first: &mut TcpStream, second: &mut TcpStream) {
 }
 
 #[test]
+fn a_killed_gateway_near_or_far_resets_the_clients() {
+    for far in [false, true] {
+        let (way, mut client, mut server) = pair(if far { "trunk-killed-far" } else { "trunk-killed-near" });
+        ping(&mut server, &mut client);
+        let killed = if far { &way.b } else { &way.a };
+        killed.running.signal(Signal::KILL);
+        assert_eq!(until_reset(&mut client), b"");
+    }
+}
+
+#[test]
 fn a_client_that_has_finished_still_hears_the_server() {
     let (way, mut client, mut server) = pair("trunk-client-first");
     half_close(&mut client, &mut server);

@@ -105,6 +105,7 @@ impl Checker<'_> {
             unsent_max: self.size(leg, "unsent_max", raw.unsent_max),
             pacing: raw.pacing.map(|pacing| pacing.value.0),
             initial_window: self.initial_window(leg, raw.initial_window, raw.own),
+            reset_if_killed: default.reset_if_killed,
             fast_open: raw.fast_open.map_or(default.fast_open, |fast_open| fast_open.value),
         }
     }

@@ -75,7 +75,7 @@ pub enum AcceptError {
 
 /// Non-blocking sockets, pipes and a clock. See the [module](self) for the contract.
 pub trait Backend {
-    /// One connection. Dropping it closes it in order.
+    /// One connection. Dropping it ends it, in order or by a reset: see [`Backend::close`] and [`Backend::reset`].
     type Socket;
     /// A socket that accepts.
     type Listener;
@@ -177,6 +177,9 @@ pub trait Backend {
     /// # Errors
     /// When the connection has failed.
     fn shutdown(&mut self, socket: &mut Self::Socket) -> Result<(), ConnError>;
+
+    /// Ends the connection in order: what was sent still reaches the peer, and then the end.
+    fn close(&mut self, socket: Self::Socket);
 
     /// Ends the connection at once, so that the peer sees a reset where the transport has one.
     fn reset(&mut self, socket: Self::Socket);

@@ -279,7 +279,9 @@ impl<B: Backend> Cx<B> {
 
     /// Ends the connection in order: what was sent still reaches the peer. No upcall follows.
     pub fn close(&mut self, id: ConnId) {
-        drop(self.remove(id));
+        if let Some(socket) = self.remove(id) {
+            self.backend.close(socket);
+        }
     }
 
     /// Ends the connection at once; its peer sees a reset where the transport has one. No upcall follows.

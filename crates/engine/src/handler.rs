@@ -13,7 +13,8 @@ pub type ConnId = Key;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerId(pub(crate) u32);
 
-/// A connection that was taken from the accept queue and belongs to nobody yet: admit it or refuse it. Dropping it closes it.
+/// A connection that was taken from the accept queue and belongs to nobody yet: admit it or refuse it. Dropping it resets it, where
+/// the transport can.
 #[derive(Debug)]
 pub struct Incoming<S> {
     pub(crate) socket: S,
@@ -40,8 +41,8 @@ pub struct Incoming<S> {
 /// # Time
 /// [`Cx::now`] stands still within a turn.
 pub trait Handler<B: Backend>: Sized {
-    /// Someone connects. Call [`Cx::admit`] or [`Cx::refuse`]; a dropped `incoming` is closed in order, which is what a program
-    /// without this upcall does.
+    /// Someone connects. Call [`Cx::admit`] or [`Cx::refuse`]; a dropped `incoming` is reset where the
+    /// transport can, which is what a program without this upcall does.
     fn on_accept(&mut self, _cx: &mut Cx<B>, _listener: ListenerId, _incoming: Incoming<B::Socket>) {}
 
     /// The listener found no descriptor or memory to accept with, and rests for a moment.

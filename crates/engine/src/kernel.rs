@@ -54,6 +54,9 @@ pub struct Socket {
     nodelay: Nodelay,
     /// The kernel keeps the SYN back until something is sent.
     deferred: bool,
+    /// Unless it's closed by us, its peer sees a reset: an end would be taken for the whole of what was to come if this process
+    /// died (`SO_LINGER` with no time).
+    abrupt: bool,
 }
 
 impl Socket {
@@ -181,7 +184,8 @@ impl Backend for Kernel {
             Ok((fd, peer)) => {
                 let peer = address::from_any(peer);
                 let tcp = peer.inet().is_some();
-                Ok((Socket { fd, tcp, nodelay: Nodelay::Settled, deferred: false }, peer))
+                // The listener has lent it SO_LINGER.
+                Ok((Socket { fd, tcp, nodelay: Nodelay::Settled, deferred: false, abrupt: tcp }, peer))
             }
             Err(Errno::AGAIN) => Err(AcceptError::Empty),
             Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Err(AcceptError::Exhausted),
@@ -206,7 +210,11 @@ impl Backend for Kernel {
             }
         }
         let nodelay = if tcp && options.nodelay { Nodelay::AtFirstSend } else { Nodelay::Settled };
-        let mut socket = Socket { fd, tcp, nodelay, deferred: false };
+        let abrupt = tcp && options.reset_if_killed;
+        if abrupt {
+            listener::set_abrupt(&fd)?;
+        }
+        let mut socket = Socket { fd, tcp, nodelay, deferred: false, abrupt };
         match address::connect(&socket.fd, to) {
             Ok(()) => {
                 socket.deferred = tcp && options.fast_open;
@@ -287,10 +295,17 @@ impl Backend for Kernel {
         Ok(net::shutdown(&socket.fd, Shutdown::Write)?)
     }
 
+    fn close(&mut self, socket: Socket) {
+        if socket.abrupt {
+            // If it fails, the peer sees a reset.
+            sockopt::set_socket_linger(&socket.fd, None).ok();
+        }
+    }
+
     fn reset(&mut self, socket: Socket) {
-        if socket.tcp {
-            // With a linger time of zero close sends a reset (RFC 9293, 3.10.5). If it fails, the peer sees an end.
-            sockopt::set_socket_linger(&socket.fd, Some(Duration::ZERO)).ok();
+        if socket.tcp && !socket.abrupt {
+            // If it fails, the peer sees an end.
+            listener::set_abrupt(&socket.fd).ok();
         }
     }
 

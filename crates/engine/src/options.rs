@@ -33,6 +33,9 @@ pub struct LegOptions {
     /// Bytes that may be sent before the first acknowledgement. No socket option: whoever loads the kernel's window program sets
     /// it there; the engine leaves it alone.
     pub initial_window: Option<u32>,
+    /// Whether the peer of a dialled leg sees a reset, not an end, if this process dies. Accepted legs always do: their clients must
+    /// not take half an answer for a whole one.
+    pub reset_if_killed: bool,
     /// TCP Fast Open (RFC 7413): a listener takes data that comes with the SYN, a dialled leg sends its first bytes with it once it
     /// has a cookie and if they are there already. Such a dial counts as connected before anybody has answered, so a refusal is a
     /// reset of the connection. `net.ipv4.tcp_fastopen` has to allow it.
@@ -51,6 +54,7 @@ impl Default for LegOptions {
             unsent_max: None,
             pacing: None,
             initial_window: None,
+            reset_if_killed: false,
             fast_open: false,
         }
     }

@@ -152,6 +152,8 @@ impl Backend for Sim {
         Ok(())
     }
 
+    fn close(&mut self, _socket: SimSocket) {}
+
     fn reset(&mut self, socket: SimSocket) {
         let remote = &mut self.remotes[socket.remote.0];
         remote.outbound.clear();

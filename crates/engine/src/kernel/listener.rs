@@ -93,6 +93,7 @@ fn listen_inet(
         sockopt::set_socket_reuseport(&fd, true)?;
         set_buffers(&fd, options)?;
         set_sending(&fd, options)?;
+        set_abrupt(&fd)?;
         if options.fast_open {
             set_tcp_int(&fd, libc::TCP_FASTOPEN, FAST_OPEN_QUEUE)?;
         }
@@ -206,6 +207,11 @@ fn set_tcp_int(fd: &OwnedFd, name: libc::c_int, value: i32) -> Result<(), Errno>
 
 fn errno_of(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::INVAL)
+}
+
+/// Has the kernel send a reset when the socket is closed (RFC 9293, 3.10.5): a linger time of zero, socket(7).
+pub(super) fn set_abrupt(fd: &OwnedFd) -> Result<(), Errno> {
+    sockopt::set_socket_linger(fd, Some(Duration::ZERO))
 }
 
 /// Lets the first bytes of a dialled leg travel with its SYN.
