@@ -47,7 +47,7 @@ pub struct Counters {
     pub bytes: u64,
     /// Packets that found the queue full.
     pub queue_drops: u64,
-    /// Packets lost by chance.
+    /// Packets lost by chance, or because the link was cut.
     pub losses: u64,
     /// Packets handed over, a super-packet as one.
     pub deliveries: u64,
@@ -80,6 +80,8 @@ pub struct Direction {
     under_way: BinaryHeap<Reverse<UnderWay>>,
     /// Bytes in `under_way`; at most `HELD_MAX` before the last packet.
     held: usize,
+    /// Whether all that comes in is lost.
+    cut: bool,
     /// Packets ever sent; keeps those that are due at the same time in order.
     sent: u64,
     counters: Counters,
@@ -111,6 +113,7 @@ impl Direction {
             last_due: Duration::ZERO,
             under_way: BinaryHeap::new(),
             held: 0,
+            cut: false,
             sent: 0,
             counters: Counters::default(),
         }
@@ -131,6 +134,11 @@ impl Direction {
                 fate = next;
             }
         }
+    }
+
+    /// Cuts it, or mends it: while it is cut all that comes in is lost. What was under way still arrives.
+    pub const fn set_cut(&mut self, cut: bool) {
+        self.cut = cut;
     }
 
     /// The next packet that is due, in the order in which they are.
@@ -165,7 +173,9 @@ impl Direction {
     }
 
     fn draw_fate(&mut self) -> Fate {
-        if self.shape.loss > 0.0 && self.seeded.happens(self.shape.loss) {
+        if self.cut {
+            Fate::Lost
+        } else if self.shape.loss > 0.0 && self.seeded.happens(self.shape.loss) {
             Fate::Lost
         } else if self.shape.reorder > 0.0 && self.seeded.happens(self.shape.reorder) {
             Fate::Overtakes

@@ -68,10 +68,12 @@ pub struct Emulator {
     thread: Option<JoinHandle<Result<()>>>,
 }
 
-/// What the thread tells others.
+/// What the thread tells others, and is told.
 #[derive(Debug, Default)]
 struct Shared {
     counters: Vec<LinkCounters>,
+    /// Which links are cut.
+    cut: Vec<bool>,
     /// `None` while nobody traces.
     sightings: Option<Vec<Sighting>>,
 }
@@ -98,8 +100,8 @@ impl Emulator {
     pub(crate) fn start(links: Vec<Link>, seed: u64) -> Result<Self> {
         let stop =
             Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("can't make an eventfd")?);
-        let shared =
-            Arc::new(Mutex::new(Shared { counters: vec![LinkCounters::default(); links.len()], sightings: None }));
+        let counters = vec![LinkCounters::default(); links.len()];
+        let shared = Arc::new(Mutex::new(Shared { counters, cut: vec![false; links.len()], sightings: None }));
         let mut run = Loop {
             began: Instant::now(),
             tuns: Vec::new(),
@@ -125,6 +127,26 @@ impl Emulator {
     #[must_use]
     pub fn counters(&self) -> Vec<LinkCounters> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner).counters.clone()
+    }
+
+    /// Cuts the link at this place of the topology, both ways: all that comes in from now on is lost. What is under way arrives.
+    ///
+    /// # Panics
+    /// There is no such link.
+    pub fn cut(&self, link: usize) {
+        self.set_cut(link, true);
+    }
+
+    /// Mends the link that was cut.
+    ///
+    /// # Panics
+    /// There is no such link.
+    pub fn restore(&self, link: usize) {
+        self.set_cut(link, false);
+    }
+
+    fn set_cut(&self, link: usize, cut: bool) {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).cut[link] = cut;
     }
 
     /// Begins to remember the TCP packets that arrive.
@@ -228,9 +250,11 @@ impl Loop {
     }
 
     fn take_in(&mut self, place: usize, buffer: &mut [u8]) -> Result<()> {
+        let lane = &mut self.lanes[place];
+        lane.direction.set_cut(self.shared.lock().unwrap_or_else(PoisonError::into_inner).cut[lane.link]);
         for _ in 0..BATCH {
             let Some(length) = self.tuns[place].read(buffer)? else { break };
-            self.lanes[place].direction.handle_packet(self.began.elapsed(), &buffer[..length]);
+            lane.direction.handle_packet(self.began.elapsed(), &buffer[..length]);
         }
         Ok(())
     }

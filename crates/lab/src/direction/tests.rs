@@ -44,6 +44,18 @@ fn the_delay_is_exact() {
 }
 
 #[test]
+fn what_comes_in_while_it_is_cut_is_lost_and_nothing_else() {
+    let mut direction = Direction::new(Shape { delay: MILLISECOND * 5, ..Shape::default() }, 1);
+    for (number, cut) in [(0, false), (1, true), (2, true), (3, false)] {
+        direction.set_cut(cut);
+        direction.handle_packet(MILLISECOND * number, &numbered(number, 60));
+    }
+    let numbers: Vec<_> = drain(&mut direction).iter().map(|delivery| number_of(&delivery.bytes)).collect();
+    assert_eq!(numbers, [0, 3]);
+    assert_eq!((direction.counters().packets, direction.counters().losses), (4, 2));
+}
+
+#[test]
 fn the_rate_is_kept_whatever_the_size() {
     for (bits, length) in [(500_000_000, 1500), (10_000_000_000, 60), (1_000_003, 1499)] {
         let mut direction = Direction::new(Shape { rate: rate(bits), ..Shape::default() }, 1);
