@@ -11,6 +11,7 @@ pub(crate) mod gateways;
 pub(crate) mod mute;
 pub(crate) mod nginx;
 pub(crate) mod relay;
+pub(crate) mod wan;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
