@@ -173,9 +173,7 @@ impl Direction {
     }
 
     fn draw_fate(&mut self) -> Fate {
-        if self.cut {
-            Fate::Lost
-        } else if self.shape.loss > 0.0 && self.seeded.happens(self.shape.loss) {
+        if self.cut || self.shape.loss > 0.0 && self.seeded.happens(self.shape.loss) {
             Fate::Lost
         } else if self.shape.reorder > 0.0 && self.seeded.happens(self.shape.reorder) {
             Fate::Overtakes
