@@ -26,14 +26,16 @@ pub(crate) struct Packet {
     pub(crate) fragment: u16,
     /// TCP's number or another. [`OPTIONS`] puts an IPv6 extension header before TCP, with the port where TCP has it.
     pub(crate) protocol: u8,
+    /// Whether TCP's checksum is there. Without it the kernel's TCP never sees the packet; what looks before does.
+    pub(crate) checksum: bool,
 }
 
 impl Packet {
     pub(crate) fn syn(from: SocketAddr, to: SocketAddr, seq: u32) -> Self {
-        Self { from, to, seq, flags: SYN, option_words: 0, fragment: 0, protocol: TCP }
+        Self { from, to, seq, flags: SYN, option_words: 0, fragment: 0, protocol: TCP, checksum: false }
     }
 
-    /// The bytes on the wire. The TCP checksum is left out: what we test looks before it is checked.
+    /// The bytes on the wire.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         match (self.from.ip(), self.to.ip()) {
             (IpAddr::V4(from), IpAddr::V4(to)) => [self.ipv4(from, to), self.tcp()].concat(),
@@ -55,10 +57,8 @@ impl Packet {
         header.extend(to.octets());
         // No operation.
         header.resize(usize::from(words) * 4, 1);
-        let sum: u32 = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-        let folded = (sum & 0xffff) + (sum >> 16);
-        let folded = u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap();
-        header[10..12].copy_from_slice(&(!folded).to_be_bytes());
+        let sum = checksum(&header);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
         header
     }
 
@@ -81,8 +81,25 @@ impl Packet {
         header.extend(self.seq.to_be_bytes());
         header.extend([0; 4]);
         header.extend([0x50, self.flags, 0xff, 0xff, 0, 0, 0, 0]);
+        if self.checksum {
+            let octets = |ip| match ip {
+                IpAddr::V4(ip) => Ipv4Addr::octets(&ip).to_vec(),
+                IpAddr::V6(ip) => ip.octets().to_vec(),
+            };
+            let pseudo = [&octets(self.from.ip()), &octets(self.to.ip()), &[0, self.protocol, 0, 20][..], &header];
+            let pseudo = pseudo.concat();
+            let sum = checksum(&pseudo);
+            header[16..18].copy_from_slice(&sum.to_be_bytes());
+        }
         header
     }
+}
+
+/// RFC 1071, of a whole number of words.
+fn checksum(bytes: &[u8]) -> u16 {
+    let sum: u32 = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap()
 }
 
 /// Sends whole packets, IP header and all, from the namespace in which it was made (raw(7)).
