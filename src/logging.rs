@@ -64,6 +64,7 @@ fn pair(report: &PairReport) {
         end = report.end.name(),
         lasted_ms = millis(report.lasted),
         connected_ms = report.connected_after.map(millis),
+        first_byte_ms = report.first_byte_after.map(millis),
         upstream_bytes = report.upstream_bytes,
         downstream_bytes = report.downstream_bytes,
         "pair ended"

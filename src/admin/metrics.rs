@@ -3,10 +3,10 @@
 use std::fmt;
 
 use midmile_gateway::{
-    BackendSnapshot, CONNECT_BOUNDS_US, End, PeerSnapshot, PoolLoss, Refusal, RouteSnapshot, Snapshot,
+    BackendSnapshot, End, PeerSnapshot, PoolLoss, Refusal, RouteSnapshot, Snapshot, TIME_BOUNDS_US, Times,
 };
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -27,7 +27,7 @@ impl Collector for View {
         process(self, &mut page)?;
         pairs(&self.snapshot.routes, &mut page)?;
         bytes(&self.snapshot.routes, &mut page)?;
-        connect_times(&self.snapshot.routes, &mut page)?;
+        times(&self.snapshot.routes, &mut page)?;
         backends(&self.snapshot.routes, &mut page)?;
         peers(&self.snapshot.peers, &mut page)
     }
@@ -130,17 +130,29 @@ fn bytes(routes: &[RouteSnapshot], page: &mut Page<'_>) -> fmt::Result {
     page.counters(("relayed", Some(&Unit::Bytes)), help, samples)
 }
 
-fn connect_times(routes: &[RouteSnapshot], page: &mut Page<'_>) -> fmt::Result {
+fn times(routes: &[RouteSnapshot], page: &mut Page<'_>) -> fmt::Result {
     let help = "Time from a client's acceptance to its established server leg.";
-    let mut metric = page.0.encode_descriptor("connect", help, Some(&Unit::Seconds), MetricType::Histogram)?;
+    let connect = page.0.encode_descriptor("connect", help, Some(&Unit::Seconds), MetricType::Histogram)?;
+    histograms(routes, connect, |route| &route.connect)?;
+    let help = "Time from a client's acceptance to the first byte from its server that was handed on.";
+    let first_byte = page.0.encode_descriptor("ttfb", help, Some(&Unit::Seconds), MetricType::Histogram)?;
+    histograms(routes, first_byte, |route| &route.first_byte)
+}
+
+fn histograms(
+    routes: &[RouteSnapshot],
+    mut metric: MetricEncoder<'_>,
+    of: fn(&RouteSnapshot) -> &Times,
+) -> fmt::Result {
     for route in routes {
-        let bounds = CONNECT_BOUNDS_US.iter().map(|bound| seconds(*bound)).chain([f64::INFINITY]);
-        let buckets: Vec<_> = bounds.zip(route.connect_buckets).collect();
+        let times = of(route);
+        let bounds = TIME_BOUNDS_US.iter().map(|bound| seconds(*bound)).chain([f64::INFINITY]);
+        let buckets: Vec<_> = bounds.zip(times.buckets).collect();
         let labels = [("route", &*route.name)];
         // The count is that of the buckets read here: the counters go on while they are read, and a histogram must be sound.
-        let count = route.connect_buckets.iter().sum();
+        let count = times.buckets.iter().sum();
         let mut family = metric.encode_family(&labels)?;
-        family.encode_histogram::<NoLabelSet>(seconds(route.connect_sum_us), count, &buckets, None)?;
+        family.encode_histogram::<NoLabelSet>(seconds(times.sum_us), count, &buckets, None)?;
     }
     Ok(())
 }
@@ -182,7 +194,14 @@ fn peers(peers: &[PeerSnapshot], page: &mut Page<'_>) -> fmt::Result {
     for (name, peer) in named.iter().filter(|(_, peer)| peer.rtt_us > 0) {
         rtt.encode_family(&[("peer", &**name)])?.encode_gauge(&seconds(peer.rtt_us))?;
     }
-    Ok(())
+    let sent = "Segments with data sent to the peer on trunk connections whose pair has ended.";
+    page.counters(("peer_segments_sent", None), sent, of(|peer| peer.sent_segments))?;
+    let again = "Segments among them that were sent again.";
+    page.counters(("peer_segments_retransmitted", None), again, of(|peer| peer.retransmitted_segments))?;
+    let rate = "Bytes a second at which a trunk connection last delivered to the peer.";
+    page.gauges("peer_delivery_rate", rate, of(|peer| peer.delivery_rate))?;
+    let best = "The most bytes a second that a trunk connection has delivered to the peer.";
+    page.gauges("peer_delivery_rate_best", best, of(|peer| peer.delivery_rate_best))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use midmile_gateway::{CONNECT_BOUNDS_US, End, Flow, PeerSnapshot, PoolLoss, Refusal, RouteSnapshot};
+use midmile_gateway::{End, Flow, PeerSnapshot, PoolLoss, Refusal, RouteSnapshot, TIME_BOUNDS_US, Times};
 use serde::Serialize;
 
 use super::view::View;
@@ -43,6 +43,12 @@ struct PeerStatus {
     retries: u64,
     /// Microseconds; absent before the first handshake.
     rtt_us: Option<u64>,
+    /// On trunk connections whose pair has ended; with data.
+    sent_segments: u64,
+    retransmitted_segments: u64,
+    /// Bytes a second; absent before the first estimate.
+    delivery_rate: Option<u64>,
+    delivery_rate_best: Option<u64>,
 }
 
 impl PeerStatus {
@@ -56,9 +62,18 @@ impl PeerStatus {
             dials: peer.dials,
             losses: PoolLoss::ALL.iter().map(|loss| (loss.name(), peer.losses[loss.index()])).collect(),
             retries: peer.retries,
-            rtt_us: (peer.rtt_us > 0).then_some(peer.rtt_us),
+            rtt_us: known(peer.rtt_us),
+            sent_segments: peer.sent_segments,
+            retransmitted_segments: peer.retransmitted_segments,
+            delivery_rate: known(peer.delivery_rate),
+            delivery_rate_best: known(peer.delivery_rate_best),
         }
     }
+}
+
+/// A figure that is 0 until it's known.
+fn known(figure: u64) -> Option<u64> {
+    (figure > 0).then_some(figure)
 }
 
 #[derive(Serialize)]
@@ -101,6 +116,7 @@ struct Counts {
     ends: BTreeMap<&'static str, u64>,
     refusals: BTreeMap<&'static str, u64>,
     accept_to_connected: Histogram,
+    accept_to_first_byte: Histogram,
 }
 
 #[derive(Default, Serialize)]
@@ -173,11 +189,6 @@ impl Counts {
         let ends = End::ALL.iter().map(|end| (end.name(), sum(&|route| route.ends[end.index()])));
         let refusals =
             Refusal::ALL.iter().map(|refusal| (refusal.name(), sum(&|route| route.refusals[refusal.index()])));
-        let bounds = CONNECT_BOUNDS_US.iter().copied().map(Some).chain([None]);
-        let buckets: Vec<_> = bounds
-            .enumerate()
-            .map(|(index, up_to_us)| Bucket { up_to_us, count: sum(&|route| route.connect_buckets[index]) })
-            .collect();
         Self {
             pairs_open: sum(&|route| route.pairs_open),
             pairs_opened: sum(&|route| route.pairs_opened),
@@ -190,12 +201,19 @@ impl Counts {
             downstream: Bytes::new(routes.iter().map(|route| &route.downstream)),
             ends: ends.collect(),
             refusals: refusals.collect(),
-            accept_to_connected: Histogram {
-                count: buckets.iter().map(|bucket| bucket.count).sum(),
-                sum_us: sum(&|route| route.connect_sum_us),
-                buckets,
-            },
+            accept_to_connected: Histogram::new(routes.iter().map(|route| &route.connect)),
+            accept_to_first_byte: Histogram::new(routes.iter().map(|route| &route.first_byte)),
         }
+    }
+}
+
+impl Histogram {
+    fn new<'a>(times: impl Iterator<Item = &'a Times>) -> Self {
+        let mut sum = Times::default();
+        times.for_each(|times| sum.absorb(times));
+        let bounds = TIME_BOUNDS_US.iter().copied().map(Some).chain([None]);
+        let buckets = bounds.zip(sum.buckets).map(|(up_to_us, count)| Bucket { up_to_us, count }).collect();
+        Self { count: sum.buckets.iter().sum(), sum_us: sum.sum_us, buckets }
     }
 }
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 use crate::addr::Addr;
 use crate::error::ConnError;
 use crate::options::LegOptions;
+use crate::path::PathInfo;
 use crate::time::Time;
 
 /// What an event belongs to. The engine chooses it when it registers a socket or a listener, and gets it back.
@@ -192,6 +193,9 @@ pub trait Backend {
 
     /// Bytes handed to the socket that its peer hasn't acknowledged yet: while they get fewer, the peer lives.
     fn unacknowledged(&self, socket: &Self::Socket) -> usize;
+
+    /// What the transport knows of the way to the peer; `None` where it tells nothing (a Unix-domain socket, Linux before 4.9).
+    fn path(&self, socket: &Self::Socket) -> Option<PathInfo>;
 
     /// Sets the options of a dialled leg that matter only once it has lived for a while (keepalive).
     fn set_keepalive(&mut self, socket: &mut Self::Socket, options: &LegOptions);

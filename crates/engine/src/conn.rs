@@ -30,6 +30,8 @@ pub(crate) struct Conn<B: Backend> {
     pub(crate) active: Time,
     /// Bytes received and handed on.
     pub(crate) handed_on: u64,
+    /// When the first of them was handed on; [`Time::ZERO`] before.
+    pub(crate) first_handed_on: Time,
     /// Read and not handed on yet. Invariant: at most one of `stash` and `pipe_bytes > 0`.
     pub(crate) stash: Option<Stash>,
     pub(crate) pipe: Option<B::Pipe>,
@@ -70,6 +72,7 @@ impl<B: Backend> Conn<B> {
             source: Key::NONE,
             active: now,
             handed_on: 0,
+            first_handed_on: Time::ZERO,
             stash: None,
             pipe: None,
             pipe_bytes: 0,
@@ -97,6 +100,14 @@ impl<B: Backend> Conn<B> {
         self.end_ahead = true;
     }
 
+    /// Books bytes of this connection that were handed on.
+    pub(crate) const fn note_handed_on(&mut self, bytes: usize, now: Time) {
+        if self.handed_on == 0 && bytes > 0 {
+            self.first_handed_on = now;
+        }
+        self.handed_on += bytes as u64;
+    }
+
     /// Whether bytes were read here that haven't been handed on.
     pub(crate) const fn holds_bytes(&self) -> bool {
         self.stash.is_some() || self.pipe_bytes > 0
@@ -106,7 +117,23 @@ impl<B: Backend> Conn<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::Addr;
     use crate::kernel::Kernel;
+    use crate::options::LegOptions;
+    use crate::sim::{DialOutcome, Script, Sim};
+
+    #[test]
+    fn the_first_bytes_handed_on_are_remembered() {
+        let mut sim = Sim::new(1, false);
+        let at = Addr::Inet(([127, 0, 0, 1], 1).into());
+        sim.server(&at, vec![DialOutcome::AtOnce(Script::default())]);
+        let (socket, _) = sim.dial(&at, &LegOptions::default()).unwrap();
+        let mut conn = Conn::<Sim>::new(socket, 0, 0, false, Time::ZERO);
+        for (bytes, at) in [(0, 1), (5, 2), (5, 3)] {
+            conn.note_handed_on(bytes, Time::from_nanos(at));
+        }
+        assert_eq!((conn.handed_on, conn.first_handed_on), (10, Time::from_nanos(2)));
+    }
 
     #[test]
     fn a_leg_takes_three_cache_lines_at_most() {

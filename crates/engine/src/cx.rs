@@ -13,6 +13,7 @@ use crate::forward::{Mover, Pumped};
 use crate::handler::{ConnId, Incoming, ListenerId};
 use crate::meter::Meter;
 use crate::options::LegOptions;
+use crate::path::PathInfo;
 use crate::pool::{BlockPool, PipePool};
 use crate::slab::{Key, Slab};
 use crate::time::Time;
@@ -315,6 +316,7 @@ impl<B: Backend> Cx<B> {
             conn.token = token;
             conn.meter = meter.0;
             conn.handed_on = 0;
+            conn.first_handed_on = Time::ZERO;
         }
     }
 
@@ -346,6 +348,19 @@ impl<B: Backend> Cx<B> {
     #[must_use]
     pub fn handed_on(&self, id: ConnId) -> u64 {
         self.conns.get(id).map_or(0, |conn| conn.handed_on)
+    }
+
+    /// When the first of them was; `None` before. It's begun anew with [`Cx::handed_on`].
+    #[must_use]
+    pub fn first_handed_on(&self, id: ConnId) -> Option<Time> {
+        let conn = self.conns.get(id)?;
+        (conn.handed_on > 0).then_some(conn.first_handed_on)
+    }
+
+    /// What the transport knows of the way to the peer, for connections that have a way. A system call on the kernel: not for each event.
+    #[must_use]
+    pub fn path(&self, id: ConnId) -> Option<PathInfo> {
+        self.backend.path(&self.conns.get(id)?.socket)
     }
 
     /// Bytes sent on the connection that aren't on the wire yet.

@@ -129,7 +129,7 @@ impl<B: Backend> Mover<'_, B> {
 
     /// Books bytes that left the block or the pipe.
     fn handed_on(&mut self, source: &mut Conn<B>, sink: &mut Conn<B>, bytes: usize) {
-        source.handed_on += bytes as u64;
+        source.note_handed_on(bytes, self.now);
         sink.active = self.now;
         if let Some(stash) = &mut source.stash {
             stash.consume(bytes);
@@ -192,7 +192,7 @@ impl<B: Backend> Mover<'_, B> {
                 return Step::Stop(Pumped::SinkFailed);
             }
         };
-        source.handed_on += sent as u64;
+        source.note_handed_on(sent, self.now);
         self.meter.add_copied(sent);
         sink.writable = sent == bytes;
         if may_keep {

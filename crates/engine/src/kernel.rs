@@ -25,6 +25,7 @@ use crate::backend::{AcceptError, Backend, Dialled, Progress, Ready, Tag, Transf
 use crate::core::WAKE;
 use crate::error::ConnError;
 use crate::options::LegOptions;
+use crate::path::PathInfo;
 use crate::sys::{self, Queued};
 use crate::time::Time;
 
@@ -322,6 +323,10 @@ impl Backend for Kernel {
 
     fn unacknowledged(&self, socket: &Socket) -> usize {
         sys::queued(socket.fd.as_fd(), Queued::Unacknowledged).unwrap_or(0)
+    }
+
+    fn path(&self, socket: &Socket) -> Option<PathInfo> {
+        if socket.tcp { sys::path(socket.fd.as_fd()).unwrap_or(None) } else { None }
     }
 
     fn set_keepalive(&mut self, socket: &mut Socket, options: &LegOptions) {

@@ -26,6 +26,7 @@ use crate::addr::Addr;
 use crate::backend::{AcceptError, Backend, Dialled, Progress, Ready, Tag, Transfer};
 use crate::error::ConnError;
 use crate::options::LegOptions;
+use crate::path::PathInfo;
 use crate::time::Time;
 
 /// Longest sleep.
@@ -110,6 +111,7 @@ impl Backend for Sim {
         let room = self.room(socket.remote, bytes.len())?;
         let remote = &mut self.remotes[socket.remote.0];
         remote.outbound.extend(&bytes[..room]);
+        remote.handed_over += room as u64;
         Ok(if room == 0 { Progress::Blocked } else { Progress::Moved(room) })
     }
 
@@ -135,7 +137,9 @@ impl Backend for Sim {
     fn splice_out(&mut self, pipe: &mut SimPipe, socket: &mut SimSocket, len: usize) -> Transfer {
         assert!(len <= pipe.len(), "more is taken from a pipe than it holds");
         let room = self.room(socket.remote, len)?;
-        self.remotes[socket.remote.0].outbound.extend(pipe.take(room));
+        let remote = &mut self.remotes[socket.remote.0];
+        remote.outbound.extend(pipe.take(room));
+        remote.handed_over += room as u64;
         Ok(if room == 0 { Progress::Blocked } else { Progress::Moved(room) })
     }
 
@@ -170,6 +174,12 @@ impl Backend for Sim {
 
     fn unacknowledged(&self, socket: &SimSocket) -> usize {
         self.remotes[socket.remote.0].outbound.len()
+    }
+
+    /// A round trip is a step of the remote's each way. Nothing is lost here, and each byte is a segment.
+    fn path(&self, socket: &SimSocket) -> Option<PathInfo> {
+        let remote = &self.remotes[socket.remote.0];
+        Some(PathInfo { rtt: 2 * remote.script.pace, sent_segments: remote.handed_over, ..PathInfo::default() })
     }
 
     fn set_keepalive(&mut self, _socket: &mut SimSocket, _options: &LegOptions) {}

@@ -2,8 +2,11 @@
 #![expect(unsafe_code, reason = "system calls without a safe wrapper")]
 
 use std::io;
-use std::mem::size_of_val;
+use std::mem::{offset_of, size_of, size_of_val};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use crate::path::PathInfo;
 
 /// One instruction of classic BPF (linux/filter.h).
 pub(crate) type Instruction = libc::sock_filter;
@@ -81,6 +84,55 @@ pub(crate) fn queued(fd: BorrowedFd<'_>, which: Queued) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
+/// The beginning of the kernel's `struct tcp_info` (linux/tcp.h), which only ever grows at its end; in the host's byte order.
+#[repr(C)]
+#[derive(Default)]
+struct TcpInfo {
+    state: [u8; 7],
+    /// Lowest bit: the delivery rate was measured while the sender had no more to send. Two more are Fast Open's.
+    rate_bits: u8,
+    timers_and_queues: [u32; 15],
+    /// Microseconds, smoothed.
+    rtt: u32,
+    windows: [u32; 7],
+    total_retrans: u32,
+    pacing_and_bytes: [u64; 4],
+    counts: [u32; 5],
+    /// Retransmissions among them, acknowledgements without data not.
+    data_segs_out: u32,
+    /// Bytes a second (Linux 4.9).
+    delivery_rate: u64,
+}
+
+const _: () = {
+    assert!(offset_of!(TcpInfo, rate_bits) == 7);
+    assert!(offset_of!(TcpInfo, rtt) == 68);
+    assert!(offset_of!(TcpInfo, total_retrans) == 100);
+    assert!(offset_of!(TcpInfo, data_segs_out) == 156);
+    assert!(offset_of!(TcpInfo, delivery_rate) == 160);
+    assert!(size_of::<TcpInfo>() == 168);
+};
+
+/// What the kernel knows of the way to a TCP connection's peer (`TCP_INFO`); `None` before Linux 4.9, which tells too little.
+pub(crate) fn path(fd: BorrowedFd<'_>) -> io::Result<Option<PathInfo>> {
+    let mut info = TcpInfo::default();
+    let whole = libc::socklen_t::try_from(size_of::<TcpInfo>()).expect("it is small");
+    let mut told = whole;
+    // SAFETY: the kernel writes at most `told` bytes to `info`, which is as long and takes any bytes; it writes to `told` how many
+    // there were. Both outlive the call.
+    let answer = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut told)
+    };
+    checked(answer)?;
+    Ok((told == whole).then(|| PathInfo {
+        rtt: Duration::from_micros(info.rtt.into()),
+        sent_segments: info.data_segs_out.into(),
+        retransmitted_segments: info.total_retrans.into(),
+        delivery_rate: info.delivery_rate,
+        delivery_rate_limited: info.rate_bits & 1 == 1,
+    }))
+}
+
 /// Whether io_uring may be used here: a ring of one entry is made and closed again.
 pub(crate) fn try_io_uring() -> io::Result<()> {
     let mut params = [0_u8; 120];
@@ -94,4 +146,44 @@ pub(crate) fn try_io_uring() -> io::Result<()> {
 
 fn checked(answer: libc::c_int) -> io::Result<()> {
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn the_way_to_a_peer_is_known_once_bytes_have_crossed_it() {
+        const BYTES: usize = 200_000;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        let before = path(near.as_fd()).unwrap().unwrap();
+        assert_eq!(before.sent_segments, 0);
+        let writing = std::thread::spawn(move || {
+            near.write_all(&[7; BYTES]).unwrap();
+            // The answer comes after the acknowledgement of all, or with it.
+            near.read_exact(&mut [0]).unwrap();
+            near
+        });
+        far.read_exact(&mut vec![0; BYTES]).unwrap();
+        far.write_all(b"!").unwrap();
+        let near = writing.join().unwrap();
+        let after = path(near.as_fd()).unwrap().unwrap();
+        assert!(after.rtt > Duration::ZERO && after.rtt < Duration::from_secs(10), "{after:?}");
+        assert!(after.sent_segments > 0 && after.sent_segments <= BYTES as u64, "{after:?}");
+        assert!(after.retransmitted_segments <= after.sent_segments, "{after:?}");
+        assert!(after.delivery_rate > 0, "{after:?}");
+    }
+
+    #[test]
+    fn a_unix_domain_socket_has_no_way_to_speak_of() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        assert!(path(near.as_fd()).is_err());
+    }
 }

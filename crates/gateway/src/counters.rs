@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use midmile_engine::{Gauges, Meter};
+use midmile_engine::{Gauges, Meter, PathInfo};
 
 use crate::reason::{End, PoolLoss, Refusal};
 
-/// Upper bounds of the accept-to-connected histogram, in microseconds; a last bucket takes the rest.
-pub const CONNECT_BOUNDS_US: [u64; 14] =
+/// Upper bounds of the histograms of times, in microseconds; a last bucket takes the rest.
+pub const TIME_BOUNDS_US: [u64; 14] =
     [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000];
 
 /// A counter with one writer.
@@ -42,6 +42,25 @@ impl Counter {
     }
 }
 
+/// A histogram of times.
+#[derive(Debug, Default)]
+pub(crate) struct TimeCounters {
+    /// Counts by bucket of [`TIME_BOUNDS_US`], not cumulative.
+    pub(crate) buckets: [Counter; TIME_BOUNDS_US.len() + 1],
+    /// Sum of the times, in microseconds.
+    pub(crate) sum_us: Counter,
+}
+
+impl TimeCounters {
+    /// Counts one time. Only the owning core may call it.
+    pub(crate) fn observe(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = TIME_BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(TIME_BOUNDS_US.len());
+        self.buckets[bucket].add(1);
+        self.sum_us.add(us);
+    }
+}
+
 /// Counters of one route on one core.
 #[derive(Debug, Default)]
 pub(crate) struct RouteCounters {
@@ -67,19 +86,48 @@ pub(crate) struct RouteCounters {
     pub(crate) upstream: Arc<Meter>,
     /// Bytes from servers to clients.
     pub(crate) downstream: Arc<Meter>,
-    /// Accept-to-connected histogram: counts by bucket, not cumulative.
-    pub(crate) connect_buckets: [Counter; CONNECT_BOUNDS_US.len() + 1],
-    /// Sum of accept-to-connected times, in microseconds.
-    pub(crate) connect_sum_us: Counter,
+    /// From a client's acceptance to its established server leg.
+    pub(crate) connect: TimeCounters,
+    /// From a client's acceptance to the first byte from its server that was handed on.
+    pub(crate) first_byte: TimeCounters,
 }
 
-impl RouteCounters {
-    /// Counts one accept-to-connected time.
-    pub(crate) fn observe_connect(&self, took: Duration) {
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = CONNECT_BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(CONNECT_BOUNDS_US.len());
-        self.connect_buckets[bucket].add(1);
-        self.connect_sum_us.add(us);
+/// How the way to a peer is, by the trunk connections of one core. The peer's end has figures of its own: what is sent again, and
+/// how fast bytes are delivered, is known to the sender alone.
+#[derive(Debug, Default)]
+pub(crate) struct PathCounters {
+    /// The round trip, smoothed over connections, in microseconds; 0 before the first.
+    pub(crate) rtt_us: Counter,
+    /// Segments with data sent on connections whose pair has ended, retransmissions among them.
+    pub(crate) sent_segments: Counter,
+    /// Those that were sent again.
+    pub(crate) retransmitted_segments: Counter,
+    /// The last delivery rate, in bytes a second; 0 before the first.
+    pub(crate) delivery_rate: Counter,
+    /// The best one.
+    pub(crate) delivery_rate_best: Counter,
+}
+
+impl PathCounters {
+    /// Takes in the figures of a connection that goes on. Only the owning core may call it.
+    pub(crate) fn observe(&self, path: &PathInfo) {
+        let rtt_us = u64::try_from(path.rtt.as_micros()).unwrap_or(u64::MAX);
+        let before = self.rtt_us.value();
+        if rtt_us > 0 {
+            self.rtt_us.set(if before == 0 { rtt_us } else { before - before / 8 + rtt_us / 8 });
+        }
+        // What was measured while there was nothing more to send says only that the way carries at least so much.
+        if path.delivery_rate > 0 && (!path.delivery_rate_limited || path.delivery_rate > self.delivery_rate.value()) {
+            self.delivery_rate.set(path.delivery_rate);
+        }
+        self.delivery_rate_best.set(self.delivery_rate_best.value().max(path.delivery_rate));
+    }
+
+    /// Takes in the figures of a connection that ends: its segments are counted once. Only the owning core may call it.
+    pub(crate) fn observe_end(&self, path: &PathInfo) {
+        self.observe(path);
+        self.sent_segments.add(path.sent_segments);
+        self.retransmitted_segments.add(path.retransmitted_segments);
     }
 }
 
@@ -102,6 +150,8 @@ pub(crate) struct PeerCounters {
     pub(crate) retries: Counter,
     /// A round trip, in microseconds, as handshakes show it.
     pub(crate) rtt_us: Counter,
+    /// How the way there is, once connections have shown it: those of the pool, and those that come from the peer.
+    pub(crate) path: PathCounters,
 }
 
 /// Figures of one core, whatever the route.
@@ -126,5 +176,51 @@ impl CoreCounters {
         self.pipes_leased.set(gauges.pipes_leased as u64);
         self.pipes_missed.set(gauges.pipes_missed);
         self.turns.set(gauges.turns);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(rtt_ms: u64, delivery_rate: u64, delivery_rate_limited: bool) -> PathInfo {
+        let rtt = Duration::from_millis(rtt_ms);
+        PathInfo { rtt, sent_segments: 100, retransmitted_segments: 2, delivery_rate, delivery_rate_limited }
+    }
+
+    #[test]
+    fn segments_count_once_and_the_round_trip_follows_slowly() {
+        let counters = PathCounters::default();
+        counters.observe(&path(200, 0, false));
+        assert_eq!((counters.rtt_us.value(), counters.sent_segments.value()), (200_000, 0));
+        counters.observe_end(&path(280, 0, false));
+        counters.observe_end(&path(0, 0, false));
+        assert_eq!(counters.rtt_us.value(), 210_000);
+        assert_eq!((counters.sent_segments.value(), counters.retransmitted_segments.value()), (200, 4));
+    }
+
+    #[test]
+    fn a_rate_of_a_sender_without_more_counts_only_upwards() {
+        let counters = PathCounters::default();
+        let shown = |rate, limited| {
+            counters.observe(&path(1, rate, limited));
+            (counters.delivery_rate.value(), counters.delivery_rate_best.value())
+        };
+        assert_eq!(shown(500, true), (500, 500));
+        assert_eq!(shown(100, true), (500, 500));
+        assert_eq!(shown(300, false), (300, 500));
+        assert_eq!(shown(0, false), (300, 500));
+        assert_eq!(shown(900, true), (900, 900));
+    }
+
+    #[test]
+    fn a_time_falls_into_the_first_bucket_that_holds_it() {
+        let times = TimeCounters::default();
+        for us in [0, 50, 51, 5_000_000, 5_000_001] {
+            times.observe(Duration::from_micros(us));
+        }
+        let counts = times.buckets.each_ref().map(Counter::value);
+        assert_eq!((counts[0], counts[1], counts[13], counts[14]), (2, 1, 1, 1));
+        assert_eq!(times.sum_us.value(), 10_000_102);
     }
 }

@@ -21,7 +21,7 @@ use crate::trunk::{Peer, Reach};
 
 pub use announce::Announcer;
 use announce::Places;
-pub use observe::{BackendSnapshot, Flow, Observer, PeerSnapshot, RouteSnapshot, Snapshot};
+pub use observe::{BackendSnapshot, Flow, Observer, PeerSnapshot, RouteSnapshot, Snapshot, Times};
 use observe::{Watch, Watched};
 
 /// SYNs that may wait for a core; those beyond it find their clients served without early dial.

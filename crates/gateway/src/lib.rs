@@ -30,10 +30,10 @@ mod serving;
 mod trunk;
 
 pub use crate::backend::{BACKENDS_MAX, Backend, BackendSet, Balance, HealthCheck};
-pub use crate::counters::CONNECT_BOUNDS_US;
+pub use crate::counters::TIME_BOUNDS_US;
 pub use crate::fleet::{
     Announcer, BackendSnapshot, Fleet, FleetFailure, Flow, Listening, Observer, PeerSnapshot, RouteSnapshot, Snapshot,
-    StartError,
+    StartError, Times,
 };
 pub use crate::plan::{Limits, Plan, Route, Timeouts};
 pub use crate::reason::{End, PoolLoss, Refusal};

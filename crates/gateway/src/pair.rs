@@ -7,6 +7,7 @@ use midmile_engine::{Addr, ConnId, Key, Time};
 
 use crate::backend::Tried;
 use crate::reason::End;
+use crate::trunk::Peer;
 
 /// One side of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +115,10 @@ pub(crate) struct Pair {
     pub(crate) dial_deadline: Time,
     /// Nanoseconds from acceptance to an established server leg.
     pub(crate) connected_after: Option<NonZeroU64>,
+    /// Nanoseconds from acceptance to the server's first byte that was handed on, once that was looked at.
+    pub(crate) first_byte_after: Option<NonZeroU64>,
+    /// The peer on whose trunk connection it came in, if it did.
+    pub(crate) came_from: Option<Arc<Peer>>,
     pub(crate) tried: Tried,
     /// The backend chosen last, and which of its addresses is tried or was reached.
     pub(crate) backend: Option<u8>,
@@ -151,6 +156,8 @@ impl Pair {
             opened: now,
             dial_deadline: now,
             connected_after: None,
+            first_byte_after: None,
+            came_from: None,
             tried: Tried::NONE,
             backend: None,
             addr_index: 0,

@@ -12,6 +12,7 @@ mod early;
 mod ending;
 mod greeting;
 mod guest;
+mod measure;
 mod trunk;
 
 use std::sync::Arc;
@@ -270,6 +271,7 @@ impl<L> Relay<L> {
 
     /// A flowing pair's time to be looked at: it has been quiet for too long, or is looked at again later.
     fn look_at<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        self.measure_first_byte(cx, key);
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let Some(serving) = self.servings.get(pair.serving) else { return };
         let timeouts = serving.route.timeouts;

@@ -22,6 +22,8 @@ pub struct PairReport {
     pub lasted: Duration,
     /// From acceptance to an established server leg, if it came to that.
     pub connected_after: Option<Duration>,
+    /// From acceptance to the first byte from the server that was handed on, if there was one.
+    pub first_byte_after: Option<Duration>,
     /// Bytes from the client to the server.
     pub upstream_bytes: u64,
     /// Bytes from the server to the client.

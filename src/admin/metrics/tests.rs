@@ -10,8 +10,9 @@ use super::*;
 use crate::admin::status;
 
 fn route(name: &str, retired: bool) -> RouteSnapshot {
-    let mut connect_buckets = [0; CONNECT_BOUNDS_US.len() + 1];
-    (connect_buckets[0], connect_buckets[3], connect_buckets[CONNECT_BOUNDS_US.len()]) = (1, 5, 2);
+    let mut buckets = [0; TIME_BOUNDS_US.len() + 1];
+    (buckets[0], buckets[3], buckets[TIME_BOUNDS_US.len()]) = (1, 5, 2);
+    let times = Times { buckets, sum_us: 2_500_000 };
     let mut ends = [0; End::COUNT];
     ends[End::ClientReset.index()] = 3;
     RouteSnapshot {
@@ -28,8 +29,8 @@ fn route(name: &str, retired: bool) -> RouteSnapshot {
         refusals: [7; Refusal::COUNT],
         upstream: Flow { copied_bytes: 100, spliced_bytes: 200 },
         downstream: Flow { copied_bytes: 1, spliced_bytes: 2 },
-        connect_buckets,
-        connect_sum_us: 2_500_000,
+        connect: times,
+        first_byte: times,
         backends: ["10.0.0.1:80", "unix:/a\"b\\c"]
             .map(|name| BackendSnapshot { name: name.into(), healthy: true, open: 2 })
             .into(),
@@ -48,6 +49,10 @@ fn peer() -> PeerSnapshot {
         losses: [1; PoolLoss::COUNT],
         retries: 1,
         rtt_us: 218_000,
+        sent_segments: 4000,
+        retransmitted_segments: 10,
+        delivery_rate: 50_000_000,
+        delivery_rate_best: 60_000_000,
     }
 }
 
@@ -173,14 +178,19 @@ fn it_obeys_the_rules_of_the_format() {
 #[test]
 fn histograms_are_cumulative_and_end_with_their_count() {
     let families = families(&exposed());
-    let family = &families["midmile_connect_seconds"];
+    for name in ["midmile_connect_seconds", "midmile_ttfb_seconds"] {
+        assert_is_histogram(&families[name], name);
+    }
+}
+
+fn assert_is_histogram(family: &Family, histogram: &str) {
     for route in ["web", "db"] {
         let of = |suffix: &str| {
-            let name = format!("midmile_connect_seconds_{suffix}");
+            let name = format!("{histogram}_{suffix}");
             family.samples.iter().filter(move |sample| sample.name == name && sample.labels["route"] == route)
         };
         let buckets: Vec<_> = of("bucket").map(|sample| (sample.labels["le"].clone(), sample.value)).collect();
-        assert_eq!(buckets.len(), CONNECT_BOUNDS_US.len() + 1);
+        assert_eq!(buckets.len(), TIME_BOUNDS_US.len() + 1);
         assert!(buckets.windows(2).all(|pair| pair[0].1 <= pair[1].1), "{buckets:?}");
         let bounds: Vec<f64> = buckets.iter().map(|(le, _)| le.parse().unwrap()).collect();
         assert!(bounds.windows(2).all(|pair| pair[0] < pair[1]), "{bounds:?}");
@@ -213,6 +223,10 @@ fn a_retired_route_counts_with_the_one_that_has_its_name() {
     check("midmile_relayed_bytes", &flow("downstream", "copy"), 2.0);
     check("midmile_backend_pairs_open", &[("route", "web"), ("backend", "unix:/a\"b\\c")], 2.0);
     check("midmile_uptime_seconds", &[], 1.5);
+    check("midmile_peer_rtt_seconds", &[("peer", "mumbai")], 0.218);
+    check("midmile_peer_segments_retransmitted", &[("peer", "mumbai")], 10.0);
+    check("midmile_peer_delivery_rate", &[("peer", "mumbai")], 50e6);
+    check("midmile_early_used", &[("route", "web")], 4.0);
 }
 
 #[test]
@@ -227,5 +241,9 @@ fn the_status_document_has_what_was_promised() {
     assert_eq!(web["refusals"]["pairs-max"], 7);
     assert_eq!(web["accept_to_connected"]["count"], 8);
     assert_eq!(web["accept_to_connected"]["buckets"][14]["up_to_us"], serde_json::Value::Null);
+    assert_eq!(web["accept_to_first_byte"]["count"], 8);
     assert_eq!(web["backends"][0]["pairs_open"], 2);
+    let mumbai = &document["peers"][0];
+    assert_eq!((&mumbai["sent_segments"], &mumbai["retransmitted_segments"]), (&4000.into(), &10.into()));
+    assert_eq!((&mumbai["delivery_rate"], &mumbai["delivery_rate_best"]), (&50_000_000.into(), &60_000_000.into()));
 }

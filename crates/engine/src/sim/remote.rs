@@ -68,6 +68,8 @@ pub struct Remote {
     pub(super) outbound: VecDeque<u8>,
     pub(super) sent: Vec<u8>,
     pub(super) received: Vec<u8>,
+    /// Bytes that its socket has taken from the program.
+    pub(super) handed_over: u64,
     pub(super) connected: bool,
     /// The remote has finished sending.
     pub(super) finished: bool,
@@ -115,6 +117,7 @@ impl Remote {
             outbound: VecDeque::new(),
             sent: Vec::new(),
             received: Vec::new(),
+            handed_over: 0,
             connected,
             finished: false,
             finished_towards: false,

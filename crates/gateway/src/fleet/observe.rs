@@ -7,7 +7,7 @@ use midmile_engine::{Addr, Meter};
 use midmile_wire::trunk::Name;
 
 use super::CoreFigures;
-use crate::counters::{CONNECT_BOUNDS_US, Counter, PeerCounters, RouteCounters};
+use crate::counters::{Counter, PeerCounters, RouteCounters, TIME_BOUNDS_US, TimeCounters};
 use crate::plan::Route;
 use crate::reason::{End, PoolLoss, Refusal};
 use crate::serving::DoorId;
@@ -54,6 +54,13 @@ impl Watched {
         }
     }
 
+    fn times(&self, of: impl Fn(&RouteCounters) -> &TimeCounters) -> Times {
+        Times {
+            buckets: self.sums(|counters| &of(counters).buckets),
+            sum_us: self.sum(|counters| of(counters).sum_us.value()),
+        }
+    }
+
     fn pairs_open(&self) -> u64 {
         self.sum(|counters| counters.pairs_open.value())
     }
@@ -74,8 +81,8 @@ impl Watched {
             refusals: self.sums(|counters| &counters.refusals),
             upstream: self.flow(|counters| &counters.upstream),
             downstream: self.flow(|counters| &counters.downstream),
-            connect_buckets: self.sums(|counters| &counters.connect_buckets),
-            connect_sum_us: self.sum(|counters| counters.connect_sum_us.value()),
+            connect: self.times(|counters| &counters.connect),
+            first_byte: self.times(|counters| &counters.first_byte),
             backends: backends
                 .map(|backend| BackendSnapshot {
                     name: backend.name().clone(),
@@ -241,10 +248,11 @@ pub struct RouteSnapshot {
     pub upstream: Flow,
     /// From servers to clients.
     pub downstream: Flow,
-    /// Accept-to-connected times by bucket of [`CONNECT_BOUNDS_US`], not cumulative.
-    pub connect_buckets: [u64; CONNECT_BOUNDS_US.len() + 1],
-    /// Their sum, in microseconds.
-    pub connect_sum_us: u64,
+    /// From clients' acceptance to their established server legs.
+    pub connect: Times,
+    /// From clients' acceptance to the first byte from the server that was handed on: of pairs that have ended, or been open for a
+    /// second.
+    pub first_byte: Times,
     /// The backends.
     pub backends: Vec<BackendSnapshot>,
     /// A reload has closed it; pairs are left.
@@ -261,11 +269,11 @@ impl RouteSnapshot {
         self.early_dials += from.early_dials;
         self.early_used += from.early_used;
         self.early_declined += from.early_declined;
-        self.connect_sum_us += from.connect_sum_us;
         let add = |into: &mut [u64], from: &[u64]| into.iter_mut().zip(from).for_each(|(into, from)| *into += from);
         add(&mut self.ends, &from.ends);
         add(&mut self.refusals, &from.refusals);
-        add(&mut self.connect_buckets, &from.connect_buckets);
+        self.connect.absorb(&from.connect);
+        self.first_byte.absorb(&from.first_byte);
         self.upstream.absorb(from.upstream);
         self.downstream.absorb(from.downstream);
         // A backend that both share counts its pairs itself, so only those that are gone from this one are added.
@@ -294,13 +302,23 @@ pub struct PeerSnapshot {
     pub losses: [u64; PoolLoss::COUNT],
     /// Pairs that were given another connection.
     pub retries: u64,
-    /// A round trip, in microseconds, as handshakes show it; 0 before the first.
+    /// A round trip, in microseconds, by what the kernel says of trunk connections, or else by handshakes; 0 before the first.
     pub rtt_us: u64,
+    /// Segments with data sent to it on trunk connections whose pair has ended.
+    pub sent_segments: u64,
+    /// Those that were sent again.
+    pub retransmitted_segments: u64,
+    /// Bytes a second at which trunk connections last delivered, on the core where that was most; 0 before the first.
+    pub delivery_rate: u64,
+    /// The most that any has delivered.
+    pub delivery_rate_best: u64,
 }
 
 impl PeerSnapshot {
     fn of(name: Name, counters: &[Arc<PeerCounters>]) -> Self {
         let sum = |of: fn(&PeerCounters) -> &Counter| counters.iter().map(|core| of(core).value()).sum();
+        let most = |of: fn(&PeerCounters) -> &Counter| counters.iter().map(|core| of(core).value()).max().unwrap_or(0);
+        let shown_rtt_us = most(|core| &core.path.rtt_us);
         Self {
             name,
             ready: sum(|core| &core.ready),
@@ -310,7 +328,11 @@ impl PeerSnapshot {
             dials: sum(|core| &core.dials),
             losses: std::array::from_fn(|index| counters.iter().map(|core| core.losses[index].value()).sum()),
             retries: sum(|core| &core.retries),
-            rtt_us: counters.iter().map(|core| core.rtt_us.value()).max().unwrap_or(0),
+            rtt_us: if shown_rtt_us > 0 { shown_rtt_us } else { most(|core| &core.rtt_us) },
+            sent_segments: sum(|core| &core.path.sent_segments),
+            retransmitted_segments: sum(|core| &core.path.retransmitted_segments),
+            delivery_rate: most(|core| &core.path.delivery_rate),
+            delivery_rate_best: most(|core| &core.path.delivery_rate_best),
         }
     }
 }
@@ -324,6 +346,23 @@ pub struct BackendSnapshot {
     pub healthy: bool,
     /// Pairs open to it.
     pub open: u32,
+}
+
+/// A histogram of times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Counts by bucket of [`TIME_BOUNDS_US`], not cumulative.
+    pub buckets: [u64; TIME_BOUNDS_US.len() + 1],
+    /// Sum of the times, in microseconds.
+    pub sum_us: u64,
+}
+
+impl Times {
+    /// Adds the counts of `from`.
+    pub fn absorb(&mut self, from: &Self) {
+        self.sum_us += from.sum_us;
+        self.buckets.iter_mut().zip(from.buckets).for_each(|(into, from)| *into += from);
+    }
 }
 
 /// Bytes moved in one direction, by how.

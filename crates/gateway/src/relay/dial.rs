@@ -1,11 +1,11 @@
 //! Dialling: which backend, which of its addresses, and what comes next when one doesn't answer.
 
-use std::num::NonZeroU64;
 use std::time::Duration;
 
 use midmile_engine::{Backend, ConnError, Cx, Key};
 
 use super::Relay;
+use super::measure::nanos;
 use crate::backend::BackendSet;
 use crate::pair::{Pair, Side, State, Token};
 use crate::reason::End;
@@ -140,8 +140,8 @@ impl<L> Relay<L> {
         }
         if pair.connected_after.is_none() && !pair.unclaimed {
             let took = cx.now().since(pair.opened);
-            pair.connected_after = NonZeroU64::new(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1));
-            serving.counters.observe_connect(took);
+            pair.connected_after = nanos(took);
+            serving.counters.connect.observe(took);
         }
         // The server may speak first, even before our header is out.
         cx.forward(pair.server, pair.client);

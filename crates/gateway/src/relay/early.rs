@@ -175,7 +175,7 @@ impl<L> Relay<L> {
         // The server leg stood before the client did: nobody waited for it.
         pair.connected_after = Some(NonZeroU64::MIN);
         if let Some(serving) = self.servings.get(pair.serving) {
-            serving.counters.observe_connect(Duration::ZERO);
+            serving.counters.connect.observe(Duration::ZERO);
         }
         cx.forward(pair.server, pair.client);
         match pair.state {

@@ -1,5 +1,6 @@
 //! How a pair ends: every way out leads through [`Relay::end`], which counts it once, under one reason.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,12 +36,19 @@ impl<L> Relay<L> {
             (State::Resetting { end, .. }, _) => self.end(cx, key, end),
             (State::Header | State::Greeting { .. } | State::Flowing, _) => {
                 let end = if error == ConnError::Reset { side.end_by_reset() } else { side.end_by_loss() };
-                pair.gone_bytes[side as usize] = cx.handed_on(pair.leg(side));
-                *pair.leg_mut(side) = Key::NONE;
-                pair.state = State::Resetting { end, until: cx.now().after(RESET_WAIT) };
-                self.reset_when_sent(cx, key);
+                self.let_go(cx, key, side, end);
             }
         }
+    }
+
+    /// A leg of a standing pair is gone; the other follows for the same reason.
+    fn let_go<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, side: Side, end: End) {
+        self.measure_leg(cx, key, side);
+        let Some(pair) = self.pairs.get_mut(key) else { return };
+        pair.gone_bytes[side as usize] = cx.handed_on(pair.leg(side));
+        *pair.leg_mut(side) = Key::NONE;
+        pair.state = State::Resetting { end, until: cx.now().after(RESET_WAIT) };
+        self.reset_when_sent(cx, key);
     }
 
     /// Resets the surviving leg once what came before the reset is on the wire, as one connection would have shown it.
@@ -57,6 +65,9 @@ impl<L> Relay<L> {
 
     /// Ends the pair: closes its legs in order if it's finished, resets them if not, and counts it.
     pub(super) fn end<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, end: End) {
+        for side in [Side::Client, Side::Server] {
+            self.measure_leg(cx, key, side);
+        }
         let Some(pair) = self.pairs.remove(key) else { return };
         self.hellos.remove(pair.hello);
         let handed_on =
@@ -80,7 +91,8 @@ impl<L> Relay<L> {
                 backend: backend.map_or_else(|| given_name(&pair), |backend| backend.name().clone()),
                 end,
                 lasted: cx.now().since(pair.opened),
-                connected_after: connected_after(&pair),
+                connected_after: duration(pair.connected_after),
+                first_byte_after: duration(pair.first_byte_after),
                 upstream_bytes: upstream,
                 downstream_bytes: downstream,
             };
@@ -97,6 +109,6 @@ fn given_name(pair: &Pair) -> Arc<str> {
     pair.given.as_ref().and_then(Given::addr).map_or_else(String::new, ToString::to_string).into()
 }
 
-fn connected_after(pair: &Pair) -> Option<Duration> {
-    pair.connected_after.map(|nanos| Duration::from_nanos(nanos.get()))
+fn duration(nanos: Option<NonZeroU64>) -> Option<Duration> {
+    nanos.map(|nanos| Duration::from_nanos(nanos.get()))
 }

@@ -118,18 +118,19 @@ impl<L> Relay<L> {
         }
         let Some(guest) = self.guests.remove(key) else { return Ok(0) };
         cx.pause(guest.conn);
-        self.pair_of_guest(cx, &guest, &hello, taken);
+        self.pair_of_guest(cx, guest, &hello, taken);
         Ok(taken)
     }
 
-    fn pair_of_guest<B: Backend>(&mut self, cx: &mut Cx<B>, guest: &Guest, hello: &Hello, header_bytes: usize) {
+    fn pair_of_guest<B: Backend>(&mut self, cx: &mut Cx<B>, guest: Guest, hello: &Hello, header_bytes: usize) {
         let Some(serving) = self.servings.get(guest.serving) else { return cx.reset(guest.conn) };
         let (client, listened) = match hello.client {
             Header::Inet { source, destination } => (Addr::Inet(source), Some(destination)),
-            Header::Local | Header::Unix { .. } => (guest.addr.clone(), None),
+            Header::Local | Header::Unix { .. } => (guest.addr, None),
         };
         let mut pair = Pair::new(guest.serving, client, State::Dialling, cx.now());
         pair.client = guest.conn;
+        pair.came_from = guest.peer;
         pair.destination = listened;
         pair.header_bytes = u16::try_from(header_bytes).unwrap_or(u16::MAX);
         let onward = hello.path.next().map(|(next, _)| next);

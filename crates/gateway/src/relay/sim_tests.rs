@@ -244,6 +244,9 @@ fn handled(counters: &RouteCounters) -> u64 {
 
 impl Visit {
     fn judge(&self, sim: &Sim, report: Option<&PairReport>) {
+        let heard = report.is_some_and(|report| report.downstream_bytes > 0);
+        let first_byte = report.and_then(|report| report.first_byte_after);
+        assert_eq!(first_byte.is_some(), heard, "a first byte is there with the bytes: {report:?}");
         let counters = &self.counters;
         assert_eq!(counters.pairs_open.value(), 0);
         let ends: u64 = counters.ends.iter().map(crate::counters::Counter::value).sum();

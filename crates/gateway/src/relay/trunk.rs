@@ -152,6 +152,7 @@ impl<L> Relay<L> {
         let pool = &mut self.pools.pools[index];
         pool.under_way = pool.under_way.saturating_sub(1);
         pool.recover();
+        pool.look_at_path(now, || cx.path(pooled.conn));
         pool.ready.push_back(key);
         self.pools.served = false;
         self.tend(cx, index);
@@ -311,6 +312,7 @@ impl<L> Relay<L> {
         if let Some(pool) = self.pools.pool(&name) {
             pool.counters.retries.add(1);
         }
+        self.measure_leg(cx, key, side);
         if let Some(pair) = self.pairs.get_mut(key) {
             pair.retried = true;
             pair.server = Key::NONE;

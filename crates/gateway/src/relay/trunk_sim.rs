@@ -43,6 +43,8 @@ struct World {
     server: Addr,
     ingress: Arc<RouteCounters>,
     egress: Arc<RouteCounters>,
+    /// Of the way from ingress to egress, and of the way back.
+    ways: [Arc<PeerCounters>; 2],
     reports: Receiver<PairReport>,
     honest: Honest,
 }
@@ -124,13 +126,16 @@ fn world(mut rng: Rng, mood: Mood) -> World {
     let there = peer("b", "a", Vec::new(), if honest.key { 7 } else { 8 }, pool);
     let inside = if honest.permit { 2000..=2000 } else { 2001..=2001 };
     let permit = Permit::new(vec![Rule { net: "10.0.0.0/24".parse().unwrap(), ports: inside }], Vec::new());
-    let gate = Gate { peers: vec![there], permit, onward: Vec::new() };
+    let gate = Gate { peers: vec![there.clone()], permit, onward: Vec::new() };
     let destination = Destination::address(server.inet().unwrap()).unwrap();
     let backend = Arc::new(Backend::behind_trunk("s", destination, 1));
     let via = Via { first: name("b"), rest: Vec::new() };
     let (ingress, egress) = (Arc::new(RouteCounters::default()), Arc::new(RouteCounters::default()));
     let bounds = (pool.min, pool.max);
-    relay.obey(cx, Order::Peers(vec![Reach { peer: here, counters: Arc::new(PeerCounters::default()), bounds }]));
+    let ways: [Arc<PeerCounters>; 2] = Default::default();
+    let reached = [here, there.clone()].into_iter().zip(&ways);
+    let reach = |(peer, counters): (Arc<Peer>, &Arc<PeerCounters>)| Reach { peer, counters: counters.clone(), bounds };
+    relay.obey(cx, Order::Peers(reached.map(reach).collect()));
     let out = route("out", trunk_addr, Vec::new(), None, Some(Arc::new(gate)));
     let open = Order::Open { door: TRUNK_DOOR, listener: trunk, route: out, counters: egress.clone(), pairs_max: 40 };
     relay.obey(cx, open);
@@ -149,7 +154,7 @@ fn world(mut rng: Rng, mood: Mood) -> World {
         syn_to.try_send(Syn { door: CLIENT_DOOR, client, listener: client_addr.inet().unwrap() }).unwrap();
     }
     relay.hear(cx);
-    World { core, clients, server, ingress, egress, reports, honest }
+    World { core, clients, server, ingress, egress, ways, reports, honest }
 }
 
 impl World {
@@ -182,6 +187,7 @@ impl World {
     }
 
     fn judge(&mut self) {
+        self.judge_ways();
         let (_, cx) = self.core.parts();
         let gauges = cx.gauges();
         assert_eq!((gauges.pipes_leased, gauges.blocks_leased), (0, 0), "pipes or blocks are left");
@@ -222,9 +228,28 @@ impl World {
         }
     }
 
+    /// The ways are known by what crossed them: hellos one way, and what servers said the other.
+    fn judge_ways(&self) {
+        let [there, back] = &self.ways;
+        if self.ingress.connected.value() > 0 {
+            assert!(there.path.rtt_us.value() > 0, "a connection that was ready showed no round trip");
+            assert!(there.path.sent_segments.value() > 0, "hellos went out by no segment");
+        }
+        let downstream = self.egress.downstream.copied_bytes() + self.egress.downstream.spliced_bytes();
+        assert!(back.path.sent_segments.value() >= downstream, "bytes went back by no segment");
+    }
+
     /// How pairs ended: at the gateway near the clients, and at either.
     fn ended(&mut self) -> Ends {
         let reports: Vec<PairReport> = std::iter::from_fn(|| self.reports.try_recv().ok()).collect();
+        for report in &reports {
+            let heard = report.downstream_bytes > 0;
+            assert_eq!(report.first_byte_after.is_some(), heard, "a first byte is there with the bytes: {report:?}");
+            assert!(
+                !heard || report.first_byte_after >= report.connected_after,
+                "an answer before its leg: {report:?}"
+            );
+        }
         let near = reports.iter().filter(|report| &*report.route == "in").map(|report| report.end).collect();
         Ends { near, all: reports.iter().map(|report| report.end).collect() }
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use midmile_engine::{ConnId, Key, Slab, Time};
+use midmile_engine::{ConnId, Key, PathInfo, Slab, Time};
 use midmile_wire::trunk::auth::{AwaitChallenge, AwaitWelcome};
 use midmile_wire::trunk::{Name, Session};
 
@@ -16,6 +16,8 @@ use crate::counters::PeerCounters;
 const REST_MAX: Duration = Duration::from_secs(5);
 /// Rest after the first failure; each further one doubles it.
 const REST_MIN: Duration = Duration::from_millis(100);
+/// Least time between two looks at the way to the peer by connections that become ready.
+const LOOK_WAIT: Duration = Duration::from_secs(1);
 /// Handshakes under way at once, for a peer and a core: they must not crowd out what flows.
 const UNDER_WAY_MAX: u32 = 64;
 
@@ -70,6 +72,8 @@ pub(crate) struct Pool {
     pub(crate) turn: usize,
     failures: u32,
     rests_until: Time,
+    /// When the next look at the way to the peer is due.
+    look_due: Time,
 }
 
 impl Pool {
@@ -87,6 +91,7 @@ impl Pool {
             turn: 0,
             failures: 0,
             rests_until: Time::ZERO,
+            look_due: Time::ZERO,
         }
     }
 
@@ -123,6 +128,18 @@ impl Pool {
     pub(crate) fn observe_rtt(&mut self, took: Duration) {
         self.rtt = if self.rtt.is_zero() { took } else { self.rtt - self.rtt / 8 + took / 8 };
         self.counters.rtt_us.set(u64::try_from(self.rtt.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// Takes in what is known of the way to the peer by a connection that has just become ready; at most one a second. While it
+    /// waits nothing crosses it, so there's nothing new to see by looking later.
+    pub(crate) fn look_at_path(&mut self, now: Time, path: impl FnOnce() -> Option<PathInfo>) {
+        if now < self.look_due {
+            return;
+        }
+        self.look_due = now.after(LOOK_WAIT);
+        if let Some(path) = path() {
+            self.counters.path.observe(&path);
+        }
     }
 
     /// Nothing changes by itself: no look at the clock is needed.
