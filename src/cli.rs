@@ -56,6 +56,16 @@ Examples:
 All mistakes are listed, each as file:line: key: what is wrong; how to mend it.
 No socket is opened and no name resolved. Exit codes: 0 the file is right; 2 it isn't.";
 
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  midmile status
+  midmile status --admin 127.0.0.1:9400 --watch
+  midmile status --config /etc/midmile/midmile.toml --json | jq .peers
+
+It asks the admin server of a midmile that runs: --admin of midmile relay, [admin] in a
+file. Without either option the file is /etc/midmile/midmile.toml. docs/operations.md
+explains each figure and each reason.";
+
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
   midmile doctor
@@ -90,6 +100,8 @@ pub(crate) enum Command {
     Gateway(GatewayArgs),
     /// Check a configuration file and say all that is wrong with it.
     Check(CheckArgs),
+    /// Say how a running midmile does: pairs, times, peers, and what went wrong.
+    Status(StatusArgs),
     /// Say what this kernel and these privileges allow, and what midmile does where they don't.
     Doctor(DoctorArgs),
     /// Build a WAN on this machine and measure what each step of midmile is worth in it.
@@ -176,6 +188,23 @@ pub(crate) struct CheckArgs {
     /// The configuration file, TOML.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = STATUS_EXAMPLES)]
+pub(crate) struct StatusArgs {
+    /// Where the admin server is: host:port or [v6]:port.
+    #[arg(long, value_name = "ADDR", conflicts_with = "config")]
+    pub(crate) admin: Option<Endpoint>,
+    /// The configuration file that says where it is.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print the document as it came, /status.json.
+    #[arg(long, conflicts_with = "watch")]
+    pub(crate) json: bool,
+    /// Show it anew each second, until Ctrl-C.
+    #[arg(long)]
+    pub(crate) watch: bool,
 }
 
 #[derive(Args, Debug)]

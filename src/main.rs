@@ -11,6 +11,7 @@
 //!                                         │  early     clients' SYNs, windows: programs in the kernel
 //!                                         │  admin     metrics, status, probes
 //!                                         └─ logging   events, and pairs at their end
+//!         command/status ◄── the admin server of a midmile that runs
 //!         command/lab ─► midmile_lab, which starts this binary again in the hosts that it makes
 //! ```
 #![forbid(unsafe_code)]
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         cli::Command::Relay(args) => command::relay::run(&args),
         cli::Command::Gateway(args) => command::gateway::run(&args),
         cli::Command::Check(args) => command::check::run(&args),
+        cli::Command::Status(args) => command::status::run(&args),
         cli::Command::Doctor(args) => command::doctor::run(&args),
         cli::Command::Lab(args) => command::lab::run(&args),
         cli::Command::Completions(args) => command::pages::completions(&args),

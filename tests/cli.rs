@@ -25,11 +25,11 @@ fn help_has_examples_exit_codes_and_signals() {
     let help = run(&["--help"]);
     assert!(help.status.success());
     let help = text(&help.stdout);
-    for word in ["Exit codes:", "SIGHUP", "MIDMILE_LOG", "relay", "gateway", "check", "doctor", "lab"] {
+    for word in ["Exit codes:", "SIGHUP", "MIDMILE_LOG", "relay", "gateway", "check", "status", "doctor", "lab"] {
         assert!(help.contains(word), "{word} isn't in\n{help}");
     }
     assert!(!help.contains("completions"), "{help}");
-    for command in ["relay", "gateway", "check", "doctor", "lab"] {
+    for command in ["relay", "gateway", "check", "status", "doctor", "lab"] {
         let help = run(&[command, "--help"]);
         assert!(help.status.success() && text(&help.stdout).contains("Examples:"), "{command}");
     }

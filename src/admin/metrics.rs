@@ -105,6 +105,8 @@ fn pairs(routes: &[RouteSnapshot], page: &mut Page<'_>) -> fmt::Result {
     page.counters(("dial_retries", None), retries, of(|route| route.dial_retries))?;
     page.counters(("early_dials", None), "Pairs opened at their client's SYN.", of(|route| route.early_dials))?;
     page.counters(("early_used", None), "Pairs opened at a SYN whose client came.", of(|route| route.early_used))?;
+    let wasted = "Pairs opened at a SYN that ended before their client came.";
+    page.counters(("early_wasted", None), wasted, of(|route| route.early_wasted))?;
     let declined = "SYNs for which no pair was opened, over a limit or not let in.";
     page.counters(("early_declined", None), declined, of(|route| route.early_declined))?;
     let ends = routes.iter().flat_map(|route| {

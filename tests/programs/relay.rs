@@ -11,7 +11,7 @@ pub(crate) struct Relay {
     pub(crate) running: Running,
     /// The address of each listener and then of each trunk, as its `ready` line says.
     pub(crate) listen: Vec<String>,
-    admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
 }
 
 impl Relay {

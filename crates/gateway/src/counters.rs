@@ -76,6 +76,8 @@ pub(crate) struct RouteCounters {
     pub(crate) early_dials: Counter,
     /// Those whose client came.
     pub(crate) early_used: Counter,
+    /// Those that ended before their client came, for whatever reason.
+    pub(crate) early_wasted: Counter,
     /// SYNs for which no pair was opened: over a limit, or not let in.
     pub(crate) early_declined: Counter,
     /// Pairs ended, by reason.

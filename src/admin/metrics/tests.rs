@@ -24,6 +24,7 @@ fn route(name: &str, retired: bool) -> RouteSnapshot {
         dial_retries: 1,
         early_dials: 3,
         early_used: 2,
+        early_wasted: 1,
         early_declined: 1,
         ends,
         refusals: [7; Refusal::COUNT],
@@ -227,6 +228,7 @@ fn a_retired_route_counts_with_the_one_that_has_its_name() {
     check("midmile_peer_segments_retransmitted", &[("peer", "mumbai")], 10.0);
     check("midmile_peer_delivery_rate", &[("peer", "mumbai")], 50e6);
     check("midmile_early_used", &[("route", "web")], 4.0);
+    check("midmile_early_wasted", &[("route", "web")], 2.0);
 }
 
 #[test]

@@ -76,6 +76,7 @@ impl Watched {
             dial_retries: self.sum(|counters| counters.dial_retries.value()),
             early_dials: self.sum(|counters| counters.early_dials.value()),
             early_used: self.sum(|counters| counters.early_used.value()),
+            early_wasted: self.sum(|counters| counters.early_wasted.value()),
             early_declined: self.sum(|counters| counters.early_declined.value()),
             ends: self.sums(|counters| &counters.ends),
             refusals: self.sums(|counters| &counters.refusals),
@@ -238,6 +239,8 @@ pub struct RouteSnapshot {
     pub early_dials: u64,
     /// Those whose client came.
     pub early_used: u64,
+    /// Those that ended before their client came, for whatever reason.
+    pub early_wasted: u64,
     /// SYNs for which no pair was opened.
     pub early_declined: u64,
     /// Pairs ended, by [`End`].
@@ -268,6 +271,7 @@ impl RouteSnapshot {
         self.dial_retries += from.dial_retries;
         self.early_dials += from.early_dials;
         self.early_used += from.early_used;
+        self.early_wasted += from.early_wasted;
         self.early_declined += from.early_declined;
         let add = |into: &mut [u64], from: &[u64]| into.iter_mut().zip(from).for_each(|(into, from)| *into += from);
         add(&mut self.ends, &from.ends);

@@ -80,6 +80,7 @@ impl<L> Relay<L> {
         let Some(serving) = self.servings.get(pair.serving) else { return };
         serving.counters.pairs_open.sub(1);
         serving.counters.ends[end.index()].add(1);
+        serving.counters.early_wasted.add(u64::from(pair.unclaimed));
         let backend = pair.backend.map(|index| &serving.route.backends.backends()[usize::from(index)]);
         if let Some(backend) = backend {
             backend.ended(self.core);

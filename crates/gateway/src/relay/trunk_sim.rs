@@ -187,7 +187,7 @@ impl World {
     }
 
     fn judge(&mut self) {
-        self.judge_ways();
+        self.judge_figures();
         let (_, cx) = self.core.parts();
         let gauges = cx.gauges();
         assert_eq!((gauges.pipes_leased, gauges.blocks_leased), (0, 0), "pipes or blocks are left");
@@ -228,8 +228,10 @@ impl World {
         }
     }
 
-    /// The ways are known by what crossed them: hellos one way, and what servers said the other.
-    fn judge_ways(&self) {
+    /// Early dials are accounted for. The ways are known by what crossed them: hellos one way, and what servers said the other.
+    fn judge_figures(&self) {
+        let [begun, used, wasted] = [&self.ingress.early_dials, &self.ingress.early_used, &self.ingress.early_wasted];
+        assert_eq!(begun.value(), used.value() + wasted.value(), "an early dial is used or wasted");
         let [there, back] = &self.ways;
         if self.ingress.connected.value() > 0 {
             assert!(there.path.rtt_us.value() > 0, "a connection that was ready showed no round trip");
