@@ -76,6 +76,7 @@ Examples:
   midmile lab
   midmile lab satellite --steps end-to-end,split --html report.html
   midmile lab my.toml --json figures.json
+  midmile lab --compare --html report.html
   midmile lab --with 'curl -s -o /dev/null -w \"%{time_total}\\n\" http://{target}/1000000'
   midmile lab --shell oregon -- ping -c 3 10.2.0.2
 
@@ -226,11 +227,14 @@ pub(crate) struct LabArgs {
     #[arg(value_name = "SCENARIO", default_value = "pathway")]
     pub(crate) scenario: String,
     /// List the built-in scenarios and the steps.
-    #[arg(long, conflicts_with_all = ["steps", "objects", "repetitions", "json", "html", "shell", "with"])]
+    #[arg(long, conflicts_with_all = ["steps", "compare", "objects", "repetitions", "json", "html", "shell", "with"])]
     pub(crate) list: bool,
     /// Only these steps, in this order.
     #[arg(long, value_name = "STEP,…", value_delimiter = ',', value_parser = parse_step)]
     pub(crate) steps: Option<Vec<Step>>,
+    /// Run end-to-end-bbr, haproxy and nginx as well, where they are installed.
+    #[arg(long)]
+    pub(crate) compare: bool,
     /// Only these objects of the scenario.
     #[arg(long, value_name = "OBJECT,…", value_delimiter = ',')]
     pub(crate) objects: Option<Vec<String>>,
@@ -244,7 +248,7 @@ pub(crate) struct LabArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
     /// Run a command in this host, with the first of the steps up [default command: $SHELL].
-    #[arg(long, value_name = "HOST", conflicts_with_all = ["json", "html", "with", "objects", "repetitions"])]
+    #[arg(long, value_name = "HOST", conflicts_with_all = ["compare", "json", "html", "with", "objects", "repetitions"])]
     pub(crate) shell: Option<String>,
     #[arg(long, value_name = "COMMAND", help = WITH_HELP, conflicts_with_all = ["json", "html", "objects", "repetitions"])]
     pub(crate) with: Option<String>,
@@ -269,7 +273,12 @@ pub(crate) struct ManArgs {
 
 /// A step by its name.
 fn parse_step(text: &str) -> Result<Step, String> {
-    Step::named(text).ok_or_else(|| format!("no such step; there are: {}", Step::ALL.map(Step::name).join(", ")))
+    Step::named(text).ok_or_else(|| {
+        format!(
+            "no such step; there are: {}",
+            Step::ALL.into_iter().chain(Step::COMPARED).map(Step::name).collect::<Vec<_>>().join(", ")
+        )
+    })
 }
 
 /// A duration that may be nothing: cut at once.

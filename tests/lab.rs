@@ -101,6 +101,30 @@ fn figures_come_as_table_json_and_page() {
 }
 
 #[test]
+fn other_relays_stand_where_gateways_do() {
+    let scratch = Scratch::new("lab-compare");
+    let json = scratch.path("figures.json");
+    let output = midmile(&["lab", "same-region", "--steps", "end-to-end", "--compare", "--repetitions", "1", "--json"])
+        .arg(&json)
+        .output()
+        .unwrap();
+    if cannot(&output) {
+        return;
+    }
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let figures: serde_json::Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
+    let measured = |step: &str| figures["rows"].as_array().unwrap().iter().filter(|row| row["step"] == step).count();
+    assert_eq!(measured("end-to-end"), 2);
+    let table = text(&output.stdout);
+    for step in ["end-to-end-bbr", "haproxy", "nginx"] {
+        match table.lines().find(|line| line.starts_with(&format!("left out: {step}: "))) {
+            Some(line) => println!("SKIP: a step that is compared isn't tried: {line}"),
+            None => assert_eq!(measured(step), 2, "{table}"),
+        }
+    }
+}
+
+#[test]
 fn a_killed_lab_leaves_nothing() {
     if !possible() {
         return;

@@ -56,7 +56,11 @@ fn plan(args: &LabArgs) -> Result<Plan, Failure> {
     for object in &mut scenario.objects {
         object.repetitions = args.repetitions.unwrap_or(object.repetitions);
     }
-    let steps = args.steps.clone().unwrap_or_else(|| scenario.steps.clone());
+    let mut steps = args.steps.clone().unwrap_or_else(|| scenario.steps.clone());
+    if args.compare {
+        let more: Vec<_> = Step::COMPARED.into_iter().filter(|step| !steps.contains(step)).collect();
+        steps.extend(more);
+    }
     let program =
         env::current_exe().map_err(|error| Failure::Run(format!("can't find this program's file: {error}")))?;
     Ok(Plan { scenario, steps, program, with: args.with.clone(), trace: args.html.is_some() })
@@ -108,7 +112,8 @@ fn unwritten(path: &Path, error: &io::Error) -> Failure {
 
 fn list() -> String {
     let scenarios = Scenario::list().into_iter().map(|(name, title)| format!("{name:<14} {title}\n"));
-    let steps = Step::ALL.into_iter().map(|step| format!("{:<14} {}\n", step.name(), step.about()));
+    let steps =
+        Step::ALL.into_iter().chain(Step::COMPARED).map(|step| format!("{:<14} {}\n", step.name(), step.about()));
     scenarios.chain(["\n".to_owned()]).chain(steps).collect()
 }
 

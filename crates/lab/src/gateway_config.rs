@@ -9,7 +9,7 @@ use crate::steps::Step;
 use crate::topology::address;
 
 /// Where gateways hear each other.
-const TRUNK_PORT: u16 = 7000;
+pub(crate) const TRUNK_PORT: u16 = 7000;
 /// Connections kept in store.
 const POOL_MIN: u32 = 8;
 const POOL_MAX: u32 = 64;

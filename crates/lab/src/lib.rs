@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  scenario ──► topology ──► steps ──► report
-//!  (TOML)       │ netns      │ gateway_config ─► process (midmile gateway)      table, JSON, page (waterfall)
+//!  (TOML)       │ netns      │ gateway_config ─► process (midmile gateway, peers)      table, JSON, page (waterfall)
 //!               │ netlink    │ server, visit ─► the times
 //!               └ emulator ──┴─ sightings of a traced visit
 //!                 └ direction: what a link does to packets, without I/O; packet: super-packets and how they are cut
@@ -23,11 +23,13 @@ pub mod emulator;
 mod gateway_config;
 pub mod interrupt;
 mod key;
+mod memory_file;
 mod netlink;
 pub mod netns;
 mod packet;
 mod page;
 mod pattern;
+mod peers;
 mod process;
 mod progress;
 pub mod report;

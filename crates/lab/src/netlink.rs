@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, bail};
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
@@ -18,6 +18,8 @@ use rustix::net::{AddressFamily as Family, RecvFlags, SendFlags, SocketFlags, So
 
 /// The bits of an IPv4 address.
 const HOST_PREFIX: u8 = 32;
+/// RTAX_CC_ALGO of linux/rtnetlink.h.
+const CC_ALGO: u16 = 16;
 /// A request or an answer is shorter than this.
 const MESSAGE_MAX: usize = 4096;
 
@@ -38,6 +40,8 @@ pub(crate) struct Route {
     pub(crate) device: u32,
     /// Segments that a connection may send at first (`initcwnd` of ip-route(8)).
     pub(crate) initial_window: Option<u32>,
+    /// The congestion control of connections that don't name one before they are made (`congctl` of ip-route(8), Linux 4.0).
+    pub(crate) congestion: Option<&'static str>,
 }
 
 impl Netlink {
@@ -84,8 +88,13 @@ impl Netlink {
         message.attributes =
             vec![RouteAttribute::Destination(RouteAddress::Inet(route.network)), RouteAttribute::Oif(route.device)];
         message.attributes.extend(route.gateway.map(|via| RouteAttribute::Gateway(RouteAddress::Inet(via))));
-        let metrics = route.initial_window.map(|segments| vec![RouteMetric::InitCwnd(segments)]);
-        message.attributes.extend(metrics.map(RouteAttribute::Metrics));
+        let window = route.initial_window.map(RouteMetric::InitCwnd);
+        // The crate takes the name of an algorithm for a number.
+        let congestion = route.congestion.map(|name| RouteMetric::Other(DefaultNla::new(CC_ALGO, terminated(name))));
+        let metrics: Vec<_> = window.into_iter().chain(congestion).collect();
+        if !metrics.is_empty() {
+            message.attributes.push(RouteAttribute::Metrics(metrics));
+        }
         self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
@@ -113,4 +122,9 @@ impl Netlink {
             other => bail!("netlink answered with something else: {other:?}"),
         }
     }
+}
+
+/// A string as the kernel reads it.
+fn terminated(text: &str) -> Vec<u8> {
+    text.bytes().chain([0]).collect()
 }

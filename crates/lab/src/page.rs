@@ -51,7 +51,11 @@ impl Report {
                 put_row(page, row);
             }
         }
-        page.push_str("</table>\n<p>The limit: the client's handshake with what is nearest, one round trip over the whole path, and the bytes at the rate of the slowest link; no handshake with Fast Open.</p>\n");
+        page.push_str("</table>\n");
+        for (step, why) in &self.left_out {
+            put(page, format_args!("<p>Left out: {step}: {}</p>\n", escaped(why)));
+        }
+        page.push_str("<p>The limit: the client's handshake with what is nearest, one round trip over the whole path, and the bytes at the rate of the slowest link; no handshake with Fast Open.</p>\n");
     }
 
     fn put_pictures(&self, page: &mut String) {

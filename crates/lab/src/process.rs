@@ -1,5 +1,6 @@
-//! Gateways: `midmile gateway` as child processes in their hosts.
+//! Gateways: `midmile gateway`, or what stands in for it, as child processes in their hosts.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -20,6 +21,10 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 const LOG_MAX: usize = 64 << 10;
 /// How long one look for the ready line takes, between two looks for an interrupt.
 const LOOK: Duration = Duration::from_millis(50);
+/// TCP sockets over IPv4 of the reader's namespace.
+const SOCKETS: &str = "/proc/thread-self/net/tcp";
+/// A listener's state there.
+const LISTEN: &str = "0A";
 
 /// A running gateway; killed when it is dropped.
 #[derive(Debug)]
@@ -35,19 +40,23 @@ impl Gateway {
     /// Starts one with a configuration. That goes through a pipe: no file is left behind, whatever happens.
     pub(crate) fn start(host: &Host, program: &Path, config: &str) -> Result<Self> {
         let mut command = Command::new(program);
+        command.args(["gateway", "--config", "/dev/stdin"]).env("MIDMILE_LOG", "info");
+        Self::spawn(host, command, Some(config))
+    }
+
+    /// Starts any program that relays.
+    pub(crate) fn spawn(host: &Host, mut command: Command, input: Option<&str>) -> Result<Self> {
         command
-            .args(["gateway", "--config", "/dev/stdin"])
             .env_remove("NOTIFY_SOCKET")
-            .env("MIDMILE_LOG", "info")
-            .stdin(Stdio::piped())
+            .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             // A Ctrl-C at the terminal is for the lab, which ends its gateways itself.
             .process_group(0);
         let mut child = host.spawn(command)?;
-        let mut stdin = child.stdin.take().expect("it was asked for");
-        let written = stdin.write_all(config.as_bytes());
-        drop(stdin);
+        // Closed when it is written.
+        let stdin = child.stdin.take().zip(input);
+        let written = stdin.map_or(Ok(()), |(mut stdin, input)| stdin.write_all(input.as_bytes()));
         let (said, lines) = channel();
         let stdout = child.stdout.take().expect("it was asked for");
         let mut stderr = child.stderr.take().expect("it was asked for");
@@ -82,6 +91,19 @@ impl Gateway {
         }
     }
 
+    /// Waits until something in the host listens on a port: of programs that don't say when they accept.
+    pub(crate) fn wait_listening(&mut self, host: &Host, port: u16, interrupt: &Interrupt) -> Result<()> {
+        let deadline = Instant::now() + READY_WITHIN;
+        while !listens(host, port)? {
+            if self.child.try_wait().context("can't wait for a gateway")?.is_some() {
+                return self.ended();
+            }
+            ensure!(Instant::now() < deadline, "nothing listens in host {} after {READY_WITHIN:?}", self.host);
+            interrupt.pause(LOOK)?;
+        }
+        Ok(())
+    }
+
     /// What to say of a gateway that has ended by itself.
     fn ended(&mut self) -> Result<()> {
         let status = self.child.wait().context("can't wait for a gateway")?;
@@ -103,6 +125,16 @@ impl Drop for Gateway {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Whether a socket of the host's listens on a port, by its table (proc_pid_net(5)).
+fn listens(host: &Host, port: u16) -> Result<bool> {
+    let table = host.run(|| fs::read_to_string(SOCKETS))?.with_context(|| format!("can't read {SOCKETS}"))?;
+    let local = format!(":{port:04X}");
+    Ok(table.lines().skip(1).any(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        fields.next().is_some_and(|address| address.ends_with(&local)) && fields.nth(1) == Some(LISTEN)
+    }))
 }
 
 fn hear(stdout: ChildStdout, mut heard: impl FnMut(String) -> bool) {

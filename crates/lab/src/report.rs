@@ -42,6 +42,9 @@ pub struct Row {
     pub limit: Duration,
 }
 
+/// Steps that weren't run, each with the reason.
+pub type LeftOut = Vec<(Step, String)>;
+
 /// A visit and the packets that the links saw of it.
 #[derive(Clone, Debug)]
 pub struct TracedVisit {
@@ -66,8 +69,8 @@ pub struct Report {
     pub traces: Vec<TracedVisit>,
     /// What the links did on each step: those of the row, then the direct one.
     pub links: Vec<(Step, Vec<LinkCounters>)>,
-    /// Steps that the scenario has too few gateways for.
-    pub left_out: Vec<Step>,
+    /// Steps that can't be had here, and why.
+    pub left_out: LeftOut,
 }
 
 #[derive(Serialize)]
@@ -131,8 +134,10 @@ impl Report {
             }
         }
         if !self.left_out.is_empty() {
-            let names: Vec<_> = self.left_out.iter().map(|step| step.name()).collect();
-            line(&mut text, format_args!("\nleft out, as they need two gateways: {}", names.join(", ")));
+            text.push('\n');
+        }
+        for (step, why) in &self.left_out {
+            line(&mut text, format_args!("left out: {step}: {why}"));
         }
         let late = self.lateness();
         if late > LATE_MAX {

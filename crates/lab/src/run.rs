@@ -15,14 +15,15 @@ use crate::gateway_config;
 use crate::interrupt::Interrupt;
 use crate::key::Key;
 use crate::pattern::Pattern;
+use crate::peers::{Peer, RunningPeer};
 use crate::process::Gateway;
 use crate::progress::Progress;
-use crate::report::{Report, Row, Spread, TracedVisit};
+use crate::report::{LeftOut, Report, Row, Spread, TracedVisit};
 use crate::scenario::{Object, Scenario};
 use crate::server::Server;
 use crate::socket;
 use crate::steps::Step;
-use crate::topology::Topology;
+use crate::topology::{Metrics, Topology};
 use crate::visit::{Visit, visit};
 
 /// Between two visits: what the last one left behind must not meet the next.
@@ -31,6 +32,8 @@ const GAP: Duration = Duration::from_millis(60);
 const POOL_ROUND_TRIPS: u32 = 12;
 /// Between two looks for an interrupt.
 const LOOK: Duration = Duration::from_millis(50);
+/// The congestion control of one of the steps that are compared.
+const BBR: &str = "bbr";
 /// What `--with` has in place of the address.
 const TARGET: &str = "{target}";
 
@@ -53,6 +56,7 @@ pub struct Plan {
 struct Stage<'a> {
     // Dropped in this order: programs first, then what they stand on.
     gateways: Vec<Gateway>,
+    peers: Vec<RunningPeer>,
     server: Server,
     topology: Topology,
     /// Gateways may read it again.
@@ -68,7 +72,7 @@ struct Stage<'a> {
 /// # Errors
 /// The user interrupted it, the host lacks something, or bytes were lost: everything is taken down before it returns.
 pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Report> {
-    let (steps, left_out): (Vec<_>, Vec<_>) = plan.steps.iter().copied().partition(|step| step.fits(&plan.scenario));
+    let (steps, left_out) = possible(plan)?;
     let visits = plan.scenario.objects.iter().map(|object| u64::from(object.repetitions)).sum::<u64>();
     let count = u64::try_from(steps.len()).expect("there are few steps");
     let mut progress = Progress::new(visits * count);
@@ -105,19 +109,70 @@ pub fn shell(plan: &Plan, step: Step, host: &str, command: &[String]) -> Result<
     Ok(status.code().unwrap_or(1))
 }
 
+/// The steps that can be had here; and those that can't, and why.
+fn possible(plan: &Plan) -> Result<(Vec<Step>, LeftOut)> {
+    let (mut steps, mut left_out) = (Vec::new(), LeftOut::new());
+    for step in plan.steps.iter().copied() {
+        match lacking(step, &plan.scenario)? {
+            Some(why) => left_out.push((step, why)),
+            None => steps.push(step),
+        }
+    }
+    Ok((steps, left_out))
+}
+
+/// Why a step can't be had, if so.
+fn lacking(step: Step, scenario: &Scenario) -> Result<Option<String>> {
+    if !step.fits(scenario) {
+        return Ok(Some("it needs two gateways".to_owned()));
+    }
+    if step == Step::EndToEndBbr && !socket::has_congestion_control(BBR)? {
+        return Ok(Some("the kernel has no BBR; load tcp_bbr".to_owned()));
+    }
+    let missing = Peer::of(step).filter(|peer| peer.installed().is_none());
+    Ok(missing.map(|peer| format!("{} isn't installed", peer.name())))
+}
+
 impl<'a> Stage<'a> {
     fn build(plan: &Plan, step: Step, interrupt: &'a Interrupt) -> Result<Self> {
         let scenario = &plan.scenario;
-        let topology = Topology::build(scenario, step.server_window(scenario))?;
-        let congestion = socket::congestion_control()?;
+        let loss_based = socket::congestion_control()?;
+        let congestion = if step == Step::EndToEndBbr { BBR } else { loss_based };
+        let metrics = Metrics {
+            server_window: step.server_window(scenario),
+            gateway_congestion: Peer::of(step).map(|_| congestion),
+        };
+        let topology = Topology::build(scenario, metrics)?;
         let server = Server::start(topology.server(), congestion)?;
         let pattern = Arc::new(Pattern::new());
-        let mut stage =
-            Self { gateways: Vec::new(), server, topology, key: None, step, congestion, pattern, interrupt };
-        if step != Step::EndToEnd {
-            stage.start_gateways(plan)?;
+        let mut stage = Self {
+            gateways: Vec::new(),
+            peers: Vec::new(),
+            server,
+            topology,
+            key: None,
+            step,
+            congestion,
+            pattern,
+            interrupt,
+        };
+        match Peer::of(step) {
+            Some(peer) => stage.start_peers(peer, plan)?,
+            None if step.direct() => {}
+            None => stage.start_gateways(plan)?,
         }
         Ok(stage)
+    }
+
+    /// Another program in the gateways' hosts.
+    fn start_peers(&mut self, peer: Peer, plan: &Plan) -> Result<()> {
+        let program = peer.installed().with_context(|| format!("{} isn't installed", peer.name()))?;
+        for (place, host) in self.topology.gateways().iter().enumerate().rev() {
+            let mut running = peer.start(&program, host, &plan.scenario, place)?;
+            running.gateway.wait_listening(host, running.port, self.interrupt)?;
+            self.peers.push(running);
+        }
+        Ok(())
     }
 
     /// From the server's on: each finds the next one listening.
@@ -221,8 +276,9 @@ impl<'a> Stage<'a> {
     }
 
     fn close(self) -> Result<Vec<LinkCounters>> {
-        let Self { gateways, server, topology, key, .. } = self;
+        let Self { gateways, peers, server, topology, key, .. } = self;
         drop(gateways);
+        drop(peers);
         drop(key);
         drop(server);
         topology.close()

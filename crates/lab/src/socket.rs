@@ -24,8 +24,16 @@ const BACKLOG: i32 = 1024;
 /// # Errors
 /// The kernel doesn't say.
 pub(crate) fn congestion_control() -> Result<&'static str> {
+    Ok(if has_congestion_control("cubic")? { "cubic" } else { "reno" })
+}
+
+/// Whether the kernel has a congestion control.
+///
+/// # Errors
+/// The kernel doesn't say.
+pub(crate) fn has_congestion_control(name: &str) -> Result<bool> {
     let available = fs::read_to_string(AVAILABLE).with_context(|| format!("can't read {AVAILABLE}"))?;
-    Ok(if available.split_whitespace().any(|name| name == "cubic") { "cubic" } else { "reno" })
+    Ok(available.split_whitespace().any(|available| available == name))
 }
 
 /// A listener on all addresses of the calling thread's host.

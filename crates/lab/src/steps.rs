@@ -15,6 +15,12 @@ use crate::topology::{Topology, address};
 pub enum Step {
     /// Nothing: one connection over the direct link.
     EndToEnd,
+    /// The same with BBR on both sides.
+    EndToEndBbr,
+    /// haproxy in each gateway.
+    Haproxy,
+    /// nginx in each gateway.
+    Nginx,
     /// A relay in each gateway.
     Split,
     /// They dial onward at the client's SYN.
@@ -30,15 +36,21 @@ pub enum Step {
 }
 
 impl Step {
-    /// All that there are; they run unless the command line or the scenario says otherwise.
+    /// What midmile adds, one after another; they run unless the command line or the scenario says otherwise.
     pub const ALL: [Self; 7] =
         [Self::EndToEnd, Self::Split, Self::EarlyDial, Self::Pool, Self::Window, Self::EdgeWindows, Self::FastOpen];
+
+    /// What midmile is compared with; they run when they are asked for.
+    pub const COMPARED: [Self; 3] = [Self::EndToEndBbr, Self::Haproxy, Self::Nginx];
 
     /// Its name in tables, files and on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::EndToEnd => "end-to-end",
+            Self::EndToEndBbr => "end-to-end-bbr",
+            Self::Haproxy => "haproxy",
+            Self::Nginx => "nginx",
             Self::Split => "split",
             Self::EarlyDial => "early-dial",
             Self::Pool => "pool",
@@ -53,6 +65,9 @@ impl Step {
     pub const fn about(self) -> &'static str {
         match self {
             Self::EndToEnd => "one connection over the direct link",
+            Self::EndToEndBbr => "one connection over the direct link, with BBR",
+            Self::Haproxy => "haproxy in each gateway: splice forced, Fast Open",
+            Self::Nginx => "nginx in each gateway: Fast Open",
             Self::Split => "a relay in each gateway",
             Self::EarlyDial => "+ gateways dial onward at the client's SYN",
             Self::Pool => "+ authenticated connections between the gateways in store",
@@ -65,7 +80,7 @@ impl Step {
     /// The step of that name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|step| step.name() == name)
+        Self::ALL.into_iter().chain(Self::COMPARED).find(|step| step.name() == name)
     }
 
     /// Whether a scenario has the hosts for it: a trunk has two ends.
@@ -77,20 +92,25 @@ impl Step {
     /// Where the client connects.
     #[must_use]
     pub fn target(self) -> SocketAddrV4 {
-        let host = if self == Self::EndToEnd { Topology::direct_server() } else { address(0, 2) };
+        let host = if self.direct() { Topology::direct_server() } else { address(0, 2) };
         SocketAddrV4::new(host, PORT)
     }
 
     /// Whether the client uses TCP Fast Open.
     #[must_use]
     pub fn fast_open(self) -> bool {
-        self == Self::FastOpen
+        matches!(self, Self::FastOpen | Self::Haproxy | Self::Nginx)
     }
 
     /// Segments that the server may send at first; `None` for the kernel's ten (RFC 6928).
     #[must_use]
     pub fn server_window(self, scenario: &Scenario) -> Option<u32> {
         (self >= Self::EdgeWindows).then_some(scenario.edge_window)
+    }
+
+    /// Whether nothing stands between client and server.
+    pub(crate) fn direct(self) -> bool {
+        matches!(self, Self::EndToEnd | Self::EndToEndBbr)
     }
 
     /// Whether gateways have connections in store.

@@ -51,6 +51,15 @@ pub struct Topology {
     hosts: Vec<Host>,
 }
 
+/// What routes say of the connections over them; `None` leaves it to the connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Segments that the server may send before the first acknowledgement, towards its gateway.
+    pub server_window: Option<u32>,
+    /// The congestion control of gateways that can't set their own.
+    pub gateway_congestion: Option<&'static str>,
+}
+
 /// What one host has to be told about one of its devices.
 #[derive(Clone, Debug)]
 struct Device {
@@ -60,15 +69,15 @@ struct Device {
     /// Networks behind the peer.
     behind: Vec<Ipv4Addr>,
     initial_window: Option<u32>,
+    congestion: Option<&'static str>,
 }
 
 impl Topology {
-    /// Builds the hosts of a scenario. With `server_window`, the server may send that many segments before the first
-    /// acknowledgement, towards its gateway.
+    /// Builds the hosts of a scenario.
     ///
     /// # Errors
     /// No privileges, no TUN devices, or a kernel without something that a host needs: said with what mends it.
-    pub fn build(scenario: &Scenario, server_window: Option<u32>) -> Result<Self> {
+    pub fn build(scenario: &Scenario, metrics: Metrics) -> Result<Self> {
         let hosts = scenario.hosts.iter().map(|name| Host::new(name)).collect::<Result<Vec<_>>>()?;
         let last = hosts.len() - 1;
         let mut links = Vec::new();
@@ -82,7 +91,7 @@ impl Topology {
             for (path, value) in settings.chain([&FAST_OPEN]) {
                 host.set_sysctl(path, value)?;
             }
-            let devices = devices(place, last, server_window.filter(|_| place == last));
+            let devices = devices(place, last, metrics);
             let configured = host.run(move || configure(&devices))?;
             configured.with_context(|| format!("can't configure host {}", host.name()))?;
         }
@@ -156,24 +165,33 @@ fn connect(near: &Host, far: &Host, name: &str, span: &Span) -> Result<Link> {
 }
 
 /// The devices of the host at `place`, of which `last` is the server's.
-fn devices(place: usize, last: usize, initial_window: Option<u32>) -> Vec<Device> {
+fn devices(place: usize, last: usize, metrics: Metrics) -> Vec<Device> {
+    let initial_window = metrics.server_window.filter(|_| place == last);
+    let congestion = metrics.gateway_congestion.filter(|_| place > 0 && place < last);
     let network = |link: usize| address(link, 0);
     let mut devices = Vec::new();
     if place > 0 {
         let link = place - 1;
         let behind = (0..link).map(network).collect();
         let (address, peer) = (address(link, 2), address(link, 1));
-        devices.push(Device { name: format!("link{link}"), address, peer, behind, initial_window });
+        devices.push(Device { name: format!("link{link}"), address, peer, behind, initial_window, congestion });
     }
     if place < last {
         let behind = (place + 1..last).map(network).collect();
         let (address, peer) = (address(place, 1), address(place, 2));
-        devices.push(Device { name: format!("link{place}"), address, peer, behind, initial_window });
+        devices.push(Device { name: format!("link{place}"), address, peer, behind, initial_window, congestion });
     }
     if place == 0 || place == last {
         let (mine, theirs) = if place == 0 { (1, 2) } else { (2, 1) };
         let (address, peer) = (direct(mine), direct(theirs));
-        devices.push(Device { name: "direct".to_owned(), address, peer, behind: Vec::new(), initial_window: None });
+        devices.push(Device {
+            name: "direct".to_owned(),
+            address,
+            peer,
+            behind: Vec::new(),
+            initial_window: None,
+            congestion,
+        });
     }
     devices
 }
@@ -192,17 +210,21 @@ fn configure_device(netlink: &mut Netlink, device: &Device) -> Result<()> {
     let number = index(&device.name)?;
     netlink.bring_up(number, vec![LinkAttribute::Mtu(MTU), LinkAttribute::TxQueueLen(QUEUE_LENGTH)])?;
     netlink.add_address(number, device.address)?;
-    let initial_window = device.initial_window;
-    let to_peer = Route { network: device.peer, prefix: HOST_PREFIX, gateway: None, device: number, initial_window };
+    let to_peer = Route {
+        network: device.peer,
+        prefix: HOST_PREFIX,
+        gateway: None,
+        device: number,
+        initial_window: device.initial_window,
+        congestion: device.congestion,
+    };
     netlink.add_route(to_peer)?;
     for network in &device.behind {
-        let gateway = Some(device.peer);
         netlink.add_route(Route {
             network: *network,
             prefix: NETWORK_PREFIX,
-            gateway,
-            device: number,
-            initial_window,
+            gateway: Some(device.peer),
+            ..to_peer
         })?;
     }
     Ok(())
