@@ -13,6 +13,7 @@
 //! - Closing a socket ends its events, save those of the batch under way. Tags carry a generation for that reason.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::addr::Addr;
@@ -118,6 +119,20 @@ pub trait Backend {
     /// # Errors
     /// When it failed at once.
     fn dial(&mut self, to: &Addr, options: &LegOptions) -> Result<(Self::Socket, Dialled), ConnError>;
+
+    /// Begins a connection to `to` that comes from `source`, which needn't be an address of this host. Where its port is taken,
+    /// any other of the same address is used.
+    ///
+    /// # Errors
+    /// When it failed at once; [`ConnError::Denied`] from a backend that can't.
+    fn dial_from(
+        &mut self,
+        _to: &Addr,
+        _source: SocketAddr,
+        _options: &LegOptions,
+    ) -> Result<(Self::Socket, Dialled), ConnError> {
+        Err(ConnError::Denied)
+    }
 
     /// Lets `socket` report under `tag` from now on.
     ///

@@ -1,6 +1,7 @@
 //! Downcalls: what a program asks of the engine.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -166,6 +167,12 @@ impl<B: Backend> Cx<B> {
         }
     }
 
+    /// This end's address of an accepted connection: on a transparent listener, where its client wanted to go.
+    #[must_use]
+    pub fn incoming_addr(&self, incoming: &Incoming<B::Socket>) -> Option<Addr> {
+        self.backend.local_addr(&incoming.socket)
+    }
+
     /// Turns an accepted connection away: its client sees a reset.
     pub fn refuse(&mut self, incoming: Incoming<B::Socket>) {
         self.backend.reset(incoming.socket);
@@ -176,10 +183,29 @@ impl<B: Backend> Cx<B> {
     /// # Errors
     /// When it failed at once; no upcall follows then.
     pub fn dial(&mut self, to: &Addr, options: &LegOptions, token: u64, meter: MeterId) -> Result<ConnId, ConnError> {
+        self.dial_from(to, None, options, token, meter)
+    }
+
+    /// Begins a connection to `to` that comes from `source`, if one is given: another's address, so that the peer sees that one.
+    /// Its packets must find the way back to this host.
+    ///
+    /// # Errors
+    /// When it failed at once; no upcall follows then.
+    pub fn dial_from(
+        &mut self,
+        to: &Addr,
+        source: Option<SocketAddr>,
+        options: &LegOptions,
+        token: u64,
+        meter: MeterId,
+    ) -> Result<ConnId, ConnError> {
         if self.conns.is_full() {
             return Err(ConnError::Exhausted);
         }
-        let (socket, dialled) = self.backend.dial(to, options)?;
+        let (socket, dialled) = match source {
+            None => self.backend.dial(to, options)?,
+            Some(source) => self.backend.dial_from(to, source, options)?,
+        };
         let mut conn = Conn::new(socket, token, meter.0, true, self.backend.now());
         conn.writable = dialled == Dialled::Connected;
         let id = self.insert(conn).map_err(|(_, error)| error)?;

@@ -20,8 +20,8 @@ pub enum ConnError {
     /// This host may not go there (`EACCES`, `EPERM`): a firewall rule or a file's mode.
     #[error("not permitted")]
     Denied,
-    /// This host has no local port, descriptor or memory left (`EADDRNOTAVAIL`, `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`). Later
-    /// may do.
+    /// This host has no local port, descriptor or memory left (`EADDRNOTAVAIL`, `EADDRINUSE`, `EMFILE`, `ENFILE`, `ENOBUFS`,
+    /// `ENOMEM`). Later may do.
     #[error("out of local ports, descriptors or memory")]
     Exhausted,
     /// The listener's queue is full for the moment (`EAGAIN` of a Unix-domain socket's connect; TCP waits by itself). Dial again
@@ -43,7 +43,9 @@ impl From<Errno> for ConnError {
                 Self::Unreachable
             }
             Errno::ACCESS | Errno::PERM => Self::Denied,
-            Errno::ADDRNOTAVAIL | Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => Self::Exhausted,
+            Errno::ADDRNOTAVAIL | Errno::ADDRINUSE | Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => {
+                Self::Exhausted
+            }
             other => Self::Other(other.raw_os_error()),
         }
     }

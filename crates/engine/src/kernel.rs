@@ -7,9 +7,11 @@
 mod address;
 mod cpu;
 mod listener;
+mod transparent;
 mod wake;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -32,6 +34,7 @@ use crate::time::Time;
 pub use cpu::{allowed_cpus, pin_to};
 pub(crate) use listener::try_steering;
 pub use listener::{ListenError, Listener, listen};
+pub(crate) use transparent::try_transparent;
 pub use wake::Waker;
 
 /// Events fetched at once.
@@ -135,6 +138,45 @@ fn progress(answer: Result<usize, Errno>, none: Progress) -> Transfer {
     }
 }
 
+/// A socket for a leg to `to`, with what has to be set before it is bound or connected.
+fn leg_for(to: &Addr, options: &LegOptions) -> Result<OwnedFd, Errno> {
+    let family = match to {
+        Addr::Inet(addr) if addr.is_ipv4() => AddressFamily::INET,
+        Addr::Inet(_) => AddressFamily::INET6,
+        Addr::Unix(_) => AddressFamily::UNIX,
+    };
+    let fd = net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    listener::set_buffers(&fd, options)?;
+    if to.inet().is_some() {
+        listener::set_sending(&fd, options)?;
+        if options.fast_open {
+            listener::set_fast_open(&fd)?;
+        }
+    }
+    Ok(fd)
+}
+
+/// Begins the connection of a leg.
+fn connect(fd: OwnedFd, to: &Addr, options: &LegOptions) -> Result<(Socket, Dialled), ConnError> {
+    let tcp = to.inet().is_some();
+    let nodelay = if tcp && options.nodelay { Nodelay::AtFirstSend } else { Nodelay::Settled };
+    let abrupt = tcp && options.reset_if_killed;
+    if abrupt {
+        listener::set_abrupt(&fd)?;
+    }
+    let mut socket = Socket { fd, tcp, nodelay, deferred: false, abrupt };
+    match address::connect(&socket.fd, to) {
+        Ok(()) => {
+            socket.deferred = tcp && options.fast_open;
+            Ok((socket, Dialled::Connected))
+        }
+        Err(Errno::INPROGRESS) => Ok((socket, Dialled::Pending)),
+        // A Unix-domain listener's queue is full: such a socket never reports that room came.
+        Err(Errno::AGAIN) => Err(ConnError::Busy),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 impl Backend for Kernel {
     type Socket = Socket;
     type Listener = Listener;
@@ -195,37 +237,16 @@ impl Backend for Kernel {
     }
 
     fn dial(&mut self, to: &Addr, options: &LegOptions) -> Result<(Socket, Dialled), ConnError> {
-        let tcp = to.inet().is_some();
-        let family = match to {
-            Addr::Inet(addr) if addr.is_ipv4() => AddressFamily::INET,
-            Addr::Inet(_) => AddressFamily::INET6,
-            Addr::Unix(_) => AddressFamily::UNIX,
-        };
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let fd = net::socket_with(family, SocketType::STREAM, flags, None)?;
-        listener::set_buffers(&fd, options)?;
-        if tcp {
-            listener::set_sending(&fd, options)?;
-            if options.fast_open {
-                listener::set_fast_open(&fd)?;
-            }
-        }
-        let nodelay = if tcp && options.nodelay { Nodelay::AtFirstSend } else { Nodelay::Settled };
-        let abrupt = tcp && options.reset_if_killed;
-        if abrupt {
-            listener::set_abrupt(&fd)?;
-        }
-        let mut socket = Socket { fd, tcp, nodelay, deferred: false, abrupt };
-        match address::connect(&socket.fd, to) {
-            Ok(()) => {
-                socket.deferred = tcp && options.fast_open;
-                Ok((socket, Dialled::Connected))
-            }
-            Err(Errno::INPROGRESS) => Ok((socket, Dialled::Pending)),
-            // A Unix-domain listener's queue is full: such a socket never reports that room came.
-            Err(Errno::AGAIN) => Err(ConnError::Busy),
-            Err(errno) => Err(errno.into()),
-        }
+        connect(leg_for(to, options)?, to, options)
+    }
+
+    fn dial_from(
+        &mut self,
+        to: &Addr,
+        source: SocketAddr,
+        options: &LegOptions,
+    ) -> Result<(Socket, Dialled), ConnError> {
+        transparent::dial(to, source, options)
     }
 
     fn watch(&mut self, socket: &Socket, tag: Tag) -> Result<(), ConnError> {

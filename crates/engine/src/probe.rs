@@ -49,6 +49,14 @@ pub fn steering() -> io::Result<()> {
     kernel::try_steering()
 }
 
+/// Gives a socket an address that isn't this host's (`IP_TRANSPARENT`).
+///
+/// # Errors
+/// The system's, when it can't be done: nothing is intercepted then, and no client's address shown to a server.
+pub fn transparent() -> io::Result<()> {
+    kernel::try_transparent()
+}
+
 /// Makes an io_uring.
 ///
 /// # Errors

@@ -20,6 +20,7 @@ pub use rng::Rng;
 pub use world::{DialOutcome, Sim, SimListener, SimPipe, SimSocket};
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::addr::Addr;
@@ -79,6 +80,17 @@ impl Backend for Sim {
 
     fn dial(&mut self, to: &Addr, _options: &LegOptions) -> Result<(SimSocket, Dialled), ConnError> {
         self.dial_remote(to)
+    }
+
+    fn dial_from(
+        &mut self,
+        to: &Addr,
+        source: SocketAddr,
+        _options: &LegOptions,
+    ) -> Result<(SimSocket, Dialled), ConnError> {
+        let (socket, dialled) = self.dial_remote(to)?;
+        self.remotes[socket.remote.0].source = Some(source);
+        Ok((socket, dialled))
     }
 
     fn watch(&mut self, socket: &SimSocket, tag: Tag) -> Result<(), ConnError> {

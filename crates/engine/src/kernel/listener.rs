@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::{KEEPALIVE_PROBES, address};
+use super::{KEEPALIVE_PROBES, address, transparent};
 use crate::addr::{Addr, UnixAddr};
 use crate::options::LegOptions;
 use crate::sys::{self, Instruction};
@@ -46,6 +46,9 @@ pub enum ListenError {
     /// A file that isn't a socket is in the way.
     #[error("a file that isn't a socket is in the way")]
     FileInTheWay,
+    /// This process may not take others' connections: it lacks `CAP_NET_ADMIN` (in the namespace's owner) for `IP_TRANSPARENT`.
+    #[error("a transparent listener needs CAP_NET_ADMIN; run as root, or give it (setcap, AmbientCapabilities=)")]
+    NotTransparent,
     /// Anything else.
     #[error(transparent)]
     System(#[from] io::Error),
@@ -99,6 +102,13 @@ fn listen_inet(
         }
         sockopt::set_tcp_nodelay(&fd, options.nodelay)?;
         set_liveness(&fd, options)?;
+        if options.transparent {
+            let v4 = matches!(&at, Addr::Inet(addr) if addr.is_ipv4());
+            transparent::set(&fd, v4).map_err(|errno| match errno {
+                Errno::PERM => ListenError::NotTransparent,
+                errno => errno.into(),
+            })?;
+        }
         address::bind(&fd, &at)?;
         net::listen(&fd, BACKLOG)?;
         at = address::from_any(Some(net::getsockname(&fd)?));

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -62,6 +63,8 @@ pub struct Remote {
     /// Its end has been passed on to the twin, after all bytes.
     pub(super) passed_on: bool,
     pub(super) meets: Addr,
+    /// Whose address the program dialled from, if not its own.
+    pub(super) source: Option<SocketAddr>,
     /// From the remote to the program.
     pub(super) inbound: VecDeque<u8>,
     /// From the program to the remote.
@@ -106,6 +109,12 @@ impl fmt::Debug for Remote {
 }
 
 impl Remote {
+    /// Whose address the program dialled from, if not its own.
+    #[must_use]
+    pub const fn source(&self) -> Option<SocketAddr> {
+        self.source
+    }
+
     pub(super) fn new(script: Script, meets: Addr, connected: bool) -> Self {
         Self {
             script,
@@ -113,6 +122,7 @@ impl Remote {
             twin: None,
             passed_on: false,
             meets,
+            source: None,
             inbound: VecDeque::new(),
             outbound: VecDeque::new(),
             sent: Vec::new(),
