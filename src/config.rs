@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use midmile_engine::LegOptions;
-use midmile_gateway::{Balance, HealthCheck, PoolLimits, Timeouts};
+use midmile_gateway::{Balance, HealthCheck, PoolLimits, Rule, Timeouts};
 use midmile_wire::proxy;
 use midmile_wire::trunk::{Key, Name};
 
@@ -22,6 +22,7 @@ mod listener;
 mod mistake;
 mod raw;
 mod reference;
+mod transparent;
 mod trunk;
 mod value;
 
@@ -83,8 +84,14 @@ pub(crate) struct Listener {
     /// Unique in a configuration.
     pub(crate) name: Arc<str>,
     pub(crate) listen: Endpoint,
-    /// 1 to 64, all different.
+    /// 1 to 64, all different; none with `original`.
     pub(crate) to: Vec<Endpoint>,
+    /// Each connection goes on to where its client wanted to go; then `listen` is an address and `client.transparent` set.
+    pub(crate) original: bool,
+    /// What is handed over by the firewall, where `client.transparent` is set.
+    pub(crate) intercept: Vec<Rule>,
+    /// Servers see their client's address.
+    pub(crate) spoof_client: bool,
     /// The gateways to go through; empty: `to` is dialled from here.
     pub(crate) via: Vec<Name>,
     /// Whether the onward connection is begun at the client's SYN.
@@ -124,6 +131,8 @@ pub(crate) struct Trunk {
     pub(crate) peers: Vec<Name>,
     pub(crate) allow: Vec<Allowed>,
     pub(crate) onward: Vec<Name>,
+    /// Servers see their client's address.
+    pub(crate) spoof_client: bool,
     pub(crate) send_proxy: Option<proxy::Version>,
     pub(crate) pairs_max: Option<u32>,
     /// Only where `allow` holds a name.
@@ -140,6 +149,9 @@ impl Listener {
             name: name.into(),
             listen,
             to,
+            original: false,
+            intercept: Vec::new(),
+            spoof_client: false,
             via: Vec::new(),
             early_dial: false,
             balance: Balance::default(),

@@ -44,7 +44,9 @@ impl EarlyDial {
     }
 
     fn try_start(announcer: Announcer, listeners: Vec<SocketAddr>) -> Result<Self, Box<dyn std::error::Error>> {
-        let watch = SynWatch::attach(&Devices::All, &SynConfig { listeners, ..SynConfig::default() })?;
+        let transparent = announcer.intercepts_networks();
+        let config = SynConfig { listeners, transparent, ..SynConfig::default() };
+        let watch = SynWatch::attach(&Devices::All, &config)?;
         tracing::info!(devices = watch.devices().join(","), "hears of clients' SYNs");
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let listening = Listening { watch, announcer, stop: stop.clone() };

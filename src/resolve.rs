@@ -163,6 +163,9 @@ fn trunk_route(trunk: &Trunk, peers: &[Arc<Peer>], names: &Names, limits: Limits
         backends: Arc::new(BackendSet::new(Vec::new(), Balance::default(), None)),
         via: None,
         gate: Some(Arc::new(gate)),
+        original: false,
+        intercept: Vec::new(),
+        spoof_client: trunk.spoof_client,
         early_dial: false,
         timeouts: trunk.timeouts,
         accept_proxy: None,
@@ -194,6 +197,9 @@ fn route(listener: &Listener, names: &Names, limits: Limits, log_pairs: bool, ol
         backends: Arc::new(BackendSet::new(backends.collect(), listener.balance, listener.health)),
         via,
         gate: None,
+        original: listener.original,
+        intercept: listener.intercept.clone(),
+        spoof_client: listener.spoof_client,
         early_dial: listener.early_dial,
         timeouts: listener.timeouts,
         accept_proxy: listener.accept_proxy,
@@ -241,6 +247,9 @@ fn same_route(a: &Route, b: &Route) -> bool {
         backends,
         via,
         gate,
+        original,
+        intercept,
+        spoof_client,
         early_dial,
         timeouts,
         accept_proxy,
@@ -256,6 +265,9 @@ fn same_route(a: &Route, b: &Route) -> bool {
         && same_backends(backends, &b.backends)
         && *via == b.via
         && same_gate(gate.as_deref(), b.gate.as_deref())
+        && *original == b.original
+        && *intercept == b.intercept
+        && *spoof_client == b.spoof_client
         && *early_dial == b.early_dial
         && *timeouts == b.timeouts
         && *accept_proxy == b.accept_proxy

@@ -393,7 +393,8 @@ fn ready_line(listening: &Listening) -> String {
         return format!("ready trunk={} peers={}", listening.addr, peers.join(","));
     }
     let to: Vec<&str> = route.backends.backends().iter().map(|backend| &**backend.name()).collect();
-    format!("ready listen={} to={}", listening.addr, to.join(","))
+    let to = if route.original { "original".to_owned() } else { to.join(",") };
+    format!("ready listen={} to={to}", listening.addr)
 }
 
 /// Resolves names again for each listener and trunk that asks for it, and tells the loop what they stand for now.

@@ -27,6 +27,24 @@ impl Scalar for Allowed {
     }
 }
 
+/// One entry of `listener.intercept`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Intercepted(pub(super) Rule);
+
+impl Scalar for Intercepted {
+    const KIND: &'static str = "a network and its ports";
+    const EXAMPLE: &'static str = "\"203.0.113.0/24:443\"";
+
+    fn scalar(value: &DeValue<'_>) -> Option<Result<Self, String>> {
+        value.as_str().map(|text| match parse(text)? {
+            Allowed::Net(rule) => Ok(Self(rule)),
+            Allowed::Name(_) => {
+                Err(format!("\"{text}\": packets have no names; write network:port, such as 203.0.113.0/24:443"))
+            }
+        })
+    }
+}
+
 fn parse(text: &str) -> Result<Allowed, String> {
     let (host, ports) = split(text).ok_or_else(|| {
         format!("\"{text}\" has no port; write network:port, [v6/bits]:port or name:port, such as 10.3.0.0/24:80")

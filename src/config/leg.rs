@@ -107,6 +107,7 @@ impl Checker<'_> {
             initial_window: self.initial_window(leg, raw.initial_window, raw.own),
             reset_if_killed: default.reset_if_killed,
             fast_open: raw.fast_open.map_or(default.fast_open, |fast_open| fast_open.value),
+            transparent: default.transparent,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use midmile_engine::LegOptions;
 use midmile_gateway::{BACKENDS_MAX, HealthCheck, Timeouts};
 use midmile_wire::proxy;
 use midmile_wire::trunk::Name;
@@ -11,7 +12,8 @@ use midmile_wire::trunk::hello::Destination;
 use super::check::check_period;
 use super::mistake::{At, Mistakes, Place};
 use super::raw::{RawHealth, RawListener, RawTimeouts};
-use super::value::{AcceptProxy, Count, OneOrList, OrOff, Period, SendProxy};
+use super::transparent::{backends_of, is_original};
+use super::value::{AcceptProxy, Count, OneOrList, OrOff, Period, SendProxy, Target};
 use super::{Limits, Listener};
 use crate::addr::Endpoint;
 use crate::host::Host;
@@ -41,10 +43,16 @@ impl Checker<'_> {
     pub(super) fn listener(&mut self, raw: RawListener) -> Option<Listener> {
         let client_unix = raw.listen.as_ref().is_some_and(|listen| listen.value.is_unix());
         self.check_relations(&raw, client_unix);
-        let to = self.backends(raw.to, raw.listen.as_ref());
+        self.check_transparent(&raw);
+        let original = is_original(&raw);
+        let spoof_client =
+            raw.server.as_ref().and_then(|leg| leg.value.spoof_client.as_ref()).is_some_and(|at| at.value);
+        let transparent = raw.transparent.as_ref().is_some_and(|transparent| transparent.value);
+        let to = self.backends(backends_of(raw.to), raw.listen.as_ref(), original);
         let resolve_every = self.resolve_every(raw.resolve_every, &to);
         let server_unix = !to.is_empty() && to.iter().all(Endpoint::is_unix);
         let client = self.leg("client", raw.client.map(|leg| leg.value.into()), client_unix.then_some("listen"));
+        let client = LegOptions { transparent, ..client };
         let server = self.leg("server", raw.server.map(|leg| leg.value.into()), server_unix.then_some("to"));
         let timeouts = self.timeouts(raw.timeouts.map(|timeouts| timeouts.value).unwrap_or_default());
         let health = raw.health.map(|health| self.health(health.value));
@@ -53,6 +61,12 @@ impl Checker<'_> {
             name: raw.name.map_or_else(|| listen.value.to_string(), |name| name.value).into(),
             listen: listen.value,
             to,
+            original,
+            intercept: raw
+                .intercept
+                .map(|list| list.value.0.into_iter().map(|at| at.value.0).collect())
+                .unwrap_or_default(),
+            spoof_client,
             via: raw.via.map(|via| via.value.0.into_iter().map(|name| name.value).collect()).unwrap_or_default(),
             early_dial: raw.early_dial.is_some_and(|early| early.value),
             balance: raw.balance.map(|balance| balance.value).unwrap_or_default(),
@@ -139,8 +153,10 @@ impl Checker<'_> {
                 self.add(key, line, what);
             }
         }
-        for to in raw.to.iter().flat_map(|to| &to.value.0).filter(|to| to.value.port() != Some(0)) {
-            let why = match &to.value {
+        for to in raw.to.iter().flat_map(|to| &to.value.0) {
+            let Target::Backend(endpoint) = &to.value else { continue };
+            let why = match endpoint {
+                endpoint if endpoint.port() == Some(0) => None,
                 Endpoint::Ip(addr) => Destination::address(*addr).err().map(|error| error.to_string()),
                 Endpoint::Name(name) => Destination::name(&name.host, name.port).err().map(|error| error.to_string()),
                 Endpoint::UnixPath(_) | Endpoint::UnixAbstract(_) => {
@@ -161,11 +177,16 @@ impl Checker<'_> {
         }
     }
 
-    fn backends(&mut self, raw: Option<At<OneOrList<Endpoint>>>, listen: Option<&At<Endpoint>>) -> Vec<Endpoint> {
+    fn backends(
+        &mut self,
+        raw: Option<At<OneOrList<Endpoint>>>,
+        listen: Option<&At<Endpoint>>,
+        original: bool,
+    ) -> Vec<Endpoint> {
         let Some(At { value: OneOrList(list), line }) = raw else {
             return Vec::new();
         };
-        if list.is_empty() {
+        if list.is_empty() && !original {
             self.add("to", line, "no backend; write at least one address");
         }
         if list.len() > BACKENDS_MAX {

@@ -11,10 +11,10 @@ use midmile_gateway::Balance;
 use midmile_wire::trunk::Name;
 use toml::de::{DeTable, DeValue};
 
-use super::allowed::Allowed;
+use super::allowed::{Allowed, Intercepted};
 use super::mistake::{At, Mistakes, Place};
 use super::value::{
-    AcceptProxy, Count, Level, List, OneOrList, OrOff, Period, Rate, SendProxy, Size, Value, wrong_type,
+    AcceptProxy, Count, Level, List, OneOrList, OrOff, Period, Rate, SendProxy, Size, Target, Value, wrong_type,
 };
 use crate::addr::Endpoint;
 
@@ -111,14 +111,18 @@ required to "it is missing; write where connections go, such as to = \"10.0.0.1:
     name: String = "",
     #[doc = " Where it listens; required. Port 0 lets the kernel choose. Of a name that stands for several addresses the first is taken."]
     listen: Endpoint = "",
-    #[doc = " The backends that connections go on to, 1 to 64; required."]
-    to: OneOrList<Endpoint> = "",
+    #[doc = " The backends that connections go on to, 1 to 64; required. Or `\"original\"`, with `transparent`: each goes on to where its client wanted to go."]
+    to: OneOrList<Target> = "",
     #[doc = " The peers to go through, in order; the last of them dials the backend. Default: it's dialled from here."]
     via: OneOrList<Name> = "",
     #[doc = " How a backend is chosen for a new pair."]
     balance: Balance = "round-robin",
     #[doc = " Whether the onward connection is begun at the client's SYN, one round trip before it is accepted. Needs the SYN program (`midmile doctor`); without it, it's begun at acceptance."]
     early_dial: bool = "false",
+    #[doc = " Whether connections to other hosts are accepted here when the firewall hands them over (TPROXY). `listen` must be an address then. Needs `CAP_NET_ADMIN` and rules: see `midmile gateway --apply`."]
+    transparent: bool = "false",
+    #[doc = " Destinations whose connections are handed over, such as `[\"203.0.113.0/24:443\"]`: the rules are made of them. Only with `transparent`."]
+    intercept: List<Intercepted> = "",
     #[doc = " The PROXY protocol header that each client must send first; without it, it is refused."]
     accept_proxy: AcceptProxy = "off",
     #[doc = " The PROXY protocol header sent to the backend before the client's first byte."]
@@ -172,6 +176,8 @@ leg_section! { RawClient "[listener.client]" {
     own: bool = "false",
 } }
 leg_section! { RawServer "[listener.server]" {
+    #[doc = " Whether the server sees the client's address and port instead of the gateway's. What it answers must come back through this host, and rules lead it to midmile: see `midmile gateway --apply`. Needs `CAP_NET_ADMIN`."]
+    spoof_client: bool = "false",
     #[doc = " Whether both ends of this leg and what lies between are one's own: without it, no more than ten segments are let out at once."]
     own: bool = "false",
 } }
@@ -246,6 +252,8 @@ required peers "it is missing; write who may come, such as peers = [\"oregon\"]"
 leg_section! { RawPeerLeg "[peer.leg]" }
 leg_section! { RawTrunkLeg "[trunk.leg]" }
 leg_section! { RawTrunkServer "[trunk.server]" {
+    #[doc = " Whether the server sees the client's address and port, as the hello says them, instead of the gateway's; as `listener.server.spoof_client`."]
+    spoof_client: bool = "false",
     #[doc = " Whether both ends of this leg and what lies between are one's own: without it, no more than ten segments are let out at once."]
     own: bool = "false",
 } }

@@ -105,6 +105,8 @@ impl Checker<'_> {
             .collect();
         let resolve_every = self.resolve_every(raw.resolve_every, &names);
         let leg = self.leg("leg", raw.leg.map(|leg| leg.value.into()), None);
+        let spoof_client =
+            raw.server.as_ref().and_then(|leg| leg.value.spoof_client.as_ref()).is_some_and(|at| at.value);
         let server = self.leg("server", raw.server.map(|leg| leg.value.into()), None);
         let timeouts = self.trunk_timeouts(raw.timeouts.map(|timeouts| timeouts.value).unwrap_or_default());
         let onward = self.known("onward", raw.onward, peers, |peer| peer.address.is_some());
@@ -117,6 +119,7 @@ impl Checker<'_> {
             peers: may_come,
             allow: allowed,
             onward,
+            spoof_client,
             send_proxy: raw.send_proxy.and_then(|send| send_proxy(send.value)),
             pairs_max: raw.pairs_max.map(|pairs| pairs.value.0),
             resolve_every,

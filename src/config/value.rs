@@ -214,6 +214,27 @@ impl Scalar for Endpoint {
     }
 }
 
+/// Where connections go on to, as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// To where the client wanted to go.
+    Original,
+    Backend(Endpoint),
+}
+
+impl Scalar for Target {
+    const KIND: &'static str = <Endpoint as Scalar>::KIND;
+    const KIND_OR_LIST: &'static str = "an address or a list of them, or `\"original\"`";
+    const EXAMPLE: &'static str = <Endpoint as Scalar>::EXAMPLE;
+
+    fn scalar(value: &DeValue<'_>) -> Option<Result<Self, String>> {
+        match value.as_str() {
+            Some("original") => Some(Ok(Self::Original)),
+            _ => Endpoint::scalar(value).map(|endpoint| endpoint.map(Self::Backend)),
+        }
+    }
+}
+
 impl Scalar for IpNet {
     const KIND: &'static str = "a network";
     const EXAMPLE: &'static str = "\"10.0.0.0/8\"";

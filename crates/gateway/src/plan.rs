@@ -2,7 +2,7 @@
 //!
 //! The binary reads what the operator typed into raw types, checks it, and makes a [`Plan`]. No socket is opened in between.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use midmile_engine::{Addr, LegOptions};
 use midmile_wire::proxy;
 
 use crate::backend::BackendSet;
-use crate::trunk::{Gate, Peer, Via};
+use crate::trunk::{Gate, Peer, Rule, Via};
 
 /// Everything that the cores need to serve: routes and limits. Replaced as a whole on reload.
 #[derive(Clone, Debug)]
@@ -41,6 +41,13 @@ pub struct Route {
     pub via: Option<Via>,
     /// Set where it's peers that come in, by trunk.
     pub gate: Option<Arc<Gate>>,
+    /// Whether each connection goes on to where its client wanted to go, which the firewall handed over here (TPROXY; the
+    /// clients' legs are transparent then). There are no backends.
+    pub original: bool,
+    /// The destinations that are intercepted, where that is known: SYNs to them are this route's.
+    pub intercept: Vec<Rule>,
+    /// Whether the server's legs come from their client's address.
+    pub spoof_client: bool,
     /// Whether the onward connection is begun at the client's SYN, where that can be heard of.
     pub early_dial: bool,
     /// Time limits of each pair.
@@ -63,6 +70,23 @@ impl Route {
     pub fn admits(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.allow.is_empty() || self.allow.iter().any(|net| net.contains(&ip))
+    }
+
+    /// Whether a connection to `local` was handed over by the firewall: it isn't to this route's own address. A listener on
+    /// every address takes any of them at its port for its own, so what is intercepted must have other ports.
+    #[must_use]
+    pub fn is_intercepted(&self, local: SocketAddr) -> bool {
+        self.listen.inet().is_some_and(|own| {
+            let (own_ip, ip) = (own.ip().to_canonical(), local.ip().to_canonical());
+            own.port() != local.port() || !(own_ip.is_unspecified() || own_ip == ip)
+        })
+    }
+
+    /// Whether a SYN to `destination` is intercepted for this route.
+    #[must_use]
+    pub fn intercepts(&self, destination: SocketAddr) -> bool {
+        let ip = destination.ip().to_canonical();
+        self.intercept.iter().any(|rule| rule.ports.contains(&destination.port()) && rule.net.contains(&ip))
     }
 }
 

@@ -78,6 +78,8 @@ named! {
         PairsMax => "pairs-max",
         /// The client's address is not on the route's list.
         NotAllowed => "not-allowed",
+        /// It came to a listener that passes connections on to where they were going, and was going to that listener itself.
+        NotIntercepted => "not-intercepted",
         /// A trunk connection whose peer sent something else than the handshake asks for.
         TrunkInvalid => "trunk-invalid",
         /// A trunk connection whose peer couldn't prove that it is one of those who may come.

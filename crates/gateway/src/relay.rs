@@ -13,8 +13,10 @@ mod ending;
 mod greeting;
 mod guest;
 mod measure;
+mod original;
 mod trunk;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
@@ -185,21 +187,35 @@ impl<L> Relay<L> {
     }
 
     /// Gives an admitted client a pair: the one that its SYN opened, or a new one.
-    fn take_in<B: Backend>(&mut self, cx: &mut Cx<B>, serving: Key, incoming: Incoming<B::Socket>) {
+    fn take_in<B: Backend>(
+        &mut self,
+        cx: &mut Cx<B>,
+        serving: Key,
+        incoming: Incoming<B::Socket>,
+        destination: Option<SocketAddr>,
+    ) {
         let early = self.servings.get(serving).is_some_and(|serving| serving.route.early_dial);
         let unheralded = if early { self.claim(cx, serving, incoming) } else { Some(incoming) };
         if let Some(incoming) = unheralded {
-            self.open_pair(cx, serving, incoming);
+            self.open_pair(cx, serving, incoming, destination);
         }
     }
 
-    fn open_pair<B: Backend>(&mut self, cx: &mut Cx<B>, serving_key: Key, incoming: Incoming<B::Socket>) {
+    fn open_pair<B: Backend>(
+        &mut self,
+        cx: &mut Cx<B>,
+        serving_key: Key,
+        incoming: Incoming<B::Socket>,
+        destination: Option<SocketAddr>,
+    ) {
         let Some(serving) = self.servings.get_mut(serving_key) else { return cx.refuse(incoming) };
         if serving.route.gate.is_some() {
             return self.open_guest(cx, serving_key, incoming);
         }
         let state = if serving.route.accept_proxy.is_some() { State::Header } else { State::Dialling };
-        let pair = Pair::new(serving_key, incoming.peer.clone(), state, cx.now());
+        let mut pair = Pair::new(serving_key, incoming.peer.clone(), state, cx.now());
+        pair.destination = destination;
+        pair.given = destination.and_then(|destination| original::original(&serving.route, destination));
         let key = self.pairs.insert(pair).expect("it was seen that there is room");
         let token = Token::leg(key, Side::Client).to_bits();
         let client = match cx.admit(incoming, token, serving.meters.upstream) {
@@ -304,8 +320,9 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
         let Some(key) = self.servings.behind(listener) else { return cx.refuse(incoming) };
         let Some(serving) = self.servings.get(key) else { return cx.refuse(incoming) };
         let ip = incoming.peer.inet().map(|peer| peer.ip());
-        match self.admits(serving, ip, cx.conns_free()) {
-            Ok(()) => self.take_in(cx, key, incoming),
+        let admitted = self.admits(serving, ip, cx.conns_free());
+        match admitted.and_then(|()| Self::destination_of(cx, &serving.route, &incoming)) {
+            Ok(destination) => self.take_in(cx, key, incoming, destination),
             Err(refusal) => {
                 serving.counters.refusals[refusal.index()].add(1);
                 cx.refuse(incoming);

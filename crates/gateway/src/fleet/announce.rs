@@ -1,42 +1,80 @@
 //! How the cores are told of clients' SYNs.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use midmile_engine::kernel::Waker;
 
 use super::Listening;
+use crate::plan::Route;
 use crate::relay::Syn;
 use crate::serving::DoorId;
+use crate::trunk::Rule;
+
+/// A way in whose clients are dialled for early.
+#[derive(Debug)]
+struct Place {
+    at: SocketAddr,
+    door: DoorId,
+    route: Arc<Route>,
+}
+
+impl Place {
+    /// The addresses that SYNs for it go to; of an intercepted network any address, which stands for all of them.
+    fn heard_at(&self) -> Vec<SocketAddr> {
+        let intercepted = self.route.intercept.iter().flat_map(|rule| {
+            let ip = if is_alone(rule) { rule.net.addr() } else { unspecified(rule) };
+            rule.ports.clone().map(move |port| SocketAddr::new(ip, port))
+        });
+        let own = (!self.route.original).then_some(self.at);
+        own.into_iter().chain(intercepted).collect()
+    }
+}
+
+/// Whether the rule is of one address.
+fn is_alone(rule: &Rule) -> bool {
+    rule.net.prefix_len() == rule.net.max_prefix_len()
+}
+
+fn unspecified(rule: &Rule) -> IpAddr {
+    match rule.net.addr() {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
 
 /// Where clients are dialled for early, kept up to date by the fleet.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Places(Arc<Mutex<Vec<(SocketAddr, DoorId)>>>);
+pub(super) struct Places(Arc<Mutex<Vec<Place>>>);
 
 impl Places {
     /// Takes note of what listens now.
     pub(super) fn replace(&self, doors: &[(DoorId, Listening)]) {
         let early = doors.iter().filter(|(_, listening)| listening.route.early_dial);
-        let places = early.filter_map(|(door, listening)| Some((listening.addr.inet()?, *door))).collect();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = places;
+        let places = early.filter_map(|(door, listening)| {
+            Some(Place { at: listening.addr.inet()?, door: *door, route: listening.route.clone() })
+        });
+        *self.lock() = places.collect();
     }
 
-    /// The way in of a connection to `listener`: the one on that very address, or else on every address.
+    /// The way in of a connection to `listener`: the one on that very address, or the one that intercepts it, or else the one on
+    /// every address.
     fn door(&self, listener: SocketAddr) -> Option<DoorId> {
-        let places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let exact = places.iter().find(|(at, _)| *at == listener);
+        let places = self.lock();
+        let exact = places.iter().find(|place| place.at == listener);
+        let intercepting = || places.iter().find(|place| place.route.intercepts(listener));
         let wild = || {
-            places.iter().find(|(at, _)| {
+            places.iter().find(|Place { at, .. }| {
                 let same_family = at.is_ipv6() || listener.is_ipv4();
                 at.port() == listener.port() && at.ip().is_unspecified() && same_family
             })
         };
-        exact.or_else(wild).map(|(_, door)| *door)
+        exact.or_else(intercepting).or_else(wild).map(|place| place.door)
     }
 
-    fn all(&self) -> Vec<SocketAddr> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(at, _)| *at).collect()
+    fn lock(&self) -> MutexGuard<'_, Vec<Place>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -56,7 +94,13 @@ impl Announcer {
     /// The listeners whose clients are dialled for early.
     #[must_use]
     pub fn listeners(&self) -> Vec<SocketAddr> {
-        self.places.all()
+        self.places.lock().iter().flat_map(Place::heard_at).collect()
+    }
+
+    /// Whether networks are intercepted for any of them: SYNs to addresses that aren't this host's are theirs then.
+    #[must_use]
+    pub fn intercepts_networks(&self) -> bool {
+        self.places.lock().iter().any(|place| place.route.intercept.iter().any(|rule| !is_alone(rule)))
     }
 
     /// `client` has sent a SYN to `listener`, which came on `cpu`: the core that will accept it is told. False if nobody is to be

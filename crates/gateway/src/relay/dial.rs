@@ -56,7 +56,8 @@ fn dial<B: Backend>(cx: &mut Cx<B>, key: Key, pair: &mut Pair, serving: &Serving
     let to = pair.given.as_ref().map_or_else(of_backend, |given| given.addr()).ok_or(ConnError::Unreachable)?;
     let token = Token::leg(key, Side::Server).to_bits();
     let left = pair.dial_deadline.since(cx.now());
-    match cx.dial(to, &serving.route.server, token, serving.meters.downstream) {
+    let source = if serving.route.spoof_client { pair.peer.inet() } else { None };
+    match cx.dial_from(to, source, &serving.route.server, token, serving.meters.downstream) {
         Ok(server) => {
             pair.server = server;
             cx.set_timer(pair.client, left);
@@ -87,7 +88,10 @@ impl<L> Relay<L> {
         if pair.hello != Key::NONE {
             self.take_trunk(cx, key);
         } else if serving.route.via.is_some() {
-            if pair.backend.is_none() && !next_address(self.core, pair, &serving.route.backends, &mut serving.turn) {
+            if pair.given.is_none()
+                && pair.backend.is_none()
+                && !next_address(self.core, pair, &serving.route.backends, &mut serving.turn)
+            {
                 return self.end(cx, key, End::NoBackend);
             }
             self.take_trunk(cx, key);

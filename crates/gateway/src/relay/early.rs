@@ -17,6 +17,7 @@ use std::time::Duration;
 use midmile_engine::{Addr, Backend, Cx, Incoming, Key, Time};
 
 use super::Relay;
+use super::original::{canonical, original};
 use crate::pair::{Pair, State, Token};
 use crate::reason::{End, Refusal};
 use crate::serving::DoorId;
@@ -116,9 +117,13 @@ impl<L> Relay<L> {
             serving.counters.early_declined.add(1);
             return;
         }
+        if serving.route.original && !serving.route.is_intercepted(syn.listener) {
+            return;
+        }
         let mut pair = Pair::new(serving_key, Addr::Inet(syn.client), State::Dialling, cx.now());
         pair.unclaimed = true;
         pair.destination = Some(syn.listener);
+        pair.given = original(&serving.route, syn.listener);
         let Ok(key) = self.pairs.insert(pair) else { return };
         if let Some(serving) = self.servings.get_mut(serving_key) {
             serving.open += 1;
@@ -140,6 +145,9 @@ impl<L> Relay<L> {
         incoming: Incoming<B::Socket>,
     ) -> Option<Incoming<B::Socket>> {
         let Some(client) = incoming.peer.inet() else { return Some(incoming) };
+        if !self.is_claimed_by(cx, (serving, client), &incoming) {
+            return Some(incoming);
+        }
         let key = self.heralds.unclaimed.remove(&(serving, client));
         let Some(pair) = key.and_then(|key| self.pairs.get_mut(key)).filter(|pair| pair.unclaimed) else {
             if key.is_none() {
@@ -164,6 +172,14 @@ impl<L> Relay<L> {
             }
         }
         None
+    }
+
+    /// Whether the pair that waits for this client, if one does, goes where the client went: of an intercepted one that may be
+    /// anywhere, and one port of it may go to several places.
+    fn is_claimed_by<B: Backend>(&self, cx: &Cx<B>, place: (Key, SocketAddr), incoming: &Incoming<B::Socket>) -> bool {
+        let waiting = self.heralds.unclaimed.get(&place).and_then(|key| self.pairs.get(*key));
+        let Some(given) = waiting.and_then(|pair| pair.given.as_ref()) else { return true };
+        cx.incoming_addr(incoming).is_some_and(|addr| given.addr().is_some_and(|to| canonical(&addr) == canonical(to)))
     }
 
     /// The pair has its client: does what couldn't be done without it.

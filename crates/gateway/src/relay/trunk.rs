@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use midmile_engine::{Backend, ConnId, Cx, Key, MeterId};
-use midmile_wire::trunk::hello::{self, Hello, Path, TraceId};
+use midmile_wire::trunk::hello::{self, Destination, Hello, Path, TraceId};
 use midmile_wire::trunk::{Name, Nonce, Session, auth};
 
 use super::Relay;
@@ -281,12 +281,15 @@ impl<L> Relay<L> {
             let (_, path) = came.path.next()?;
             return Some(Hello { path, deadline_ms, ..*came });
         }
-        let backend = serving.route.backends.backends().get(usize::from(pair.backend?))?;
+        let destination = match &pair.given {
+            Some(original) => Destination::address(original.addr()?.inet()?).ok()?,
+            None => *serving.route.backends.backends().get(usize::from(pair.backend?))?.destination()?,
+        };
         let mut path = Path::EMPTY;
         for name in &serving.route.via.as_ref()?.rest {
             path.push(*name).ok()?;
         }
-        Some(Hello { client: header_of(cx, pair), destination: *backend.destination()?, path, deadline_ms, trace })
+        Some(Hello { client: header_of(cx, pair), destination, path, deadline_ms, trace })
     }
 
     /// A number for a pair that no other pair of any gateway has: what this core drew once, and a count.
