@@ -40,6 +40,7 @@ const GATEWAY_EXAMPLES: &str = "\
 Examples:
   midmile check --config /etc/midmile/midmile.toml
   midmile gateway --config /etc/midmile/midmile.toml
+  midmile gateway --config /etc/midmile/midmile.toml --print-rules
 
 The keys of the file are described in docs/configuration.md, and
 packaging/midmile.example.toml is one to start from.
@@ -181,6 +182,12 @@ pub(crate) struct GatewayArgs {
     /// The configuration file, TOML.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
+    /// Print the firewall rules and routes that transparent listeners and spoof_client need, as a shell script, and end.
+    #[arg(long, conflicts_with = "apply")]
+    pub(crate) print_rules: bool,
+    /// Set those rules and routes at start, and remove them at the end; needs nft, ip and CAP_NET_ADMIN.
+    #[arg(long)]
+    pub(crate) apply: bool,
 }
 
 #[derive(Args, Debug)]

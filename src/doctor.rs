@@ -15,6 +15,7 @@ mod limits;
 mod system;
 mod tcp;
 
+use crate::intercept::can_tproxy;
 use system::System;
 
 /// What comes of a feature on this host.
@@ -75,6 +76,7 @@ pub(crate) fn examine() -> Vec<Finding> {
         bpf::early_dial(bpf_probe::syn_watch()),
         bpf::windows(bpf_probe::windows()),
         bpf::idle_windows(bpf_probe::slow_start_after_idle()),
+        transparent(probe::transparent(), can_tproxy()),
         tcp::congestion(&system),
         tcp::ports(&system),
         limits::pair_memory(&system),
@@ -150,6 +152,28 @@ fn io_uring(probed: io::Result<()>) -> Finding {
     }
 }
 
+fn transparent(socket: io::Result<()>, rules: Result<(), String>) -> Finding {
+    let feature = "interception";
+    let (found, effect) = match (socket, rules) {
+        (Ok(()), Ok(())) => {
+            let found = "IP_TRANSPARENT, nft and its tproxy expression: work";
+            return Finding::new(
+                feature,
+                State::InUse,
+                found,
+                "`transparent` and `spoof_client` serve, and --apply sets their rules",
+            );
+        }
+        (Ok(()), Err(error)) => {
+            (format!("IP_TRANSPARENT works; {error}"), "rules have to be set by other means than --apply")
+        }
+        (Err(error), _) => {
+            (format!("IP_TRANSPARENT: {error}"), "neither `transparent` nor `spoof_client`; they need CAP_NET_ADMIN")
+        }
+    };
+    Finding::new(feature, State::Absent, found, effect)
+}
+
 #[cfg(test)]
 mod tests {
     use midmile_kernel::Unavailable;
@@ -172,6 +196,7 @@ mod tests {
             splice(Err(io::ErrorKind::Unsupported.into())),
             steering(Err(io::ErrorKind::Unsupported.into())),
             io_uring(Err(io::ErrorKind::Unsupported.into())),
+            transparent(Err(io::ErrorKind::PermissionDenied.into()), Err("no nft".to_owned())),
             bpf::early_dial(Err(Unavailable::NoDevice { device: "lo".to_owned() })),
             bpf::windows(Err(Unavailable::NoCgroup { why: "none is mounted".to_owned() })),
             bpf::idle_windows(Err(io::ErrorKind::NotFound.into())),

@@ -31,6 +31,7 @@ mod early;
 mod exit;
 mod health;
 mod host;
+mod intercept;
 mod logging;
 mod notify;
 mod resolve;

@@ -22,6 +22,7 @@ use crate::descriptors;
 use crate::early::EarlyDial;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::health;
+use crate::intercept::{Applied, Rules};
 use crate::logging;
 use crate::notify;
 use crate::resolve::{self, Names};
@@ -37,13 +38,14 @@ const EVENTS_MAX: usize = 16;
 const LOOKUP_THREADS_MAX: usize = 8;
 
 /// Relays what `config` says until a signal ends it. `reread` gives the configuration anew on SIGHUP; `cpus` is how many the
-/// process may use.
+/// process may use. `applied` holds the firewall's rules, if they are to be set.
 ///
 /// # Errors
 /// What kept it from starting, or from going on.
 pub(crate) fn run(
     config: Config,
     cpus: u16,
+    applied: Option<Applied>,
     reread: impl Fn() -> Result<Config, Failure> + Send + Sync + 'static,
 ) -> Outcome {
     logging::init(config.log_level)?;
@@ -56,7 +58,7 @@ pub(crate) fn run(
     let outcome = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let supervisor = tokio::select! {
-            started = Supervisor::start(config, limits, Arc::new(reread)) => started?,
+            started = Supervisor::start(config, limits, applied, Arc::new(reread)) => started?,
             // Resolving can take a while; nobody is connected yet.
             () = signals.end.recv() => return Ok(Exit::Done),
         };
@@ -140,6 +142,8 @@ type Reread = dyn Fn() -> Result<Config, Failure> + Send + Sync;
 struct Supervisor {
     fleet: Fleet,
     windows: OpenWindows,
+    /// The firewall's rules, if they are ours to set. They stay until the last pair has ended: its packets need them.
+    applied: Option<Applied>,
     early: Option<EarlyDial>,
     plan: Plan,
     config: Config,
@@ -163,7 +167,12 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    async fn start(config: Config, limits: Limits, reread: Arc<Reread>) -> Result<Self, Failure> {
+    async fn start(
+        config: Config,
+        limits: Limits,
+        mut applied: Option<Applied>,
+        reread: Arc<Reread>,
+    ) -> Result<Self, Failure> {
         let names = resolve::resolve(resolve::names_of(&config)).await.map_err(Failure::Run)?;
         let admin = match &config.admin {
             Some(listen) => Some(admin::bind(listen, &names).await?),
@@ -177,6 +186,10 @@ impl Supervisor {
         let pair_log = logging::spawn_pairs(reports);
         let pair_log = pair_log.map_err(|error| Failure::Run(format!("can't start the log's thread: {error}")))?;
         windows.apply(&plan, fleet.listening());
+        // Whoever is handed over finds somebody who accepts.
+        if let Some(applied) = &mut applied {
+            applied.set(Rules::of(&config))?;
+        }
         let early = EarlyDial::start(fleet.announcer());
         let draining = Arc::new(AtomicBool::new(false));
         let mut admin_task = JoinSet::new();
@@ -189,6 +202,7 @@ impl Supervisor {
         let mut started = Self {
             fleet,
             windows,
+            applied,
             early,
             plan,
             config,
@@ -328,6 +342,7 @@ impl Supervisor {
             return false;
         }
         self.windows.apply(&plan, self.fleet.listening());
+        self.apply_rules(&config);
         // Anew, so that devices that came since are heard as well. The old one has to be gone before: each SYN is told once.
         drop(self.early.take());
         self.early = EarlyDial::start(self.fleet.announcer());
@@ -336,6 +351,22 @@ impl Supervisor {
         (self.plan, self.config, self.names) = (plan, config, names);
         self.announce();
         true
+    }
+
+    /// Sets the rules that `config` needs, where they are ours to set. It takes some milliseconds, and no core waits for it.
+    fn apply_rules(&mut self, config: &Config) {
+        let rules = Rules::of(config);
+        match &mut self.applied {
+            Some(applied) => {
+                if let Err(error) = applied.set(rules) {
+                    tracing::error!(%error, "nothing is intercepted");
+                }
+            }
+            None if rules != Rules::of(&self.config) => {
+                tracing::warn!("the firewall's rules have to change with this; see --print-rules, or run with --apply");
+            }
+            None => {}
+        }
     }
 
     async fn drain(mut self, mut signals: Signals) -> Outcome {

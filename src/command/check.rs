@@ -4,10 +4,16 @@ use crate::cli::CheckArgs;
 use crate::config::{self, Config};
 use crate::exit::Outcome;
 use crate::host::Host;
+use crate::intercept::Rules;
 
 pub(crate) fn run(args: &CheckArgs) -> Outcome {
     let config = config::load(&args.config, &Host::probe())?;
-    super::print(format!("{}: ok: {}\n", args.config.display(), summary(&config)).as_bytes())
+    let mut text = format!("{}: ok: {}\n", args.config.display(), summary(&config));
+    if let Some(rules) = Rules::of(&config) {
+        text.push_str("gateway --apply sets these rules, and removes them at the end:\n");
+        text.push_str(&rules.script());
+    }
+    super::print(text.as_bytes())
 }
 
 /// The configuration in one line.

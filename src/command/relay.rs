@@ -17,7 +17,7 @@ pub(crate) fn run(args: &RelayArgs) -> Outcome {
     let host = Host::probe();
     let config = config(args, &host).map_err(Failure::Usage)?;
     let same = config.clone();
-    supervise::run(config, host.cpus, move || Ok(same.clone()))
+    supervise::run(config, host.cpus, None, move || Ok(same.clone()))
 }
 
 /// The configuration that the arguments stand for.
