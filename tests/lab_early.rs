@@ -122,7 +122,7 @@ fn a_client_that_sends_its_syn_and_vanishes_costs_one_dial_that_ends_unclaimed()
     // Its kernel would send it again as well.
     let sender = sender(&wan);
     (0..3).for_each(|_| sender.send(&syn(1)));
-    let (mut dialled, _) = server.accept().unwrap();
+    let mut dialled = Wan::accept(&server);
     near.counts("/totals/ends/unclaimed", 1);
     assert!(!matches!(dialled.read(&mut [0]), Ok(1..)), "nobody speaks on it");
     near.settled();

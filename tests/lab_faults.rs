@@ -30,8 +30,7 @@ const DIAL: Duration = Duration::from_secs(1);
 fn pair(wan: &Wan, server: &std::net::TcpListener) -> (TcpStream, TcpStream) {
     let mut client = wan.connect();
     client.write_all(b"?").unwrap();
-    let (mut stream, _) = server.accept().unwrap();
-    stream.set_read_timeout(Some(process::PATIENCE)).unwrap();
+    let mut stream = Wan::accept(server);
     stream.read_exact(&mut [0]).unwrap();
     (client, stream)
 }

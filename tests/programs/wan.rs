@@ -124,6 +124,15 @@ impl Wan {
         self.topology.server().run(|| TcpListener::bind(("0.0.0.0", PORT))).unwrap().unwrap()
     }
 
+    /// The next connection to a listener of [`Wan::listen`], waited for within the tests' patience.
+    pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
+        listener.set_nonblocking(true).unwrap();
+        let (stream, _) = until("a connection to the server", || listener.accept().ok());
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
     /// A connection from the client's host to the near gateway.
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = self.topology.client().run(|| TcpStream::connect(near_addr())).unwrap().unwrap();
