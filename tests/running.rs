@@ -69,6 +69,9 @@ fn a_drain_waits_for_open_pairs_and_accepts_no_more() {
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!((&line["message"], &line["end"]), (&"pair ended".into(), &"finished".into()));
     assert_eq!(line["downstream_bytes"], 11, "{line}");
+    let [connected, first_byte, lasted] =
+        ["connected_ms", "first_byte_ms", "lasted_ms"].map(|time| line[time].as_f64().unwrap());
+    assert!(connected <= first_byte && first_byte <= lasted, "{line}");
 }
 
 #[test]

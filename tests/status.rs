@@ -47,7 +47,8 @@ fn both_gateways_of_a_trunk_know_the_way_and_the_first_byte() {
         let row = |name: &str| report.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
         assert!(row("pairs: ").contains(" 3 opened "), "{report}");
         assert_eq!(row("ended: "), "ended: finished 3", "{report}");
-        assert!(row(peer["name"].as_str().unwrap()).contains("bit/s"), "{report}");
+        let name = peer["name"].as_str().unwrap();
+        assert!(row(&format!("{name} ")).contains("bit/s"), "{report}");
     }
     let metrics = process::get(way.a.admin, "/metrics").1;
     assert!(metrics.contains("midmile_peer_segments_sent_total{peer=\"b\"}"), "{metrics}");
