@@ -347,6 +347,7 @@ impl Backend for Kernel {
     }
 
     fn path(&self, socket: &Socket) -> Option<PathInfo> {
+        // A socket of ours is asked for what each TCP socket has, so it doesn't fail; if it did, nothing would be known.
         if socket.tcp { sys::path(socket.fd.as_fd()).unwrap_or(None) } else { None }
     }
 

@@ -89,7 +89,7 @@ pub(crate) fn queued(fd: BorrowedFd<'_>, which: Queued) -> io::Result<usize> {
 #[derive(Default)]
 struct TcpInfo {
     state: [u8; 7],
-    /// Lowest bit: the delivery rate was measured while the sender had no more to send. Two more are Fast Open's.
+    /// The first bit ([`RATE_LIMITED`]) says that the delivery rate was measured while the sender had no more to send.
     rate_bits: u8,
     timers_and_queues: [u32; 15],
     /// Microseconds, smoothed.
@@ -103,6 +103,9 @@ struct TcpInfo {
     /// Bytes a second (Linux 4.9).
     delivery_rate: u64,
 }
+
+/// The first of bits within a byte, which compilers count from the end that the host's byte order begins with.
+const RATE_LIMITED: u8 = if cfg!(target_endian = "big") { 0x80 } else { 0x01 };
 
 const _: () = {
     assert!(offset_of!(TcpInfo, rate_bits) == 7);
@@ -129,7 +132,7 @@ pub(crate) fn path(fd: BorrowedFd<'_>) -> io::Result<Option<PathInfo>> {
         sent_segments: info.data_segs_out.into(),
         retransmitted_segments: info.total_retrans.into(),
         delivery_rate: info.delivery_rate,
-        delivery_rate_limited: info.rate_bits & 1 == 1,
+        delivery_rate_limited: info.rate_bits & RATE_LIMITED != 0,
     }))
 }
 

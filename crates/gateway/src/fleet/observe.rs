@@ -253,8 +253,8 @@ pub struct RouteSnapshot {
     pub downstream: Flow,
     /// From clients' acceptance to their established server legs.
     pub connect: Times,
-    /// From clients' acceptance to the first byte from the server that was handed on: of pairs that have ended, or been open for a
-    /// second.
+    /// From clients' acceptance to the first byte from the server that was handed on. A pair counts when it ends, or once it has
+    /// stood for a second if the byte has come by then.
     pub first_byte: Times,
     /// The backends.
     pub backends: Vec<BackendSnapshot>,
