@@ -7,6 +7,7 @@ use midmile_wire::trunk::Name;
 use super::listener::Checker;
 use super::mistake::{At, Mistakes, Place};
 use super::raw::{RawConfig, RawDrain, RawLimits, RawListener, RawLog, RawPeer, RawTrunk};
+use super::transparent::check_early;
 use super::value::{Level, List, Period, Size};
 use super::{Config, DRAIN_DEFAULT, Limits, Listener, PERIOD_MAX, PIPE_BYTES_DEFAULT, Peer, Trunk};
 use crate::addr::Endpoint;
@@ -32,6 +33,7 @@ pub(super) fn check(raw: RawConfig, host: &Host, mistakes: &mut Mistakes) -> Opt
     }
     check_gateway(gateway.as_ref(), &peers, &trunks, mistakes);
     check_names_and_places(&listeners, &trunks, mistakes);
+    check_early(&listeners, mistakes);
     let mut checker = Checker { host, limits, mistakes, table: "peer", line: 0, keyless: Vec::new() };
     let mut checked_peers: Vec<Peer> = Vec::new();
     for raw in peers {

@@ -109,7 +109,7 @@ fn what_is_not_understood() {
         ),
         (
             listener("drain = 5"),
-            "f.toml:4: listener.drain: no such key; the keys here are name, listen, to, via, balance, early_dial, accept_proxy, \
+            "f.toml:4: listener.drain: no such key; the keys here are name, listen, to, via, balance, early_dial, transparent, intercept, accept_proxy, \
              send_proxy, allow, pairs_max, resolve_every, client, server, timeouts, health",
         ),
         (

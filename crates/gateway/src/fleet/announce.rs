@@ -118,3 +118,83 @@ impl Announcer {
         told
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use midmile_engine::{Addr, LegOptions};
+
+    use super::*;
+    use crate::backend::{BackendSet, Balance};
+    use crate::plan::Timeouts;
+
+    fn door(number: u32, listen: &str, original: bool, intercept: &[(&str, u16)]) -> (DoorId, Listening) {
+        let listen: SocketAddr = listen.parse().unwrap();
+        let rule = |(net, port): &(&str, u16)| Rule { net: net.parse().unwrap(), ports: *port..=*port };
+        let route = Route {
+            name: "r".into(),
+            listen: Addr::Inet(listen),
+            client: LegOptions { transparent: original, ..LegOptions::default() },
+            server: LegOptions::default(),
+            backends: Arc::new(BackendSet::new(Vec::new(), Balance::default(), None)),
+            via: None,
+            gate: None,
+            original,
+            intercept: intercept.iter().map(rule).collect(),
+            spoof_client: false,
+            early_dial: true,
+            timeouts: Timeouts::default(),
+            accept_proxy: None,
+            send_proxy: None,
+            allow: Vec::new(),
+            pairs_max: 1,
+            log_pairs: false,
+        };
+        (DoorId(number), Listening { route: Arc::new(route), addr: Addr::Inet(listen) })
+    }
+
+    fn announcer(doors: &[(DoorId, Listening)]) -> Announcer {
+        let places = Places::default();
+        places.replace(doors);
+        Announcer::new(Vec::new(), places)
+    }
+
+    #[test]
+    fn a_syn_is_for_the_listener_that_intercepts_it() {
+        let doors = [
+            door(1, "10.0.0.1:80", false, &[]),
+            door(2, "[::]:8443", true, &[("203.0.113.0/24", 443), ("2001:db8::7/128", 25)]),
+        ];
+        let announcer = announcer(&doors);
+        let of = |to: &str| announcer.places.door(to.parse().unwrap());
+        assert_eq!(of("10.0.0.1:80"), Some(DoorId(1)));
+        assert_eq!([of("203.0.113.9:443"), of("[2001:db8::7]:25")], [Some(DoorId(2)); 2]);
+        assert_eq!([of("203.0.113.9:80"), of("198.51.100.1:443"), of("[2001:db8::8]:25")], [None; 3]);
+    }
+
+    #[test]
+    fn a_network_is_heard_of_on_every_address_and_a_host_on_its_own() {
+        let shown = |doors: &[_]| announcer(doors).listeners().iter().map(ToString::to_string).collect::<Vec<_>>();
+        let of_hosts = [door(1, "0.0.0.0:8443", true, &[("203.0.113.9/32", 443)]), door(2, "10.0.0.1:80", false, &[])];
+        assert_eq!(shown(&of_hosts), ["203.0.113.9:443", "10.0.0.1:80"]);
+        assert!(!announcer(&of_hosts).intercepts_networks());
+        let of_networks = [door(1, "[::]:8443", true, &[("203.0.113.0/24", 443), ("2001:db8::/32", 25)])];
+        assert_eq!(shown(&of_networks), ["0.0.0.0:443", "[::]:25"]);
+        assert!(announcer(&of_networks).intercepts_networks());
+    }
+
+    #[test]
+    fn what_comes_to_the_listener_itself_is_not_intercepted() {
+        let cases = [
+            ("10.0.0.1:8443", "10.0.0.1:8443", false),
+            ("10.0.0.1:8443", "203.0.113.9:8443", true),
+            ("10.0.0.1:8443", "10.0.0.1:443", true),
+            ("0.0.0.0:8443", "10.0.0.1:8443", false),
+            ("[::]:8443", "[::ffff:10.0.0.1]:8443", false),
+            ("[::]:8443", "[::ffff:203.0.113.9]:443", true),
+        ];
+        for (listen, local, intercepted) in cases {
+            let (_, listening) = door(1, listen, true, &[]);
+            assert_eq!(listening.route.is_intercepted(local.parse().unwrap()), intercepted, "{listen} {local}");
+        }
+    }
+}
