@@ -1,24 +1,29 @@
 //! Downcalls: what a program asks of the engine.
 
+mod check;
+mod listening;
+mod look;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::addr::Addr;
-use crate::backend::{AcceptError, Backend, Dialled, Progress, Tag};
+use crate::backend::{Backend, Dialled, Progress, Tag};
 use crate::config::Config;
 use crate::conn::{Conn, Reading};
 use crate::error::ConnError;
 use crate::forward::{Mover, Pumped};
-use crate::handler::{ConnId, Incoming, ListenerId};
+use crate::handler::{ConnId, ListenerId};
 use crate::meter::Meter;
 use crate::options::LegOptions;
-use crate::path::PathInfo;
 use crate::pool::{BlockPool, PipePool};
 use crate::slab::{Key, Slab};
 use crate::time::Time;
 use crate::timer::Wheel;
+
+pub use look::Gauges;
 
 /// Tags with this bit belong to listeners.
 const LISTENER_BIT: u64 = 1 << 63;
@@ -109,73 +114,6 @@ impl<B: Backend> Cx<B> {
     /// Counts in another place from now on, and lets go of the one before.
     pub fn replace_meter(&mut self, id: MeterId, meter: Arc<Meter>) {
         self.meters[usize::from(id.0)] = meter;
-    }
-
-    /// Accepts from `listener` from now on.
-    ///
-    /// # Errors
-    /// When the backend has no room for it.
-    pub fn listen(&mut self, listener: B::Listener) -> std::io::Result<ListenerId> {
-        let free = self.listeners.iter().position(Option::is_none);
-        let index = free.unwrap_or_else(|| {
-            self.listeners.push(None);
-            self.listeners.len() - 1
-        });
-        let id = ListenerId(u32::try_from(index).expect("few listeners"));
-        self.backend.watch_listener(&listener, id.tag())?;
-        self.listeners[index] = Some(Listening { listener, rests_until: None });
-        Ok(id)
-    }
-
-    /// Stops accepting and closes the listener. Connections still in its queue are reset by the kernel.
-    pub fn unlisten(&mut self, id: ListenerId) {
-        if let Some(gone) = self.listeners.get_mut(id.0 as usize).and_then(Option::take)
-            && gone.rests_until.is_some()
-        {
-            self.resting -= 1;
-        }
-    }
-
-    /// Takes one connection out of the accept queue: for a program that is about to close the listener, whose clients have
-    /// connected already. `None` when there's none, or nothing to accept it with.
-    pub fn take_incoming(&mut self, id: ListenerId) -> Option<Incoming<B::Socket>> {
-        let listening = self.listeners.get(id.0 as usize)?.as_ref()?;
-        loop {
-            match self.backend.accept(&listening.listener) {
-                Ok((socket, peer)) => return Some(Incoming { socket, peer }),
-                Err(AcceptError::Failed) => {}
-                Err(AcceptError::Empty | AcceptError::Exhausted) => return None,
-            }
-        }
-    }
-
-    /// Takes an accepted connection in. Nothing is read until it's asked for.
-    ///
-    /// # Errors
-    /// The connection, when the core is full or the backend can't watch it: refuse it.
-    pub fn admit(
-        &mut self,
-        incoming: Incoming<B::Socket>,
-        token: u64,
-        meter: MeterId,
-    ) -> Result<ConnId, Incoming<B::Socket>> {
-        let Incoming { socket, peer } = incoming;
-        let conn = Conn::new(socket, token, meter.0, false, self.now());
-        match self.insert(conn) {
-            Ok(id) => Ok(id),
-            Err((conn, _)) => Err(Incoming { socket: conn.socket, peer }),
-        }
-    }
-
-    /// This end's address of an accepted connection: on a transparent listener, where its client wanted to go.
-    #[must_use]
-    pub fn incoming_addr(&self, incoming: &Incoming<B::Socket>) -> Option<Addr> {
-        self.backend.local_addr(&incoming.socket)
-    }
-
-    /// Turns an accepted connection away: its client sees a reset.
-    pub fn refuse(&mut self, incoming: Incoming<B::Socket>) {
-        self.backend.reset(incoming.socket);
     }
 
     /// Begins a connection to `to`. `on_connect` or `on_error` follows.
@@ -364,78 +302,11 @@ impl<B: Backend> Cx<B> {
         self.timers.set(ALARM, at_ms);
     }
 
-    /// When bytes last came from the connection or went to it; when it was made, if none did.
-    #[must_use]
-    pub fn last_active(&self, id: ConnId) -> Time {
-        self.conns.get(id).map_or(Time::ZERO, |conn| conn.active)
-    }
-
-    /// Bytes received on the connection and handed on.
-    #[must_use]
-    pub fn handed_on(&self, id: ConnId) -> u64 {
-        self.conns.get(id).map_or(0, |conn| conn.handed_on)
-    }
-
-    /// When the first of them was; `None` before. It's begun anew with [`Cx::handed_on`].
-    #[must_use]
-    pub fn first_handed_on(&self, id: ConnId) -> Option<Time> {
-        let conn = self.conns.get(id)?;
-        (conn.handed_on > 0).then_some(conn.first_handed_on)
-    }
-
-    /// What the transport knows of the way to the peer, for connections that have a way. A system call on the kernel: not for each event.
-    #[must_use]
-    pub fn path(&self, id: ConnId) -> Option<PathInfo> {
-        self.backend.path(&self.conns.get(id)?.socket)
-    }
-
-    /// Bytes sent on the connection that aren't on the wire yet.
-    #[must_use]
-    pub fn unsent(&self, id: ConnId) -> usize {
-        self.conns.get(id).map_or(0, |conn| self.backend.unsent(&conn.socket))
-    }
-
-    /// Bytes sent on the connection that its peer hasn't acknowledged yet: while they get fewer, the peer lives.
-    #[must_use]
-    pub fn unacknowledged(&self, id: ConnId) -> usize {
-        self.conns.get(id).map_or(0, |conn| self.backend.unacknowledged(&conn.socket))
-    }
-
     /// Switches keepalive on as `options` say. Accepted connections inherit it from their listener; on a dialled one it's left
     /// to the program, so that a short connection doesn't pay for it.
     pub fn set_keepalive(&mut self, id: ConnId, options: &LegOptions) {
         if let Some(conn) = self.conns.get_mut(id) {
             self.backend.set_keepalive(&mut conn.socket, options);
-        }
-    }
-
-    /// This end's address.
-    #[must_use]
-    pub fn local_addr(&self, id: ConnId) -> Option<Addr> {
-        self.conns.get(id).and_then(|conn| self.backend.local_addr(&conn.socket))
-    }
-
-    /// Connections that are open.
-    #[must_use]
-    pub const fn conns_open(&self) -> usize {
-        self.conns.len()
-    }
-
-    /// Room for connections.
-    #[must_use]
-    pub const fn conns_free(&self) -> usize {
-        self.config.conns_max as usize - self.conns.len()
-    }
-
-    /// What the pools hold, and how far the loop has come.
-    #[must_use]
-    pub const fn gauges(&self) -> Gauges {
-        Gauges {
-            pipes: self.pipes.existing(),
-            pipes_leased: self.pipes.leased(),
-            pipes_missed: self.pipes.missed,
-            blocks_leased: self.blocks.leased(),
-            turns: self.turns,
         }
     }
 
@@ -513,29 +384,6 @@ impl<B: Backend> Cx<B> {
         }
         Some(conn.socket)
     }
-
-    /// Asserts the invariants between connections, pools and queue. Simulation and fuzzing call it each step.
-    ///
-    /// # Panics
-    /// When one of them doesn't hold.
-    pub fn check(&self) {
-        let (mut blocks, mut pipes) = (0, 0);
-        for id in self.conns.keys() {
-            let Some(conn) = self.conns.get(id) else { continue };
-            blocks += usize::from(conn.stash.is_some());
-            pipes += usize::from(conn.pipe.is_some());
-            assert!(conn.stash.is_none() || conn.pipe_bytes == 0, "bytes wait in two places");
-            assert_eq!(conn.pipe.is_some(), conn.pipe_bytes > 0, "a pipe is kept without bytes");
-            if let Reading::Forward(sink) = conn.reading {
-                assert!(self.conns.get(sink).is_some_and(|sink| sink.source == id), "a sink doesn't know its source");
-            }
-            if let Some(source) = self.conns.get(conn.source) {
-                assert_eq!(source.reading, Reading::Forward(id), "a source doesn't know its sink");
-            }
-            assert!(!conn.queued || self.queue.contains(&id), "a connection believes that it's queued");
-        }
-        assert_eq!((blocks, pipes), (self.blocks.leased(), self.pipes.leased()), "a block or a pipe has leaked");
-    }
 }
 
 /// The program's own entry in the wheel; the connections' are behind it.
@@ -555,19 +403,4 @@ impl ListenerId {
     pub(crate) const fn from_tag(tag: Tag) -> Option<Self> {
         if tag.0 & LISTENER_BIT == 0 { None } else { Some(Self(tag.0 as u32)) }
     }
-}
-
-/// What a core's pools hold, and how far its loop has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Gauges {
-    /// Pipes that exist, leased or ready.
-    pub pipes: usize,
-    /// Pipes that hold bytes.
-    pub pipes_leased: usize,
-    /// Times that a bulk direction found no pipe and was copied.
-    pub pipes_missed: u64,
-    /// Blocks that hold bytes.
-    pub blocks_leased: usize,
-    /// Turns of the loop.
-    pub turns: u64,
 }

@@ -1,0 +1,30 @@
+//! What holds between connections, pools and queue at all times.
+
+use super::Cx;
+use crate::backend::Backend;
+use crate::conn::Reading;
+
+impl<B: Backend> Cx<B> {
+    /// Asserts the invariants between connections, pools and queue. Simulation and fuzzing call it each step.
+    ///
+    /// # Panics
+    /// When one of them doesn't hold.
+    pub fn check(&self) {
+        let (mut blocks, mut pipes) = (0, 0);
+        for id in self.conns.keys() {
+            let Some(conn) = self.conns.get(id) else { continue };
+            blocks += usize::from(conn.stash.is_some());
+            pipes += usize::from(conn.pipe.is_some());
+            assert!(conn.stash.is_none() || conn.pipe_bytes == 0, "bytes wait in two places");
+            assert_eq!(conn.pipe.is_some(), conn.pipe_bytes > 0, "a pipe is kept without bytes");
+            if let Reading::Forward(sink) = conn.reading {
+                assert!(self.conns.get(sink).is_some_and(|sink| sink.source == id), "a sink doesn't know its source");
+            }
+            if let Some(source) = self.conns.get(conn.source) {
+                assert_eq!(source.reading, Reading::Forward(id), "a source doesn't know its sink");
+            }
+            assert!(!conn.queued || self.queue.contains(&id), "a connection believes that it's queued");
+        }
+        assert_eq!((blocks, pipes), (self.blocks.leased(), self.pipes.leased()), "a block or a pipe has leaked");
+    }
+}
