@@ -29,7 +29,7 @@ const UNCLAIMED_MAX: u64 = 250;
 const CLAIM_WAIT: Duration = Duration::from_secs(4);
 /// How long SYNs are sent, at the least.
 const FLOOD: Duration = Duration::from_secs(2);
-/// SYNs sent in a row, and the pause after them: some 20,000 a second, which leave the links' own thread time for others. The
+/// SYNs sent in a row, and the pause after them: some 15,000 a second, which leave the links' own thread time for others. The
 /// bounds are reached after the first fifth of a second.
 const BURST: u64 = 32;
 const PAUSE: Duration = Duration::from_millis(1);
