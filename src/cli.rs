@@ -201,7 +201,7 @@ pub(crate) struct CheckArgs {
 #[derive(Args, Debug)]
 #[command(after_help = STATUS_EXAMPLES)]
 pub(crate) struct StatusArgs {
-    /// Where the admin server is: `host:port` or `[v6]:port`.
+    /// Where the admin server is, as host:port.
     #[arg(long, value_name = "ADDR", conflicts_with = "config")]
     pub(crate) admin: Option<Endpoint>,
     /// The configuration file that says where it is.
