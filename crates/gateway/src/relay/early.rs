@@ -144,7 +144,8 @@ impl<L> Relay<L> {
         serving: Key,
         incoming: Incoming<B::Socket>,
     ) -> Option<Incoming<B::Socket>> {
-        let Some(client) = incoming.peer.inet() else { return Some(incoming) };
+        // Its SYN was heard of as IPv4, also where the listener sees it as IPv6.
+        let Some(client) = canonical(&incoming.peer) else { return Some(incoming) };
         if !self.is_claimed_by(cx, (serving, client), &incoming) {
             return Some(incoming);
         }

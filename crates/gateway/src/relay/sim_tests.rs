@@ -160,7 +160,7 @@ fn visit(core: &mut Core<Sim, Relay<SimListener>>, rng: &mut Rng, index: usize, 
         gate: None,
         original: false,
         intercept: Vec::new(),
-        spoof_client: false,
+        spoof_client: index % 2 == 1,
         early_dial: false,
         timeouts: TIMEOUTS,
         accept_proxy,
@@ -256,6 +256,9 @@ impl Visit {
         assert_eq!(ends, counters.pairs_opened.value(), "each pair ends once");
         let open: u32 = self.route.backends.backends().iter().map(|backend| backend.open()).sum();
         assert_eq!(open, 0, "a backend's count of pairs has leaked");
+        let dialled = self.backends.iter().flat_map(|addr| sim.dialled(addr)).map(|id| sim.remote(id).source());
+        let spoofed = self.route.spoof_client;
+        assert!({ dialled }.all(|source| source.is_some() == spoofed), "a leg came from another's address");
         let client = sim.remote(self.client);
         let Some(report) = report else {
             assert!(client.received().is_empty() && !client.saw_end(), "a refused client saw something");
