@@ -1,5 +1,6 @@
 //! Dialling: which backend, which of its addresses, and what comes next when one doesn't answer.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use midmile_engine::{Backend, ConnError, Cx, Key};
@@ -8,6 +9,7 @@ use super::Relay;
 use super::measure::nanos;
 use crate::backend::BackendSet;
 use crate::pair::{Pair, Side, State, Token};
+use crate::plan::Route;
 use crate::reason::End;
 use crate::serving::Serving;
 
@@ -47,6 +49,28 @@ fn next_address(core: usize, pair: &mut Pair, set: &BackendSet, turn: &mut usize
     true
 }
 
+/// Whose address the server is to see; `None`: our own, where a hello names no client.
+///
+/// # Errors
+/// An address that no client on another host has, from somebody who could have said anything: it would be taken for this host's.
+fn source(route: &Route, pair: &Pair) -> Result<Option<SocketAddr>, ConnError> {
+    let (by_hello, by_header) = (route.gate.is_some(), route.accept_proxy.is_some());
+    if by_hello && pair.destination.is_none() {
+        return Ok(None);
+    }
+    let source = pair.peer.inet();
+    let ip = source.map(|source| source.ip().to_canonical());
+    if (by_hello || by_header) && ip.is_some_and(is_nobody_elses) {
+        return Err(ConnError::Denied);
+    }
+    Ok(source)
+}
+
+fn is_nobody_elses(ip: IpAddr) -> bool {
+    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || broadcast
+}
+
 /// Dials the pair's present address. A full queue isn't a failure: the pair's timer comes back to it.
 fn dial<B: Backend>(cx: &mut Cx<B>, key: Key, pair: &mut Pair, serving: &Serving) -> Result<(), ConnError> {
     let of_backend = || {
@@ -56,7 +80,7 @@ fn dial<B: Backend>(cx: &mut Cx<B>, key: Key, pair: &mut Pair, serving: &Serving
     let to = pair.given.as_ref().map_or_else(of_backend, |given| given.addr()).ok_or(ConnError::Unreachable)?;
     let token = Token::leg(key, Side::Server).to_bits();
     let left = pair.dial_deadline.since(cx.now());
-    let source = if serving.route.spoof_client { pair.peer.inet() } else { None };
+    let source = if serving.route.spoof_client { source(&serving.route, pair)? } else { None };
     match cx.dial_from(to, source, &serving.route.server, token, serving.meters.downstream) {
         Ok(server) => {
             pair.server = server;
@@ -167,6 +191,14 @@ mod tests {
 
     use super::*;
     use crate::backend::{Backend as Destination, Balance};
+
+    #[test]
+    fn nobody_is_shown_to_a_server_as_its_own_host() {
+        for ip in ["127.0.0.1", "0.0.0.0", "255.255.255.255", "224.0.0.1", "::1", "::", "ff02::1"] {
+            assert!(is_nobody_elses(ip.parse().unwrap()), "{ip}");
+        }
+        assert!(!is_nobody_elses("10.0.0.1".parse().unwrap()) && !is_nobody_elses("2001:db8::1".parse().unwrap()));
+    }
 
     #[test]
     fn a_backend_with_more_addresses_than_are_counted_comes_to_an_end() {
