@@ -108,7 +108,7 @@ impl Rules {
     pub(crate) fn script(&self) -> String {
         let mut text = format!("nft -f - <<'EOF'\n{}EOF\n", self.nft());
         for family in &self.families {
-            writeln!(text, "ip {} 2>/dev/null", rule_command(*family, "del").join(" ")).expect(WRITES);
+            writeln!(text, "ip {} 2>/dev/null || true", rule_command(*family, "del").join(" ")).expect(WRITES);
         }
         for command in self.routes() {
             writeln!(text, "ip {}", command.join(" ")).expect(WRITES);
@@ -178,8 +178,8 @@ mod tests {
             \t}\n\
             }\n\
             EOF\n\
-            ip -4 rule del fwmark 0x6d69 lookup 28009 priority 28009 2>/dev/null\n\
-            ip -6 rule del fwmark 0x6d69 lookup 28009 priority 28009 2>/dev/null\n\
+            ip -4 rule del fwmark 0x6d69 lookup 28009 priority 28009 2>/dev/null || true\n\
+            ip -6 rule del fwmark 0x6d69 lookup 28009 priority 28009 2>/dev/null || true\n\
             ip -4 route replace local default dev lo table 28009\n\
             ip -4 rule add fwmark 0x6d69 lookup 28009 priority 28009\n\
             ip -6 route replace local default dev lo table 28009\n\

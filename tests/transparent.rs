@@ -233,6 +233,45 @@ fn the_rules_go_when_the_gateway_does_and_what_a_killed_one_left_is_replaced() {
 }
 
 #[test]
+fn what_is_printed_sets_what_apply_sets_and_may_run_again() {
+    let Some(hosts) = hosts(3) else { return };
+    let [client, gateway, far] = &hosts[..] else { panic!("three hosts") };
+    let port = server(far);
+    let scratch = Scratch::new("transparent-printed");
+    let file = scratch.write("g.toml", &intercepting(right(1), port, "server.spoof_client = true"));
+    let mut applied = start(gateway, &file, 1);
+    let set = rules(gateway);
+    applied.signal(Signal::TERM);
+    applied.code();
+    let script =
+        scratch.write("rules.sh", &text(&process::run(&["gateway", "--config", &file, "--print-rules"]).stdout));
+    for _ in 0..2 {
+        gateway.command(&format!("sh -e {script}"));
+        assert_eq!(rules(gateway), set);
+    }
+    let running = gateway.run(|| Running::start(&["gateway", "--config", &file]));
+    running.line();
+    let (client, saw) = seen(client, (right(1)[0], port).into());
+    assert_eq!(saw, client);
+}
+
+#[test]
+fn rules_follow_a_reload() {
+    let Some(hosts) = hosts(3) else { return };
+    let [client, gateway, far] = &hosts[..] else { panic!("three hosts") };
+    let (port, other) = (server(far), server(far));
+    let scratch = Scratch::new("transparent-reload");
+    let file = scratch.write("g.toml", &intercepting(right(1), port, ""));
+    let running = start(gateway, &file, 1);
+    let sees_gateway = |port: u16| seen(client, (right(1)[0], port).into()).1.ip() == left(1)[0];
+    assert!(sees_gateway(port) && !sees_gateway(other));
+    scratch.write("g.toml", &intercepting(right(1), other, ""));
+    running.signal(Signal::HUP);
+    running.logged("\"reloaded\"");
+    assert!(sees_gateway(other) && !sees_gateway(port));
+}
+
+#[test]
 fn a_start_that_fails_leaves_no_rules_behind() {
     let Some(hosts) = hosts(2) else { return };
     let gateway = &hosts[1];

@@ -66,7 +66,7 @@ pub(crate) fn try_transparent() -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 
     use super::*;
 
@@ -83,5 +83,31 @@ mod tests {
     fn mapped_addresses_are_ipv4() {
         let mapped: SocketAddr = "[::ffff:10.0.0.1]:80".parse().unwrap();
         assert_eq!(canonical(mapped), "10.0.0.1:80".parse().unwrap());
+    }
+
+    /// Whose address `server` sees when it's dialled from `source`; the leg stays open.
+    fn seen(server: &TcpListener, source: SocketAddr) -> (Socket, SocketAddr) {
+        let to = Addr::Inet(server.local_addr().unwrap());
+        let (leg, _) = dial(&to, source, &LegOptions::default()).unwrap();
+        (leg, server.accept().unwrap().1)
+    }
+
+    #[test]
+    fn a_port_is_kept_where_it_is_free_and_the_address_always() {
+        if let Err(error) = try_transparent() {
+            println!("SKIP: IP_TRANSPARENT isn't tried: {error}");
+            return;
+        }
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let holder = TcpListener::bind("127.77.0.9:0").unwrap();
+        let source = holder.local_addr().unwrap();
+        let (_other, saw) = seen(&server, source);
+        assert!(saw.ip() == source.ip() && saw.port() != source.port(), "{saw} of {source}");
+        drop(holder);
+        let (_first, saw) = seen(&server, source);
+        assert_eq!(saw, source);
+        // The same two ends once more: only connecting finds out.
+        let (_second, saw) = seen(&server, source);
+        assert!(saw.ip() == source.ip() && saw.port() != source.port(), "{saw} of {source}");
     }
 }
