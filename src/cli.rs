@@ -9,6 +9,9 @@ use midmile_lab::steps::Step;
 use crate::addr::Endpoint;
 use crate::config::{PERIOD_MAX, parse_period};
 
+/// Of a wait in the lab.
+const IDLE_MAX: Duration = Duration::from_mins(3);
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; a relay drained until no pair was left
@@ -234,7 +237,7 @@ pub(crate) struct LabArgs {
     #[arg(value_name = "SCENARIO", default_value = "pathway")]
     pub(crate) scenario: String,
     /// List the built-in scenarios and the steps.
-    #[arg(long, conflicts_with_all = ["steps", "compare", "objects", "repetitions", "json", "html", "shell", "with"])]
+    #[arg(long, conflicts_with_all = ["steps", "compare", "objects", "repetitions", "idle", "json", "html", "shell", "with"])]
     pub(crate) list: bool,
     /// Only these steps, in this order.
     #[arg(long, value_name = "STEP,…", value_delimiter = ',', value_parser = parse_step)]
@@ -248,6 +251,9 @@ pub(crate) struct LabArgs {
     /// Fetch each object this often [default: what the scenario says].
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repetitions: Option<u32>,
+    /// Wait this long before each visit, with gateways and pools up; then the time one way is told as well.
+    #[arg(long, value_name = "DURATION", value_parser = parse_idle)]
+    pub(crate) idle: Option<Duration>,
     /// Write the figures to this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -255,9 +261,9 @@ pub(crate) struct LabArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
     /// Run a command in this host, with the first of the steps up [default command: $SHELL].
-    #[arg(long, value_name = "HOST", conflicts_with_all = ["compare", "json", "html", "with", "objects", "repetitions"])]
+    #[arg(long, value_name = "HOST", conflicts_with_all = ["compare", "json", "html", "with", "objects", "repetitions", "idle"])]
     pub(crate) shell: Option<String>,
-    #[arg(long, value_name = "COMMAND", help = WITH_HELP, conflicts_with_all = ["json", "html", "objects", "repetitions"])]
+    #[arg(long, value_name = "COMMAND", help = WITH_HELP, conflicts_with_all = ["json", "html", "objects", "repetitions", "idle"])]
     pub(crate) with: Option<String>,
     /// What --shell runs.
     #[arg(last = true, value_name = "COMMAND", requires = "shell")]
@@ -286,6 +292,15 @@ fn parse_step(text: &str) -> Result<Step, String> {
             Step::ALL.into_iter().chain(Step::COMPARED).map(Step::name).collect::<Vec<_>>().join(", ")
         )
     })
+}
+
+/// A pool connection is retired after some minutes: a longer wait would find another one.
+fn parse_idle(text: &str) -> Result<Duration, String> {
+    let period = parse_period(text)?;
+    if period > IDLE_MAX {
+        return Err("pool connections are replaced by then; write 3m or less".to_owned());
+    }
+    Ok(period)
 }
 
 /// A duration that may be nothing: cut at once.

@@ -63,7 +63,14 @@ fn plan(args: &LabArgs) -> Result<Plan, Failure> {
     }
     let program =
         env::current_exe().map_err(|error| Failure::Run(format!("can't find this program's file: {error}")))?;
-    Ok(Plan { scenario, steps, program, with: args.with.clone(), trace: args.html.is_some() })
+    Ok(Plan {
+        scenario,
+        steps,
+        program,
+        with: args.with.clone(),
+        idle: args.idle.unwrap_or_default(),
+        trace: args.html.is_some(),
+    })
 }
 
 fn choose_objects(scenario: &mut Scenario, names: &[String]) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use crate::scenario::{Scenario, Span};
+use crate::scenario::{SEGMENT, Scenario, Span};
 use crate::server::PORT;
 use crate::steps::Step;
 use crate::topology::address;
@@ -15,10 +15,10 @@ const POOL_MIN: u32 = 8;
 const POOL_MAX: u32 = 64;
 /// Of the trunk's rate, so that its queue stays empty.
 const PACE_PERCENT: u64 = 96;
+/// Of an edge's rate: more than the trunk brings, so that what its start has held up is caught up with.
+const EDGE_PACE_PERCENT: u64 = 98;
 /// Window and pace of a trunk whose scenario names no rate.
 const WINDOW_UNLIMITED: u64 = 16 << 20;
-/// Payload of a segment at an MTU of 1500 with timestamps.
-const SEGMENT: u64 = 1448;
 /// Buffers aren't larger than the lab allows its hosts.
 const BUFFER_MAX: u64 = 64 << 20;
 
@@ -71,7 +71,7 @@ impl Gateway<'_> {
         }
         let client = if self.place == 0 { self.edge() } else { String::new() };
         self.leg(file, "listener.client", &client);
-        self.leg(file, "listener.server", self.server());
+        self.leg(file, "listener.server", &self.server());
     }
 
     /// The gateway that clients come to.
@@ -94,7 +94,7 @@ impl Gateway<'_> {
             line(file, format_args!("onward = [\"{}\"]", self.name(self.place + 1)));
         }
         self.leg(file, "trunk.leg", &self.window(&self.scenario.links[self.place]));
-        self.leg(file, "trunk.server", self.server());
+        self.leg(file, "trunk.server", &self.server());
     }
 
     /// The gateway behind it.
@@ -122,8 +122,10 @@ impl Gateway<'_> {
     fn edge(&self) -> String {
         let mut options = String::new();
         if self.step >= Step::EdgeWindows {
-            let window = u64::from(self.scenario.edge_window) * SEGMENT;
-            line(&mut options, format_args!("own = true\ninitial_window = \"{window}B\""));
+            line(&mut options, format_args!("own = true\ninitial_window = \"{}B\"", self.scenario.edge_bytes()));
+            if let Some(rate) = self.scenario.links[0].to_client.rate {
+                line(&mut options, format_args!("pacing = \"{}\"", rate.percent(EDGE_PACE_PERCENT)));
+            }
         }
         if self.step >= Step::FastOpen {
             line(&mut options, format_args!("fast_open = true"));
@@ -131,9 +133,17 @@ impl Gateway<'_> {
         options
     }
 
-    /// What a leg to the server is allowed: the dial must not cost a round trip when the request is there already.
-    fn server(&self) -> &'static str {
-        if self.step >= Step::FastOpen && self.last() { "fast_open = true\n" } else { "" }
+    /// What a leg to the server is allowed: all of the server's first window must fit, and the dial must not cost a round trip
+    /// when the request is there already.
+    fn server(&self) -> String {
+        let mut options = String::new();
+        if self.step >= Step::EdgeWindows && self.last() {
+            line(&mut options, format_args!("recv_buffer = \"{}B\"", self.scenario.edge_buffer().max(1 << 20)));
+        }
+        if self.step >= Step::FastOpen && self.last() {
+            line(&mut options, format_args!("fast_open = true"));
+        }
+        options
     }
 
     /// A path's worth at once, at the path's pace.
@@ -207,7 +217,7 @@ mod tests {
         assert_eq!(leg["initial_window"].as_str(), Some("13140000B"));
         assert!(files[0]["listener"][0]["client"].get("initial_window").is_none());
         let files = files_of(Step::FastOpen);
-        assert_eq!(files[0]["listener"][0]["client"]["initial_window"].as_str(), Some("92672B"));
+        assert_eq!(files[0]["listener"][0]["client"]["initial_window"].as_str(), Some("1882400B"));
         assert_eq!(files[0]["listener"][0]["client"]["fast_open"].as_bool(), Some(true));
         assert_eq!(files[1]["trunk"][0]["server"]["fast_open"].as_bool(), Some(true));
     }

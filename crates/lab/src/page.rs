@@ -125,7 +125,14 @@ mod tests {
     fn a_files_text_stays_text() {
         let mut scenario = Scenario::load("same-region").unwrap();
         scenario.title = "<script>alert(1)</script>".to_owned();
-        let report = Report { scenario, rows: Vec::new(), traces: Vec::new(), links: Vec::new(), left_out: Vec::new() };
+        let report = Report {
+            scenario,
+            rows: Vec::new(),
+            traces: Vec::new(),
+            links: Vec::new(),
+            left_out: Vec::new(),
+            idle: None,
+        };
         let page = report.html();
         assert!(page.contains("&lt;script&gt;") && !page.contains("<script>"), "{page}");
         assert!(!page.contains("http://") && !page.contains("https://"), "the page needs something else");

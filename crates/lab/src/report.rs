@@ -38,6 +38,9 @@ pub struct Row {
     pub ttfb: Spread,
     /// Until the last.
     pub download: Spread,
+    /// From the first byte's departure at the server to the last one's arrival, over gateways: the last after the first, and the
+    /// delays of the links.
+    pub one_way: Option<Spread>,
     /// The least time that the last byte can take: see [`Scenario::limit`].
     pub limit: Duration,
 }
@@ -71,6 +74,8 @@ pub struct Report {
     pub links: Vec<(Step, Vec<LinkCounters>)>,
     /// Steps that can't be had here, and why.
     pub left_out: LeftOut,
+    /// How long nothing had happened before each visit, if that was asked for.
+    pub idle: Option<Duration>,
 }
 
 #[derive(Serialize)]
@@ -85,6 +90,8 @@ struct JsonRow<'a> {
     object: &'a str,
     ttfb_ms: JsonSpread,
     download_ms: JsonSpread,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    one_way_ms: Option<JsonSpread>,
     limit_ms: f64,
 }
 
@@ -131,6 +138,10 @@ impl Report {
                 let (ttfb, download) = (shown(row.ttfb.median), shown(row.download.median));
                 let (limit, ratio) = (shown(row.limit), row.ratio());
                 line(&mut text, format_args!("{:<30}{ttfb:>12}{download:>14}{limit:>12}{ratio:>9.2}", row.step.name()));
+                if let (Some(idle), Some(one_way)) = (self.idle, row.one_way) {
+                    let (median, min, max) = (shown(one_way.median), shown(one_way.min), shown(one_way.max));
+                    line(&mut text, format_args!("  idle for {idle:?}, one way: {median} ({min} to {max})"));
+                }
             }
         }
         if !self.left_out.is_empty() {
@@ -169,6 +180,7 @@ impl Report {
             object: &row.object,
             ttfb_ms: row.ttfb.into(),
             download_ms: row.download.into(),
+            one_way_ms: row.one_way.filter(|_| self.idle.is_some()).map(Into::into),
             limit_ms: milliseconds(row.limit),
         });
         let report = JsonReport { scenario: &self.scenario.name, rows: rows.collect() };
@@ -217,9 +229,10 @@ mod tests {
             connect: spread,
             ttfb: spread,
             download: spread,
+            one_way: Some(spread),
             limit,
         };
-        Report { scenario, rows: vec![row], traces: Vec::new(), links: Vec::new(), left_out: Vec::new() }
+        Report { scenario, rows: vec![row], traces: Vec::new(), links: Vec::new(), left_out: Vec::new(), idle: None }
     }
 
     #[test]

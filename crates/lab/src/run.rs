@@ -23,7 +23,7 @@ use crate::scenario::{Object, Scenario};
 use crate::server::Server;
 use crate::socket;
 use crate::steps::Step;
-use crate::topology::{Metrics, Topology};
+use crate::topology::{HostOptions, Topology};
 use crate::visit::{Visit, visit};
 
 /// Between two visits: what the last one left behind must not meet the next.
@@ -48,6 +48,8 @@ pub struct Plan {
     pub program: PathBuf,
     /// A shell command that stands in for the lab's own client.
     pub with: Option<String>,
+    /// How long nothing happens before each visit, with everything up.
+    pub idle: Duration,
     /// Whether one visit of each step is traced.
     pub trace: bool,
 }
@@ -76,8 +78,14 @@ pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Report> {
     let visits = plan.scenario.objects.iter().map(|object| u64::from(object.repetitions)).sum::<u64>();
     let count = u64::try_from(steps.len()).expect("there are few steps");
     let mut progress = Progress::new(visits * count);
-    let mut report =
-        Report { scenario: plan.scenario.clone(), rows: Vec::new(), traces: Vec::new(), links: Vec::new(), left_out };
+    let mut report = Report {
+        scenario: plan.scenario.clone(),
+        rows: Vec::new(),
+        traces: Vec::new(),
+        links: Vec::new(),
+        left_out,
+        idle: (!plan.idle.is_zero()).then_some(plan.idle),
+    };
     for step in steps {
         progress.begin(step.name());
         let stage = Stage::build(plan, step, interrupt).with_context(|| format!("step {step}"))?;
@@ -109,6 +117,12 @@ pub fn shell(plan: &Plan, step: Step, host: &str, command: &[String]) -> Result<
     Ok(status.code().unwrap_or(1))
 }
 
+/// How long an object was on its way over the gateways: from the moment when its first byte must have left the server, which is
+/// the time light takes before that byte was here.
+fn one_way(scenario: &Scenario, visit: Visit) -> Duration {
+    visit.download.saturating_sub(visit.ttfb) + scenario.chain_to_client()
+}
+
 /// The steps that can be had here; and those that can't, and why.
 fn possible(plan: &Plan) -> Result<(Vec<Step>, LeftOut)> {
     let (mut steps, mut left_out) = (Vec::new(), LeftOut::new());
@@ -138,11 +152,12 @@ impl<'a> Stage<'a> {
         let scenario = &plan.scenario;
         let loss_based = socket::congestion_control()?;
         let congestion = if step == Step::EndToEndBbr { BBR } else { loss_based };
-        let metrics = Metrics {
+        let options = HostOptions {
             server_window: step.server_window(scenario),
+            client_buffer: step.client_buffer(scenario),
             gateway_congestion: Peer::of(step).map(|_| congestion),
         };
-        let topology = Topology::build(scenario, metrics)?;
+        let topology = Topology::build(scenario, options)?;
         let server = Server::start(topology.server(), congestion)?;
         let pattern = Arc::new(Pattern::new());
         let mut stage = Self {
@@ -198,6 +213,7 @@ impl<'a> Stage<'a> {
         for object in &plan.scenario.objects {
             let mut visits = Vec::new();
             for _ in 0..object.repetitions {
+                self.interrupt.pause(plan.idle)?;
                 visits.push(self.visit(object.bytes).with_context(|| format!("object {}", object.name))?);
                 progress.advance(&object.name);
                 self.interrupt.pause(GAP)?;
@@ -217,6 +233,7 @@ impl<'a> Stage<'a> {
             connect: Spread::of(visits.iter().map(|visit| visit.connect)),
             ttfb: Spread::of(visits.iter().map(|visit| visit.ttfb)),
             download: Spread::of(visits.iter().map(|visit| visit.download)),
+            one_way: (!self.step.direct()).then(|| Spread::of(visits.iter().map(|visit| one_way(scenario, *visit)))),
             limit: scenario.limit(object.bytes, self.step.fast_open()),
         }
     }

@@ -19,17 +19,23 @@ const HOSTS_MAX: usize = 8;
 const OBJECTS_MAX: usize = 16;
 /// Visits of one object at most.
 const REPETITIONS_MAX: u32 = 1000;
+/// Segments of a first window at most: its buffers stay below what hosts may use.
+const EDGE_WINDOW_MAX: u32 = 10_000;
+/// Payload of a segment at an MTU of 1500 with timestamps.
+pub(crate) const SEGMENT: u64 = 1448;
 /// One full packet; a queue that holds less passes nothing.
 const QUEUE_MIN: u64 = 1500;
 
 /// The scenarios that come with the program: their names and their files.
-const BUILT_IN: [(&str, &str); 6] = [
+const BUILT_IN: [(&str, &str); 8] = [
     ("pathway", include_str!("../scenarios/pathway.toml")),
+    ("pathway-lossy", include_str!("../scenarios/pathway-lossy.toml")),
     ("satellite", include_str!("../scenarios/satellite.toml")),
     ("lossy-edge", include_str!("../scenarios/lossy-edge.toml")),
     ("transpacific", include_str!("../scenarios/transpacific.toml")),
     ("unequal", include_str!("../scenarios/unequal.toml")),
     ("same-region", include_str!("../scenarios/same-region.toml")),
+    ("idle-pool", include_str!("../scenarios/idle-pool.toml")),
 ];
 
 /// A scenario, checked.
@@ -193,6 +199,23 @@ impl Scenario {
         self.hosts.len() - 2
     }
 
+    /// From the server over all gateways to the client, packets without length.
+    #[must_use]
+    pub fn chain_to_client(&self) -> Duration {
+        self.links.iter().map(|span| span.to_client.delay).sum()
+    }
+
+    /// Bytes that edges may send before the first acknowledgement, on the step that opens them.
+    #[must_use]
+    pub fn edge_bytes(&self) -> u64 {
+        u64::from(self.edge_window) * SEGMENT
+    }
+
+    /// Bytes to hold what an edge sends while the first acknowledgement is on its way, and as much again.
+    pub(crate) fn edge_buffer(&self) -> u64 {
+        self.edge_bytes() * 2
+    }
+
     /// From the client over all gateways to the server and back, packets without length.
     #[must_use]
     pub fn chain_round_trip(&self) -> Duration {
@@ -245,7 +268,10 @@ impl Scenario {
         );
         ensure!((1..=OBJECTS_MAX).contains(&self.objects.len()), "write 1 to {OBJECTS_MAX} [[object]]");
         ensure!(!self.steps.is_empty(), "steps: none; leave the key out for all of them");
-        ensure!((1..=1000).contains(&self.edge_window), "edge_window: write 1 to 1000 segments");
+        ensure!(
+            (1..=EDGE_WINDOW_MAX).contains(&self.edge_window),
+            "edge_window: write 1 to {EDGE_WINDOW_MAX} segments"
+        );
         Ok(())
     }
 }

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::scenario::Scenario;
 use crate::server::PORT;
-use crate::topology::{Topology, address};
+use crate::topology::{RECEIVE_BUFFER_MAX, Topology, address};
+
+/// What the kernel begins with by itself.
+const RECEIVE_BUFFER_MIN: u64 = 131_072;
 
 /// What stands between client and server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -72,7 +75,7 @@ impl Step {
             Self::EarlyDial => "+ gateways dial onward at the client's SYN",
             Self::Pool => "+ authenticated connections between the gateways in store",
             Self::Window => "+ a path's worth may be sent on them at once, paced",
-            Self::EdgeWindows => "+ larger first windows to the client and from the server",
+            Self::EdgeWindows => "+ larger first windows on the legs to client and server",
             Self::FastOpen => "+ the request comes with the SYN, at both ends",
         }
     }
@@ -106,6 +109,12 @@ impl Step {
     #[must_use]
     pub fn server_window(self, scenario: &Scenario) -> Option<u32> {
         (self >= Self::EdgeWindows).then_some(scenario.edge_window)
+    }
+
+    /// Bytes of the client's first receive buffer: as much must fit as comes at once.
+    pub(crate) fn client_buffer(self, scenario: &Scenario) -> Option<u64> {
+        (self >= Self::EdgeWindows)
+            .then(|| scenario.edge_buffer().saturating_mul(2).clamp(RECEIVE_BUFFER_MIN, RECEIVE_BUFFER_MAX))
     }
 
     /// Whether nothing stands between client and server.

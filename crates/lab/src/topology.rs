@@ -40,6 +40,10 @@ const SETTINGS: [(&str, &str); 6] = [
 ];
 /// Settings of gateways: windows that are open stay open (RFC 7661 has why they wouldn't).
 const GATEWAY_SETTINGS: [(&str, &str); 1] = [("net/ipv4/tcp_slow_start_after_idle", "0")];
+/// Receive buffers: least, at first, most. The window is half of the buffer.
+const RECEIVE_BUFFERS: &str = "net/ipv4/tcp_rmem";
+/// Where the window that clients offer at first is raised to.
+pub(crate) const RECEIVE_BUFFER_MAX: u64 = 64 << 20;
 /// TCP Fast Open for clients and servers (RFC 7413).
 const FAST_OPEN: (&str, &str) = ("net/ipv4/tcp_fastopen", "3");
 
@@ -51,11 +55,13 @@ pub struct Topology {
     hosts: Vec<Host>,
 }
 
-/// What routes say of the connections over them; `None` leaves it to the connections.
+/// What hosts say of their connections beyond what the scenario does; `None` leaves it to the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Metrics {
+pub struct HostOptions {
     /// Segments that the server may send before the first acknowledgement, towards its gateway.
     pub server_window: Option<u32>,
+    /// Bytes of the receive buffer that the client's connections begin with; the kernel grows it further.
+    pub client_buffer: Option<u64>,
     /// The congestion control of gateways that can't set their own.
     pub gateway_congestion: Option<&'static str>,
 }
@@ -77,7 +83,7 @@ impl Topology {
     ///
     /// # Errors
     /// No privileges, no TUN devices, or a kernel without something that a host needs: said with what mends it.
-    pub fn build(scenario: &Scenario, metrics: Metrics) -> Result<Self> {
+    pub fn build(scenario: &Scenario, options: HostOptions) -> Result<Self> {
         let hosts = scenario.hosts.iter().map(|name| Host::new(name)).collect::<Result<Vec<_>>>()?;
         let last = hosts.len() - 1;
         let mut links = Vec::new();
@@ -91,7 +97,10 @@ impl Topology {
             for (path, value) in settings.chain([&FAST_OPEN]) {
                 host.set_sysctl(path, value)?;
             }
-            let devices = devices(place, last, metrics);
+            if let Some(buffer) = options.client_buffer.filter(|_| place == 0) {
+                host.set_sysctl(RECEIVE_BUFFERS, &format!("4096 {buffer} {RECEIVE_BUFFER_MAX}"))?;
+            }
+            let devices = devices(place, last, options);
             let configured = host.run(move || configure(&devices))?;
             configured.with_context(|| format!("can't configure host {}", host.name()))?;
         }
@@ -165,9 +174,9 @@ fn connect(near: &Host, far: &Host, name: &str, span: &Span) -> Result<Link> {
 }
 
 /// The devices of the host at `place`, of which `last` is the server's.
-fn devices(place: usize, last: usize, metrics: Metrics) -> Vec<Device> {
-    let initial_window = metrics.server_window.filter(|_| place == last);
-    let congestion = metrics.gateway_congestion.filter(|_| place > 0 && place < last);
+fn devices(place: usize, last: usize, options: HostOptions) -> Vec<Device> {
+    let initial_window = options.server_window.filter(|_| place == last);
+    let congestion = options.gateway_congestion.filter(|_| place > 0 && place < last);
     let network = |link: usize| address(link, 0);
     let mut devices = Vec::new();
     if place > 0 {

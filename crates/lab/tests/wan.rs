@@ -10,7 +10,7 @@ use midmile_lab::netns::Host;
 use midmile_lab::scenario::Scenario;
 use midmile_lab::server::Server;
 use midmile_lab::steps::Step;
-use midmile_lab::topology::{Metrics, Topology};
+use midmile_lab::topology::{HostOptions, Topology};
 use midmile_lab::visit;
 
 /// A path whose direct link is what the tests use.
@@ -30,7 +30,7 @@ fn scenario(direct: &str) -> Scenario {
 /// The running scenario, or `None` where the machine doesn't allow one.
 fn build(scenario: &Scenario) -> Option<(Topology, Server)> {
     let root = rustix::process::geteuid().is_root();
-    match Topology::build(scenario, Metrics::default()) {
+    match Topology::build(scenario, HostOptions::default()) {
         Ok(topology) => {
             let server = Server::start(topology.server(), "reno").unwrap();
             Some((topology, server))

@@ -65,5 +65,8 @@ fn mistakes_are_said_with_their_place() {
 #[test]
 fn a_name_that_isnt_there_is_told_the_others() {
     let error = Scenario::load("pathwey").unwrap_err().to_string();
-    assert!(error.contains("there is no scenario \"pathwey\"") && error.contains("pathway, satellite"), "{error}");
+    assert!(
+        error.contains("there is no scenario \"pathwey\"") && error.contains("pathway, pathway-lossy, satellite"),
+        "{error}"
+    );
 }
