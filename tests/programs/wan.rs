@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use midmile_lab::netns::Host;
 use midmile_lab::scenario::Scenario;
-use midmile_lab::topology::{Metrics, Topology, address};
+use midmile_lab::topology::{HostOptions, Topology, address};
 use serde_json::Value;
 
 use super::gateways::{self, KEYS, key_file, listener_on, peer, trunk};
@@ -67,7 +67,7 @@ impl Wan {
             object = [{{ name = "any", bytes = "1kB", repetitions = 1 }}]
             "#
         );
-        match Topology::build(&Scenario::parse("faults", &text).unwrap(), Metrics::default()) {
+        match Topology::build(&Scenario::parse("faults", &text).unwrap(), HostOptions::default()) {
             Ok(topology) => Some(Self { topology, scratch: Scratch::new(name) }),
             Err(error) => {
                 let root = rustix::process::geteuid().is_root();
