@@ -11,6 +11,8 @@
 //!    └── janitor: a child that kills and deletes what is left, however this process ends
 //! ```
 //!
+//! `midmile-bench trunk` puts two gateways with a pool between them beside one relay, in the same lab.
+//!
 //! Load generators and the launcher that enters a namespace are hidden subcommands of this same binary.
 #![forbid(unsafe_code)]
 
@@ -28,6 +30,7 @@ mod rows;
 mod stage;
 mod table;
 mod targets;
+mod trunk;
 mod turn;
 mod window;
 
@@ -48,6 +51,8 @@ struct Cli {
 enum Command {
     /// Measure the relay beside its peers and print the table (needs root: it makes network namespaces).
     Relay(relay::Options),
+    /// Measure two gateways with a trunk beside one relay and print the ratios (needs root).
+    Trunk(trunk::Options),
     /// Enter a network namespace, pin to a CPU, run a command.
     #[command(hide = true)]
     InNs(launch::InNs),
@@ -73,6 +78,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Relay(options) => relay::run(&options),
+        Command::Trunk(options) => trunk::run(&options),
         Command::InNs(args) => launch::enter_and_exec(&args),
         Command::Load(load) => load::run(&load),
         Command::Janitor => janitor::run(),

@@ -2,7 +2,7 @@
 
 use super::{Peer, command, first_line, skips_nothing};
 
-pub(super) const MIDMILE: Peer = Peer {
+pub(crate) const MIDMILE: Peer = Peer {
     name: "midmile",
     version: |host| first_line(&host.midmile, "--version"),
     command: |wiring| {

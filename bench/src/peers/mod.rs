@@ -10,6 +10,7 @@ mod nginx;
 mod realm;
 mod routing;
 mod socat;
+pub(crate) mod trunk;
 
 use std::ffi::OsString;
 use std::io;
@@ -33,11 +34,14 @@ pub(crate) struct Peer {
     pub(crate) skips: fn(&Kind) -> Option<&'static str>,
 }
 
+pub(crate) use midmile::MIDMILE;
+pub(crate) use trunk::TRUNK;
+
 /// Every peer, in the order of the table.
 pub(crate) const PEERS: [&Peer; 9] = [
     &routing::ROUTING,
     &floor::FLOOR,
-    &midmile::MIDMILE,
+    &MIDMILE,
     &haproxy::HAPROXY,
     &haproxy::HAPROXY_SPLICE,
     &nginx::NGINX,
