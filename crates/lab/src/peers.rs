@@ -1,8 +1,9 @@
 //! Other relays in the gateways' place, with the best settings that they offer.
 //!
 //! Both speak TCP alone (no HTTP), in one process of one thread, like the lab's own gateways: that each kills with its host. Their
-//! buffers are left to the kernel, which sizes them up to 64 MiB. Fast Open is on wherever they have it. What they can't set is
-//! set for them: the congestion control, by the gateways' routes.
+//! buffers are left to the kernel, which sizes them up to 64 MiB. Fast Open is on wherever they have it; haproxy 2.6 takes the
+//! setting for dialled legs and makes no use of it in TCP mode. What they can't set is set for them: the congestion control, by the
+//! gateways' routes.
 
 use std::env;
 use std::net::Ipv4Addr;
