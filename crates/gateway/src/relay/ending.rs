@@ -74,12 +74,15 @@ impl<L> Relay<L> {
             |leg: ConnId, side: Side| if leg == Key::NONE { pair.gone_bytes[side as usize] } else { cx.handed_on(leg) };
         let upstream = handed_on(pair.client, Side::Client).saturating_sub(u64::from(pair.header_bytes));
         let downstream = handed_on(pair.server, Side::Server);
+        // Counted first: who hears of the end finds it in the figures.
+        if let Some(serving) = self.servings.get(pair.serving) {
+            serving.counters.ends[end.index()].add(1);
+        }
         for leg in [pair.client, pair.server] {
             if end == End::Finished { cx.close(leg) } else { cx.reset(leg) }
         }
         let Some(serving) = self.servings.get(pair.serving) else { return };
         serving.counters.pairs_open.sub(1);
-        serving.counters.ends[end.index()].add(1);
         serving.counters.early_wasted.add(u64::from(pair.unclaimed));
         let backend = pair.backend.map(|index| &serving.route.backends.backends()[usize::from(index)]);
         if let Some(backend) = backend {
