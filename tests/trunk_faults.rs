@@ -58,7 +58,7 @@ fn a_far_gateway_that_comes_back_is_found_again() {
     ];
     let b = gateways::start(&of_b);
     let a = gateways::start(&gateways::file(&scratch, "a", "cores = 1", &of_a));
-    a.counts("/peers/0/ready", READY);
+    a.reaches("/peers/0/ready", READY);
     let (mut open, _) = connect(a.addr());
     exchange(&mut open, "before");
 
@@ -74,7 +74,7 @@ fn a_far_gateway_that_comes_back_is_found_again() {
 
     let b = gateways::start(&of_b);
     until("a client that is served", || is_served(a.addr()));
-    a.counts("/peers/0/ready", READY);
+    a.reaches("/peers/0/ready", READY);
     let missed = a.count("/peers/0/missed");
     exchange(&mut connect(a.addr()).0, "after");
     assert_eq!(a.count("/peers/0/missed"), missed);
@@ -92,7 +92,7 @@ fn a_pool_fills_again_by_itself_when_the_far_gateway_comes_back() {
     until("a dial that failed", || (a.count("/peers/0/losses/dial") >= 2).then_some(()));
     let of_b = [peer(&key, "a", None, ""), trunk(&listen, &["a"], &[&to], "")];
     let b = gateways::start(&gateways::file(&scratch, "b", "cores = 1", &of_b));
-    a.counts("/peers/0/ready", READY);
+    a.reaches("/peers/0/ready", READY);
     exchange(&mut connect(a.addr()).0, "served");
     a.finished();
     b.finished();
@@ -116,7 +116,7 @@ fn a_peer_that_takes_all_there_is_and_uses_nothing_is_bounded_and_the_others_use
     let b = gateways::start(&gateways::file(&scratch, "b", "cores = 1", &of_b));
     let of_a = [listener(&to, &["b"], ""), peer(&key, "b", Some(&b.listen[0]), &format!("pool_min = {READY}"))];
     let a = gateways::start(&gateways::file(&scratch, "a", "cores = 1", &of_a));
-    a.counts("/peers/0/ready", READY);
+    a.reaches("/peers/0/ready", READY);
 
     let of_greedy = [listener(&to, &["b"], ""), peer(&of_greedy, "b", Some(&b.listen[0]), "pool_min = 64")];
     let greedy = gateways::start(&gateways::file(&scratch, "greedy", "cores = 1", &of_greedy));

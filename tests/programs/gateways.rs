@@ -5,7 +5,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 
 use super::relay::Relay;
-use crate::process::{Running, Scratch, until};
+use crate::process::{Running, Scratch};
 
 /// Two keys that are not each other.
 pub(crate) const KEYS: [&str; 2] = [
@@ -109,10 +109,7 @@ impl Way {
 
     /// Waits until so many trunk connections wait ready at a, or none. More may: a pool grows with those who come.
     pub(crate) fn ready(&self, wanted: u64) {
-        until(&format!("{wanted} ready of {:#}", self.a.status()), || {
-            let ready = self.pool("ready");
-            (ready >= wanted && (wanted > 0 || ready == 0)).then_some(())
-        });
+        if wanted == 0 { self.a.counts("/peers/0/ready", 0) } else { self.a.reaches("/peers/0/ready", wanted) }
     }
 
     /// A figure of a's pool.

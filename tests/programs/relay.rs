@@ -91,6 +91,13 @@ impl Relay {
         });
     }
 
+    /// Waits until a figure is at least that.
+    pub(crate) fn reaches(&self, pointer: &str, wanted: u64) {
+        until(&format!("{pointer} to reach {wanted} in {:#}", self.status()), || {
+            (self.count(pointer) >= wanted).then_some(())
+        });
+    }
+
     /// Waits until nothing is open or leased any more, and asserts that each pair ended for one reason.
     pub(crate) fn settled(&self) -> Value {
         let status = until("the end of all pairs", || {
