@@ -5,7 +5,7 @@ mod process;
 mod programs;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use midmile_lab::server::Server;
 use midmile_lab::visit;
 use process::ends::{reset, until_reset};
 use process::{exchange, until};
-use programs::wan::{Lines, READY, SERVER_LINK, TRUNK, Wan, near_addr};
+use programs::wan::{Gateway, Lines, READY, SERVER_LINK, TRUNK, Wan, near_addr};
 
 /// What a busy machine may add to any time that is stated.
 const MARGIN: Duration = Duration::from_secs(3);
@@ -124,6 +124,16 @@ fn a_client_that_takes_a_connection_of_a_trunk_just_cut_is_reset_in_time() {
     assert_eq!(far.count("/totals/pairs_opened"), 0);
 }
 
+/// The pool fills, and a pair opens, carries and ends as before the fault.
+fn serves_again(wan: &Wan, server: &TcpListener, gateways: [&Gateway<'_>; 2]) {
+    gateways[0].ready();
+    let (mut client, mut stream) = pair(wan, server);
+    stream.write_all(b"again").unwrap();
+    client.read_exact(&mut [0; 5]).unwrap();
+    drop((client, stream));
+    gateways.into_iter().for_each(Gateway::settled);
+}
+
 #[test]
 fn a_far_gateway_that_is_killed_ends_its_clients_at_once_and_is_found_again() {
     let Some(wan) = Wan::new("lab-far-killed", [5, 10, 1], "") else { return };
@@ -145,13 +155,7 @@ fn a_far_gateway_that_is_killed_ends_its_clients_at_once_and_is_found_again() {
     assert_eq!(near.ends("trunk-unavailable"), 3, "{:#}", near.status());
 
     let far = wan.start(1, &wan.files(Lines::default()).1);
-    near.ready();
-    let (mut client, mut stream) = pair(&wan, &server);
-    stream.write_all(b"again").unwrap();
-    client.read_exact(&mut [0; 5]).unwrap();
-    drop((client, stream));
-    near.settled();
-    far.settled();
+    serves_again(&wan, &server, [&near, &far]);
     assert_eq!(near.ends("trunk-unavailable"), 3, "none but those that came meanwhile");
 }
 
@@ -170,13 +174,7 @@ fn a_near_gateway_that_is_killed_ends_both_sides_at_once_and_serves_again() {
     far.settled();
 
     let near = wan.start(0, &wan.files(Lines::default()).0);
-    near.ready();
-    let (mut client, mut stream) = pair(&wan, &server);
-    stream.write_all(b"again").unwrap();
-    client.read_exact(&mut [0; 5]).unwrap();
-    drop((client, stream));
-    near.settled();
-    far.settled();
+    serves_again(&wan, &server, [&near, &far]);
 }
 
 #[test]

@@ -86,9 +86,7 @@ impl Relay {
 
     /// Waits until a number of the status document is `wanted`.
     pub(crate) fn counts(&self, pointer: &str, wanted: u64) {
-        until(&format!("{pointer} to be {wanted} in {:#}", self.status()), || {
-            (self.count(pointer) == wanted).then_some(())
-        });
+        counts(|| self.status(), pointer, wanted);
     }
 
     /// Waits until a figure is at least that.
@@ -129,6 +127,13 @@ impl Relay {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
+}
+
+/// Waits until a number of a status document, asked for again and again, is `wanted`.
+pub(crate) fn counts(status: impl Fn() -> Value, pointer: &str, wanted: u64) {
+    until(&format!("{pointer} to be {wanted} in {:#}", status()), || {
+        (number(&status(), pointer) == wanted).then_some(())
+    });
 }
 
 /// A number within a status document.

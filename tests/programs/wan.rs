@@ -15,7 +15,7 @@ use midmile_lab::topology::{HostOptions, Topology, address};
 use serde_json::Value;
 
 use super::gateways::{self, KEYS, key_file, listener_on, peer, trunk};
-use super::relay::number;
+use super::relay::{counts, number};
 use crate::process::{PATIENCE, Running, Scratch, midmile, status, until};
 
 /// Places of the links.
@@ -193,9 +193,7 @@ impl Gateway<'_> {
 
     /// Waits until a number of the status document is `wanted`.
     pub(crate) fn counts(&self, pointer: &str, wanted: u64) {
-        until(&format!("{pointer} to be {wanted} in {:#}", self.status()), || {
-            (self.count(pointer) == wanted).then_some(())
-        });
+        counts(|| self.status(), pointer, wanted);
     }
 
     /// Waits until its pool has what it should have; more if clients have waited for it.

@@ -115,37 +115,3 @@ fn a_host_has_a_network_of_its_own() {
     assert!(std::fs::exists(held).unwrap());
     assert_eq!(devices.lines().count(), 3, "two lines of heading and lo: {devices}");
 }
-
-/// Prints what `docs/lab.md` says of the links' errors: `cargo test --release --package midmile-lab -- --ignored --nocapture errors`.
-#[test]
-#[ignore = "a measurement, which needs a machine of its own"]
-fn errors_of_the_links() {
-    const ROUNDS: u32 = 200;
-    const LENGTH: u64 = 100 << 20;
-    let Some((topology, _server)) = build(&scenario("delay = \"10ms\"")) else { return };
-    let visit = || visit::from(topology.client(), Step::EndToEnd.target(), 1000, "reno", false).unwrap();
-    let above: Duration = (0..ROUNDS).map(|_| visit().connect - Duration::from_millis(20)).sum();
-    println!("a handshake over a round trip of 20 ms takes {:?} more, mean of {ROUNDS}", above / ROUNDS);
-
-    let link = "delay = \"10ms\", rate = \"500Mbit\", queue = \"16MiB\"";
-    let Some((topology, _server)) = build(&scenario(link)) else { return };
-    let visit = visit::from(topology.client(), Step::EndToEnd.target(), LENGTH, "reno", false).unwrap();
-    let direct = topology.close().unwrap().pop().unwrap().to_client;
-    let late = direct.late / u32::try_from(direct.deliveries).unwrap();
-    println!(
-        "{LENGTH} bytes at 500 Mbit/s: {:?} from first to last, {} on the wire",
-        visit.download - visit.ttfb,
-        direct.bytes
-    );
-    println!("deliveries were late by {late:?} on average, {:?} at most", direct.late_max);
-
-    let link = "delay = \"1ms\", loss = 0.01";
-    let Some((topology, _server)) = build(&scenario(link)) else { return };
-    visit::from(topology.client(), Step::EndToEnd.target(), LENGTH, "reno", false).unwrap();
-    let direct = topology.close().unwrap().pop().unwrap().to_client;
-    println!("{} of {} packets were lost with loss = 0.01", direct.losses, direct.packets);
-
-    let Some((topology, _server)) = build(&scenario("delay = \"1ms\"")) else { return };
-    let visit = visit::from(topology.client(), Step::EndToEnd.target(), 10 * LENGTH, "reno", false).unwrap();
-    println!("{} bytes without a rate: {:?}", 10 * LENGTH, visit.download);
-}

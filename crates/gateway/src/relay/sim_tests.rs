@@ -112,12 +112,20 @@ fn config(rng: &mut Rng, visits: usize, mood: Mood) -> Config {
         conns_max: u32::try_from(2 * room).unwrap(),
         read_bytes: 120 + rng.up_to(200),
         blocks: rng.up_to(3),
+        ..small(rng)
+    }
+}
+
+/// Pipes that are few and short, and turns that end early: whatever can run out does.
+pub(super) fn small(rng: &mut Rng) -> Config {
+    Config {
         pipes_max: u32::try_from(rng.up_to(3)).unwrap(),
         pipe_bytes: u32::try_from(16 + rng.up_to(400)).unwrap(),
         turn_bytes: 50 + rng.up_to(500),
         loop_bytes: 50 + rng.up_to(800),
         accept_batch: u32::try_from(1 + rng.up_to(3)).unwrap(),
         accept_rest_ms: 5,
+        ..Config::default()
     }
 }
 

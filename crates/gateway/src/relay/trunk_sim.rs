@@ -12,7 +12,7 @@ use midmile_engine::{Addr, Config, Core, LegOptions, Time};
 use midmile_wire::trunk::hello::Destination;
 use midmile_wire::trunk::{Key as TrunkKey, Name};
 
-use super::sim_tests::{Mood, TIMEOUTS, outcome, port, script, seeds};
+use super::sim_tests::{Mood, TIMEOUTS, outcome, port, script, seeds, small};
 use super::{Order, Parts, Relay, Syn};
 use crate::backend::{Backend, BackendSet, Balance};
 use crate::counters::{CoreCounters, PeerCounters, RouteCounters};
@@ -88,17 +88,8 @@ fn route(
 }
 
 fn config(rng: &mut Rng) -> Config {
-    Config {
-        conns_max: 200,
-        read_bytes: 1200 + rng.up_to(300),
-        blocks: 200,
-        pipes_max: u32::try_from(rng.up_to(3)).unwrap(),
-        pipe_bytes: u32::try_from(16 + rng.up_to(400)).unwrap(),
-        turn_bytes: 50 + rng.up_to(500),
-        loop_bytes: 50 + rng.up_to(800),
-        accept_batch: u32::try_from(1 + rng.up_to(3)).unwrap(),
-        accept_rest_ms: 5,
-    }
+    // Room for the messages of the trunk, which come whole or are asked for again.
+    Config { conns_max: 200, read_bytes: 1200 + rng.up_to(300), blocks: 200, ..small(rng) }
 }
 
 fn world(mut rng: Rng, mood: Mood) -> World {
