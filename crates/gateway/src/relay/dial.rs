@@ -120,10 +120,7 @@ impl<L> Relay<L> {
             }
             self.take_trunk(cx, key);
         } else if pair.given.is_some() {
-            match dial(cx, key, pair, serving) {
-                Ok(()) => {}
-                Err(error) => self.dial_next(cx, key, Some(error)),
-            }
+            self.dial_again(cx, key);
         } else {
             self.dial_next(cx, key, None);
         }
@@ -148,7 +145,8 @@ impl<L> Relay<L> {
         }
     }
 
-    /// Dials the address again that had no room in its queue; a TCP server's host would have had our SYN again by now.
+    /// Dials the pair's present address: the first that a hello gave, or again one that had no room in its queue, where a TCP
+    /// server's host would have had our SYN again by now.
     pub(super) fn dial_again<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let Some(serving) = self.servings.get(pair.serving) else { return };

@@ -148,11 +148,12 @@ impl<L> Relay<L> {
         let Some(pooled) = self.pools.slots.get_mut(key) else { return };
         pooled.since = now;
         cx.set_timer(pooled.conn, AGE_MAX);
-        let Some(index) = self.pools.pools.iter().position(|pool| pool.peer.name == pooled.peer) else { return };
+        let (conn, peer) = (pooled.conn, pooled.peer);
+        let Some(index) = self.pools.index_of(&peer) else { return };
         let pool = &mut self.pools.pools[index];
         pool.under_way = pool.under_way.saturating_sub(1);
         pool.recover();
-        pool.look_at_path(now, || cx.path(pooled.conn));
+        pool.look_at_path(now, || cx.path(conn));
         pool.ready.push_back(key);
         self.pools.served = false;
         self.tend(cx, index);
@@ -183,7 +184,7 @@ impl<L> Relay<L> {
     pub(super) fn lose_trunk<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, why: PoolLoss) {
         let Some(pooled) = self.pools.slots.remove(key) else { return };
         cx.close(pooled.conn);
-        let Some(index) = self.pools.pools.iter().position(|pool| pool.peer.name == pooled.peer) else { return };
+        let Some(index) = self.pools.index_of(&pooled.peer) else { return };
         let pool = &mut self.pools.pools[index];
         pool.counters.losses[why.index()].add(1);
         if matches!(pooled.state, PooledState::Ready(_)) {
@@ -225,7 +226,7 @@ impl<L> Relay<L> {
     pub(super) fn take_trunk<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
         let Some(pair) = self.pairs.get(key) else { return };
         let name = self.trunk_of(pair);
-        let index = name.and_then(|name| self.pools.pools.iter().position(|pool| pool.peer.name == name));
+        let index = name.and_then(|name| self.pools.index_of(&name));
         let Some(index) = index else { return self.end(cx, key, End::TrunkUnavailable) };
         let left = pair.dial_deadline.since(cx.now());
         cx.set_timer(pair.client, left);
@@ -271,9 +272,7 @@ impl<L> Relay<L> {
 
     /// What the next gateway has to know of the pair.
     fn hello_for<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) -> Option<Hello> {
-        let trace = self.trace(cx);
         let pair = self.pairs.get(key)?;
-        let serving = self.servings.get(pair.serving)?;
         let left = pair.dial_deadline.since(cx.now());
         // Rounded up: when the next gateway gives up, our own time is over too.
         let deadline_ms = u32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u32::MAX);
@@ -281,6 +280,9 @@ impl<L> Relay<L> {
             let (_, path) = came.path.next()?;
             return Some(Hello { path, deadline_ms, ..*came });
         }
+        let trace = self.trace(cx);
+        let pair = self.pairs.get(key)?;
+        let serving = self.servings.get(pair.serving)?;
         let destination = match &pair.given {
             Some(original) => Destination::address(original.addr()?.inet()?).ok()?,
             None => *serving.route.backends.backends().get(usize::from(pair.backend?))?.destination()?,

@@ -170,6 +170,11 @@ impl Pools {
         Self { pools: Vec::new(), slots: Slab::with_capacity(conns_max), served: true, draining: false }
     }
 
+    /// The place of the pool to a peer.
+    pub(crate) fn index_of(&self, name: &Name) -> Option<usize> {
+        self.pools.iter().position(|pool| pool.peer.name == *name)
+    }
+
     pub(crate) fn pool(&mut self, name: &Name) -> Option<&mut Pool> {
         self.pools.iter_mut().find(|pool| pool.peer.name == *name)
     }
