@@ -142,7 +142,7 @@ impl<L> Relay<L> {
         taken
     }
 
-    /// A connection is authenticated: the pair that has waited longest takes it, or it waits itself.
+    /// A connection is authenticated: it waits, and pairs that wait are served when the turn ends.
     fn trunk_ready<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
         let now = cx.now();
         let Some(pooled) = self.pools.slots.get_mut(key) else { return };
