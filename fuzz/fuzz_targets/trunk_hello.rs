@@ -4,6 +4,8 @@
 //! - the answer at a prefix is kept by every longer one, and before [`LEN_MAX`] bytes have come it is decided;
 //! - what was decoded says the same once it is encoded, to the last byte unless something was skipped;
 //! - what is a hello is a PROXY protocol header with the same client.
+//!
+//! And the decoder of answers: its first byte decides, and one that is known is written as it came.
 
 #![no_main]
 
@@ -11,6 +13,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use midmile_wire::proxy::{self, Accept};
+use midmile_wire::trunk::answer;
 use midmile_wire::trunk::hello::{Encoded, Hello, HelloError, LEN_MAX, decode, encode, fuzz_sealed};
 use midmile_wire::trunk::{Key, Nonce, Session, auth};
 
@@ -29,6 +32,7 @@ static SESSIONS: LazyLock<(Session, Session)> = LazyLock::new(|| {
 });
 
 fuzz_target!(|data: &[u8]| {
+    check_answer(data);
     let (dialer, acceptor) = &*SESSIONS;
     assert!(!matches!(check_splits(data, acceptor), Ok(Some(_))), "believed without the MAC");
     let Some(sealed) = fuzz_sealed(data, dialer) else { return };
@@ -39,6 +43,15 @@ fuzz_target!(|data: &[u8]| {
         check_hello(&hello, &sealed, dialer, acceptor);
     }
 });
+
+fn check_answer(data: &[u8]) {
+    let said = answer::decode(data);
+    assert_eq!(said, answer::decode(&data[..data.len().min(1)]), "decided by more than a byte");
+    assert_eq!(said == Ok(None), data.is_empty());
+    if let Ok(Some((taken, answer))) = said {
+        assert_eq!((taken, answer.to_byte()), (1, data[0]));
+    }
+}
 
 /// Feeds the stream byte by byte until the decoder decides; what it says then must hold for all longer prefixes.
 fn check_splits(data: &[u8], session: &Session) -> Answer {

@@ -18,7 +18,7 @@
 //!
 //! # Modules
 //! - [`proxy`]: the PROXY protocol, versions 1 and 2: who a relayed connection is from and to.
-//! - [`trunk`]: between gateways: the handshake, and the hello in front of a connection.
+//! - [`trunk`]: between gateways: the handshake, the hello in front of a connection, and the answer to it.
 
 #![forbid(unsafe_code)]
 

@@ -8,7 +8,9 @@
 //!     │ ◄───────────────────────── welcome: MAC   │
 //!     ┆       the connection waits in the pool    ┆
 //!     │ hello: client, destination, path, MAC ──► │
-//!     │ ◄══════════ the client's bytes ═════════► │
+//!     │ the client's bytes ═════════════════════► │
+//!     │ ◄──────────── answer: stands, or why not  │
+//!     │ ◄═════════════════════ the server's bytes │
 //! ```
 //!
 //! `docs/trunk-protocol.md` has the bytes, the rules for versions, and what the authentication doesn't give: nothing
@@ -17,14 +19,16 @@
 //! # The contract
 //! - Random numbers, sockets, deadlines and the choice of the key are the caller's. A [`Nonce`] is used once.
 //! - Decoders follow the [contract of this crate](crate#the-contract-of-a-decoder). A message that the other side could
-//!   send has a length that is bounded before it has come: [`auth::Message::LEN_MAX`], [`hello::LEN_MAX`].
+//!   send has a length that is bounded before it has come: [`auth::Message::LEN_MAX`], [`hello::LEN_MAX`]; an answer has one byte.
 //! - What waits in a pool is small: each state of the handshake and the [`Session`] are at most 200 bytes.
 //! - After any error the connection is closed without an answer, and the error's name is counted.
 //!
 //! # Modules
 //! - [`auth`]: the four messages of the handshake.
 //! - [`hello`]: the first message on a connection that is put to use.
+//! - [`answer`]: what comes of it.
 
+pub mod answer;
 pub mod auth;
 pub mod hello;
 

@@ -2,6 +2,7 @@
 
 use allocation_counter::measure;
 use midmile_wire::proxy::{Accept, Header, UnixPath, Version, decode, encode, tlvs};
+use midmile_wire::trunk::answer::{self, Answer};
 use midmile_wire::trunk::hello::{self, Hello, Path, TraceId};
 use midmile_wire::trunk::{Key, Name, Nonce, Session, auth};
 
@@ -56,6 +57,8 @@ fn the_trunk_shakes_hands_and_says_hello_without_allocating() {
             heard = hello::decode(&encoded.as_bytes()[..end], &acceptor).expect("a hello");
         }
         assert!(hello::decode(encoded.as_bytes(), &dialer).is_err());
+        assert_eq!(answer::decode(&[Answer::Stands.to_byte()]), Ok(Some((1, Answer::Stands))));
+        assert!(answer::decode(&[0xff]).is_err());
     });
     assert_eq!((heard.map(|(_, hello)| hello), counted.count_total), (Some(hello), 0));
 }

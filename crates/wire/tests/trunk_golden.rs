@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use midmile_wire::proxy::Header;
+use midmile_wire::trunk::answer::{self, Answer, UnknownAnswer};
 use midmile_wire::trunk::hello::{self, Hello, Path, TraceId};
 use midmile_wire::trunk::{Key, Nonce, Session, auth};
 
@@ -81,13 +82,39 @@ fn hellos_are_as_they_were() {
 }
 
 #[test]
+fn answers_are_as_they_were() {
+    let vectors = vectors();
+    let told = vectors.keys().filter_map(|name| name.strip_prefix("answer "));
+    let mut known: Vec<_> = Answer::ALL.iter().map(|answer| answer.name()).collect();
+    known.sort_unstable();
+    assert_eq!(told.collect::<Vec<_>>(), known);
+    for answer in Answer::ALL {
+        let name = format!("answer {}", answer.name());
+        assert_eq!(vectors.get(name.as_str()).copied(), Some(hex(&[answer.to_byte()]).as_str()), "{name}");
+        assert_eq!(answer::decode(&[answer.to_byte(), 0xaa]), Ok(Some((1, *answer))), "{name}");
+    }
+}
+
+#[test]
+fn the_page_has_every_answer() {
+    let page = include_str!("../../../docs/trunk-protocol.md");
+    let (_, section) = page.split_once("\n## The answer\n").expect("a section of its own");
+    let (section, _) = section.split_once("\n## ").expect("others behind it");
+    let told: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+    assert_eq!(told.len(), Answer::ALL.len());
+    for (row, answer) in told.into_iter().zip(Answer::ALL) {
+        assert!(row.starts_with(&format!("| `{:02x}` | `{}` |", answer.to_byte(), answer.name())), "{row}");
+    }
+}
+
+#[test]
 fn the_page_has_every_reason() {
     let page = include_str!("../../../docs/trunk-protocol.md");
     let (_, reasons) = page.split_once("\n## Reasons\n").expect("the page ends with them");
     let told: Vec<&str> = reasons.lines().filter_map(|line| line.split('`').nth(1)).collect();
     let rejects = auth::Reject::ALL.iter().map(|reject| reject.name());
     let errors = hello::HelloError::ALL.iter().map(|error| error.name());
-    assert_eq!(told, rejects.chain(errors).collect::<Vec<_>>());
+    assert_eq!(told, rejects.chain(errors).chain([UnknownAnswer::NAME]).collect::<Vec<_>>());
 }
 
 #[test]
