@@ -164,6 +164,16 @@ pub trait Backend {
     /// When the connection has failed.
     fn send(&mut self, socket: &mut Self::Socket, bytes: &[u8]) -> Transfer;
 
+    /// Writes what there is room for, to go out with what is sent next: no packet of its own, as far as the transport can. What
+    /// waits goes out with the next bytes, with the end, by [`Backend::push`], or by itself after a fraction of a second.
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    fn send_ahead(&mut self, socket: &mut Self::Socket, bytes: &[u8]) -> Transfer;
+
+    /// Has what [`Backend::send_ahead`] left waiting go out now. A failure shows at the next transfer.
+    fn push(&mut self, socket: &mut Self::Socket);
+
     /// Makes a pipe that holds about `bytes` bytes.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::addr::Addr;
-use crate::backend::{Backend, Dialled, Progress, Tag};
+use crate::backend::{Backend, Dialled, Progress, Tag, Transfer};
 use crate::config::Config;
 use crate::conn::{Conn, Reading};
 use crate::error::ConnError;
@@ -213,11 +213,32 @@ impl<B: Backend> Cx<B> {
     /// Sends what there is room for and says how much that was. After a short answer `on_writable` follows; the rest is the
     /// caller's to keep. Sends nothing while another connection is forwarded to this one.
     pub fn send(&mut self, id: ConnId, bytes: &[u8]) -> usize {
+        self.send_by(id, bytes, B::send)
+    }
+
+    /// As [`Cx::send`], for bytes that something follows soon: they go out with it, or by themselves after a fraction of a second.
+    pub fn send_ahead(&mut self, id: ConnId, bytes: &[u8]) -> usize {
+        self.send_by(id, bytes, B::send_ahead)
+    }
+
+    /// Has what was sent ahead go out now.
+    pub fn push(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            self.backend.push(&mut conn.socket);
+        }
+    }
+
+    fn send_by(
+        &mut self,
+        id: ConnId,
+        bytes: &[u8],
+        send: impl FnOnce(&mut B, &mut B::Socket, &[u8]) -> Transfer,
+    ) -> usize {
         let Some(conn) = self.conns.get_mut(id) else { return 0 };
         if conn.source != Key::NONE || conn.failed.is_some() {
             return 0;
         }
-        let sent = match conn.writable.then(|| self.backend.send(&mut conn.socket, bytes)) {
+        let sent = match conn.writable.then(|| send(&mut self.backend, &mut conn.socket, bytes)) {
             Some(Ok(Progress::Moved(sent))) => sent,
             Some(Ok(_)) | None => 0,
             Some(Err(error)) => {

@@ -295,6 +295,23 @@ impl Backend for Kernel {
         progress(net::send(&socket.fd, bytes, SendFlags::NOSIGNAL), Progress::Blocked)
     }
 
+    /// `MSG_MORE`: a segment that isn't full waits (`tcp_nagle_check`, which `TCP_NODELAY` doesn't change) for the next send
+    /// without the flag, or for the acknowledgement of what was sent before. If neither comes the timer of zero-window probes sends
+    /// it, after a retransmission timeout and 200 ms at least (`tcp_check_probe_timer`, `tcp_probe0_base`). A Unix-domain socket
+    /// sends at once.
+    fn send_ahead(&mut self, socket: &mut Socket, bytes: &[u8]) -> Transfer {
+        socket.deferred = false;
+        progress(net::send(&socket.fd, bytes, SendFlags::NOSIGNAL | SendFlags::MORE), Progress::Blocked)
+    }
+
+    /// Setting `TCP_NODELAY` sends what waits, also where it was set before (tcp(7)).
+    fn push(&mut self, socket: &mut Socket) {
+        if socket.tcp {
+            // It fails only on a connection that has failed.
+            sockopt::set_tcp_nodelay(&socket.fd, true).ok();
+        }
+    }
+
     fn pipe(&mut self, bytes: u32) -> io::Result<Pipe> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // Refused beyond fs.pipe-user-pages-soft for the unprivileged: the pipe is then smaller, and serves.

@@ -75,7 +75,7 @@ impl Backend for Sim {
             return Err(if self.rng.one_in(2) { AcceptError::Exhausted } else { AcceptError::Failed });
         }
         let remote = self.doors[index].queue.pop_front().ok_or(AcceptError::Empty)?;
-        Ok((self.socket(remote), Addr::Inet(([10, 0, 0, 1], u16::try_from(remote.0 % 60_000).unwrap_or(0)).into())))
+        Ok((self.socket(remote), remote.addr()))
     }
 
     fn dial(&mut self, to: &Addr, _options: &LegOptions) -> Result<(SimSocket, Dialled), ConnError> {
@@ -124,7 +124,25 @@ impl Backend for Sim {
         let remote = &mut self.remotes[socket.remote.0];
         remote.outbound.extend(&bytes[..room]);
         remote.handed_over += room as u64;
+        if room > 0 {
+            remote.held = 0;
+        }
         Ok(if room == 0 { Progress::Blocked } else { Progress::Moved(room) })
+    }
+
+    /// Mostly the bytes wait, as the kernel's do; a segment that was under way may take them along at once.
+    fn send_ahead(&mut self, socket: &mut SimSocket, bytes: &[u8]) -> Transfer {
+        let moved = self.send(socket, bytes)?;
+        if let Progress::Moved(count) = moved
+            && !self.rng.one_in(4)
+        {
+            self.hold(socket.remote, count);
+        }
+        Ok(moved)
+    }
+
+    fn push(&mut self, socket: &mut SimSocket) {
+        self.remotes[socket.remote.0].held = 0;
     }
 
     fn pipe(&mut self, bytes: u32) -> io::Result<SimPipe> {
@@ -152,6 +170,9 @@ impl Backend for Sim {
         let remote = &mut self.remotes[socket.remote.0];
         remote.outbound.extend(pipe.take(room));
         remote.handed_over += room as u64;
+        if room > 0 {
+            remote.held = 0;
+        }
         Ok(if room == 0 { Progress::Blocked } else { Progress::Moved(room) })
     }
 
@@ -165,6 +186,7 @@ impl Backend for Sim {
             return Err(remote.error.take().unwrap_or(ConnError::Reset));
         }
         remote.finished_towards = true;
+        remote.held = 0;
         Ok(())
     }
 
@@ -173,6 +195,7 @@ impl Backend for Sim {
     fn reset(&mut self, socket: SimSocket) {
         let remote = &mut self.remotes[socket.remote.0];
         remote.outbound.clear();
+        remote.held = 0;
         remote.saw_reset = true;
     }
 

@@ -69,6 +69,8 @@ pub struct Remote {
     pub(super) inbound: VecDeque<u8>,
     /// From the program to the remote.
     pub(super) outbound: VecDeque<u8>,
+    /// Bytes at its end that wait for more. Invariant: none once the program has finished or closed.
+    pub(super) held: usize,
     pub(super) sent: Vec<u8>,
     pub(super) received: Vec<u8>,
     /// Bytes that its socket has taken from the program.
@@ -108,6 +110,17 @@ impl fmt::Debug for Remote {
     }
 }
 
+impl RemoteId {
+    /// As whom the program sees it when it comes as a client.
+    ///
+    /// # Panics
+    /// Never: the port is small.
+    #[must_use]
+    pub fn addr(self) -> Addr {
+        Addr::Inet(([10, 0, 0, 1], u16::try_from(self.0 % 60_000).expect("far below 65,536")).into())
+    }
+}
+
 impl Remote {
     /// Whose address the program dialled from, if not its own.
     #[must_use]
@@ -125,6 +138,7 @@ impl Remote {
             source: None,
             inbound: VecDeque::new(),
             outbound: VecDeque::new(),
+            held: 0,
             sent: Vec::new(),
             received: Vec::new(),
             handed_over: 0,
@@ -199,9 +213,14 @@ impl Remote {
         self.saw_reset || self.was_reset_by_itself || (self.saw_end && (self.finished || !self.open.get()))
     }
 
+    /// Bytes of the program's that may arrive.
+    pub(super) fn on_the_wire(&self) -> usize {
+        if self.open.get() { self.outbound.len().saturating_sub(self.held) } else { self.outbound.len() }
+    }
+
     /// Takes what the program sent and looks for its end.
     pub(super) fn read(&mut self, step: usize) -> bool {
-        let taken = step.min(self.outbound.len());
+        let taken = step.min(self.on_the_wire());
         self.received.extend(self.outbound.drain(..taken));
         if self.outbound.is_empty() && (self.finished_towards || !self.open.get()) && self.script.read_step > 0 {
             self.saw_end = !self.saw_reset;

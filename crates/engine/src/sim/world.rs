@@ -13,6 +13,9 @@ use crate::backend::{Dialled, Progress, Ready, Tag, Transfer};
 use crate::error::ConnError;
 use crate::time::Time;
 
+/// How long bytes wait for more at most.
+const HELD: Duration = Duration::from_millis(200);
+
 /// How a dial goes.
 #[derive(Clone, Debug)]
 pub enum DialOutcome {
@@ -110,6 +113,8 @@ enum Event {
     Fail { remote: usize },
     /// The program hears of a socket.
     Tell { remote: usize },
+    /// What waited for more goes out by itself.
+    Release { remote: usize },
 }
 
 /// The world, as a backend.
@@ -243,7 +248,7 @@ impl Sim {
         let to = &self.remotes[twin.0];
         let (room, listens) = (to.script.window.saturating_sub(to.inbound.len()), to.open.get());
         let from = &mut self.remotes[id.0];
-        let count = step.min(from.outbound.len()).min(room);
+        let count = step.min(from.on_the_wire()).min(room);
         let bytes: Vec<u8> = from.outbound.drain(..count).collect();
         let gives_up = from.saw_reset || (!from.open.get() && !from.inbound.is_empty());
         let finishes = from.outbound.is_empty() && (from.finished_towards || !from.open.get());
@@ -327,6 +332,7 @@ impl Sim {
                 self.tell(RemoteId(remote));
             }
             Event::Tell { remote } => self.tell(RemoteId(remote)),
+            Event::Release { remote } => self.remotes[remote].held = 0,
             Event::Step { remote } => self.step(RemoteId(remote)),
         }
     }
@@ -414,6 +420,12 @@ impl Sim {
             self.wake(id);
         }
         Ok(Progress::Moved(count))
+    }
+
+    /// Has the last `count` bytes that the program sent wait for more, for as long as the kernel would.
+    pub(super) fn hold(&mut self, id: RemoteId, count: usize) {
+        self.remotes[id.0].held = count;
+        self.schedule(HELD, Event::Release { remote: id.0 });
     }
 
     /// How many of `wanted` bytes the socket takes. Where it isn't all, an event follows once there is room.

@@ -1,0 +1,89 @@
+//! Bytes sent ahead of others, on the kernel's sockets: they share a segment with what follows, or go out by themselves.
+#![expect(clippy::unwrap_used, reason = "a test ends where its own set-up fails")]
+
+use std::io::{ErrorKind, Read};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use midmile_engine::kernel::Kernel;
+use midmile_engine::{Backend, Config, ConnError, ConnId, Core, Cx, Handler, LegOptions, MeterId};
+
+/// Waits for its dial.
+struct Dialling;
+
+impl<B: Backend> Handler<B> for Dialling {
+    fn on_connect(&mut self, cx: &mut Cx<B>, _conn: ConnId, _token: u64) {
+        cx.stop();
+    }
+
+    fn on_data(&mut self, _: &mut Cx<B>, _: ConnId, _: u64, _: &[u8]) -> usize {
+        0
+    }
+
+    fn on_peer_close(&mut self, _: &mut Cx<B>, _: ConnId, _: u64) {}
+
+    fn on_error(&mut self, _: &mut Cx<B>, _: ConnId, _: u64, error: ConnError) {
+        panic!("{error}");
+    }
+}
+
+/// A connection and its far end.
+fn connected() -> (Core<Kernel, Dialling>, ConnId, TcpStream) {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut core = Core::new(Kernel::new().unwrap(), Config { conns_max: 4, ..Config::default() }, Dialling);
+    let cx = core.parts().1;
+    let conn = cx.dial(&server.local_addr().unwrap().into(), &LegOptions::default(), 0, MeterId::NONE).unwrap();
+    core.run().unwrap();
+    let (far, _) = server.accept().unwrap();
+    far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    (core, conn, far)
+}
+
+fn arrived(far: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = [0; 100];
+    let len = far.read(&mut bytes).unwrap();
+    bytes[..len].to_vec()
+}
+
+#[test]
+fn what_is_sent_ahead_shares_a_segment_with_what_follows() {
+    let (mut core, conn, mut far) = connected();
+    let cx = core.parts().1;
+    let before = cx.path(conn).unwrap().sent_segments;
+    assert_eq!(cx.send_ahead(conn, b"0"), 1);
+    assert_eq!((cx.path(conn).unwrap().sent_segments, cx.unsent(conn)), (before, 1), "it waits");
+    assert_eq!(cx.send(conn, b" and more"), 9);
+    assert_eq!(cx.path(conn).unwrap().sent_segments, before + 1);
+    assert_eq!(arrived(&mut far), b"0 and more");
+}
+
+#[test]
+fn what_is_sent_ahead_goes_out_by_itself_when_nothing_follows() {
+    let (mut core, conn, mut far) = connected();
+    assert_eq!(core.parts().1.send_ahead(conn, b"0"), 1);
+    assert_eq!(arrived(&mut far), b"0");
+}
+
+#[test]
+fn what_is_sent_ahead_goes_out_before_an_end_and_when_it_is_pushed() {
+    let (mut core, conn, mut far) = connected();
+    let cx = core.parts().1;
+    assert_eq!(cx.send_ahead(conn, b"0"), 1);
+    cx.push(conn);
+    assert_eq!(cx.unsent(conn), 0);
+    assert_eq!(arrived(&mut far), b"0");
+    assert_eq!(cx.send_ahead(conn, b"1"), 1);
+    cx.shutdown(conn);
+    assert_eq!((arrived(&mut far), arrived(&mut far)), (b"1".to_vec(), Vec::new()));
+}
+
+#[test]
+fn what_is_pushed_arrives_before_a_reset() {
+    let (mut core, conn, mut far) = connected();
+    let cx = core.parts().1;
+    assert_eq!(cx.send_ahead(conn, b"0"), 1);
+    cx.push(conn);
+    cx.reset(conn);
+    assert_eq!(arrived(&mut far), b"0");
+    assert_eq!(far.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
