@@ -7,13 +7,13 @@ use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
-use process::ends::reset_client;
+use process::ends::{reset_at_once, reset_client};
 use process::{PATIENCE, Scratch, connect, echo, exchange};
 use programs::data::{KIB, MIB, file, fill, noise, sum, sum_said};
 use programs::gateways::{self, KEYS, More, ONE_CORE, Way, key_file, listener, listener_on, peer, trunk};
 use programs::nginx::{self, Site};
 use programs::relay::{Relay, number};
-use programs::{client, curl, lacks, own_loopback, reserve_v6, said};
+use programs::{client, curl, lacks, own_loopback, reserve, reserve_v6, said};
 use rustix::process::Signal;
 
 fn download(relay: &Relay, path: &str) -> String {
@@ -150,11 +150,48 @@ fn who_may_not_be_passed_on_is_reset() {
     reset_client(a.addr());
     a.settled();
     b.settled();
-    assert!(b.ends("not-permitted") >= 1, "{:#}", b.status());
-    assert_eq!(b.ends("not-permitted"), b.count("/totals/pairs_opened"));
+    assert_eq!([b.ends("not-permitted"), b.count("/totals/pairs_opened")], [1, 1], "{:#}", b.status());
+    assert_eq!(a.ends("far-not-permitted"), 1, "{:#}", a.status());
     assert_eq!([b.count("/peers/0/taken"), c.count("/totals/pairs_opened")], [0, 0]);
     server.set_nonblocking(true).unwrap();
     assert!(server.accept().is_err(), "nobody has come to the server");
+}
+
+#[test]
+fn what_the_last_of_three_gateways_found_is_told_by_all() {
+    let scratch = Scratch::new("trunk-three-refused");
+    let gateways = three(&scratch, &reserve().to_string(), "onward = \"c\"");
+    reset_at_once(gateways[0].addr());
+    let ends = ["far-dial-refused", "far-dial-refused", "dial-refused"];
+    for (gateway, end) in gateways.iter().zip(ends) {
+        gateway.settled();
+        assert_eq!([gateway.ends(end), gateway.count("/totals/pairs_opened")], [1, 1], "{:#}", gateway.status());
+    }
+    // The last one is gone, so the one between has nobody to go on by.
+    let [a, b, c] = gateways;
+    drop(c);
+    b.counts("/peers/0/ready", 0);
+    reset_at_once(a.addr());
+    a.counts("/totals/ends/far-trunk-unavailable", 1);
+    b.counts("/totals/ends/trunk-unavailable", 1);
+    assert_eq!(a.count("/peers/0/retries"), 0);
+}
+
+#[test]
+fn a_server_that_speaks_first_is_heard_through_three_gateways_word_by_word() {
+    let scratch = Scratch::new("trunk-three-banner");
+    let server = TcpListener::bind(own_loopback()).unwrap();
+    let [a, b, c] = three(&scratch, &server.local_addr().unwrap().to_string(), "onward = \"c\"");
+    let (mut client, mut stream) = (TcpStream::connect(a.addr()).unwrap(), server.accept().unwrap().0);
+    for text in [b"one", b"two"] {
+        // The answer crosses once, and what the server says is all that the client hears.
+        std::io::Write::write_all(&mut stream, text).unwrap();
+        let mut heard = [0; 3];
+        client.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, text);
+    }
+    drop((client, stream));
+    [a, b, c].iter().for_each(|gateway| drop(gateway.finished()));
 }
 
 /// nginx answers with the address that the header gave it.

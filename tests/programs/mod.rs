@@ -5,6 +5,7 @@
 #![expect(dead_code, reason = "each test program uses a part of it")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
 
+pub(crate) mod acceptor;
 pub(crate) mod between;
 pub(crate) mod data;
 pub(crate) mod gateways;

@@ -28,9 +28,9 @@ pub(crate) struct Conn<B: Backend> {
     pub(crate) source: Key,
     /// When bytes last came or went.
     pub(crate) active: Time,
-    /// Bytes received and handed on.
+    /// Bytes received and forwarded; those that the program used aren't among them.
     pub(crate) handed_on: u64,
-    /// When the first of them was handed on; [`Time::ZERO`] before.
+    /// When the first of them was; [`Time::ZERO`] before.
     pub(crate) first_handed_on: Time,
     /// Read and not handed on yet. Invariant: at most one of `stash` and `pipe_bytes > 0`.
     pub(crate) stash: Option<Stash>,

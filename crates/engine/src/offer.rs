@@ -90,7 +90,6 @@ impl<B: Backend> Cx<B> {
     /// Keeps what of `offered` the program didn't use.
     fn keep_rest(&mut self, id: ConnId, offered: &[u8], used: usize, fetched: &Fetched) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        conn.handed_on += used as u64;
         let rest = &offered[used..];
         if fetched.peeked {
             if used > 0

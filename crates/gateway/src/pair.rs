@@ -131,6 +131,10 @@ pub(crate) struct Pair {
     pub(crate) unclaimed: bool,
     /// It was given another trunk connection already.
     pub(crate) retried: bool,
+    /// It came by a trunk, and the gateway in front hasn't been told yet what comes of it.
+    pub(crate) owes_answer: bool,
+    /// The server leg is a trunk connection that said hello, and the gateway behind hasn't answered yet. Nothing is forwarded from it.
+    pub(crate) awaits_answer: bool,
     /// Whether the side has finished sending.
     pub(crate) client_ended: bool,
     pub(crate) server_ended: bool,
@@ -138,8 +142,6 @@ pub(crate) struct Pair {
     pub(crate) kept_alive: bool,
     /// Bytes that neither peer had acknowledged when the pair was last looked at.
     pub(crate) unacknowledged: usize,
-    /// Length of the client's PROXY header, which isn't the server's to see.
-    pub(crate) header_bytes: u16,
     /// What a leg that is gone already had handed on.
     pub(crate) gone_bytes: [u64; 2],
 }
@@ -165,11 +167,12 @@ impl Pair {
             hello: Key::NONE,
             unclaimed: false,
             retried: false,
+            owes_answer: false,
+            awaits_answer: false,
             client_ended: false,
             server_ended: false,
             kept_alive: false,
             unacknowledged: 0,
-            header_bytes: 0,
             gone_bytes: [0; 2],
         }
     }

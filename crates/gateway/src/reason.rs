@@ -60,10 +60,36 @@ named! {
         HeaderInvalid => "header-invalid",
         /// The PROXY header wasn't whole within its timeout.
         HeaderTimeout => "header-timeout",
+        /// The hello asked for a name that is on the list and has no address.
+        NameUnresolved => "name-unresolved",
         /// No trunk connection could be had: the peer doesn't answer, refuses, or couldn't prove who it is.
         TrunkUnavailable => "trunk-unavailable",
         /// The hello asked for a destination, or a peer, that isn't on this gateway's list.
         NotPermitted => "not-permitted",
+        /// The trunk connection ended or failed before the next gateway had answered.
+        TrunkLost => "trunk-lost",
+        /// The next gateway's answer is none that is known.
+        AnswerUnknown => "answer-unknown",
+        /// Answered by the gateway that dialled: the server refused the connection.
+        FarDialRefused => "far-dial-refused",
+        /// Answered by the gateway that dialled: the server didn't answer in time.
+        FarDialTimeout => "far-dial-timeout",
+        /// Answered by the gateway that dialled: the server can't be reached from there.
+        FarDialUnreachable => "far-dial-unreachable",
+        /// Answered by the gateway that dialled: its host had no local port, descriptor or memory left.
+        FarDialExhausted => "far-dial-exhausted",
+        /// Answered by the gateway that was to dial: the name has no address there.
+        FarNameUnresolved => "far-name-unresolved",
+        /// Answered by a gateway further on: the destination, or the next gateway, isn't on its list.
+        FarNotPermitted => "far-not-permitted",
+        /// Answered by a gateway further on: it could have no trunk connection to the next.
+        FarTrunkUnavailable => "far-trunk-unavailable",
+        /// Answered by a gateway further on: its trunk connection ended before the next one had answered, or with an answer that is none.
+        FarTrunkLost => "far-trunk-lost",
+        /// Answered by a gateway further on: it holds as many pairs as it may.
+        FarPairsMax => "far-pairs-max",
+        /// Answered by a gateway further on: it ended before its dial was over.
+        FarDrained => "far-drained",
         /// Dialled early for a client whose handshake never finished.
         Unclaimed => "unclaimed",
         /// Cut when the drain's deadline came, or when a second signal did.

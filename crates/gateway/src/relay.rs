@@ -7,6 +7,7 @@
 //! - a reset crosses as a reset, after the bytes that came before it;
 //! - a pair's one timer stands on its client leg (on the surviving leg once one is gone).
 
+mod answer;
 mod dial;
 mod early;
 mod ending;
@@ -152,12 +153,12 @@ impl<L> Relay<L> {
             }
             Order::Stop => {
                 self.servings.close_all(cx);
-                self.close_guests(cx);
                 self.drain_pools(cx);
                 let left: Vec<Key> = self.pairs.keys().collect();
                 for key in left {
                     self.end(cx, key, End::Drained);
                 }
+                self.close_guests(cx);
                 cx.stop();
             }
         }
@@ -347,7 +348,7 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
     fn on_data(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64, bytes: &[u8]) -> usize {
         match Token::from_bits(token) {
             Token::Client(pair) => self.read_header(cx, pair, bytes),
-            Token::Server(_) => 0,
+            Token::Server(pair) => self.heard_answer(cx, pair, bytes),
             Token::Pooled(key) => self.trunk_data(cx, key, bytes),
             Token::Guest(key) => self.guest_data(cx, key, bytes),
         }
@@ -362,6 +363,7 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
     fn on_peer_close(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64) {
         match Token::from_bits(token) {
             Token::Client(pair) => self.side_finished(cx, pair, Side::Client),
+            Token::Server(pair) if self.awaits_answer(pair) => self.unanswered(cx, pair),
             Token::Server(pair) => self.side_finished(cx, pair, Side::Server),
             Token::Pooled(key) => self.trunk_failed(cx, key),
             Token::Guest(key) => self.guest_gone(cx, key),

@@ -29,7 +29,7 @@ impl<B: Backend> Cx<B> {
         self.conns.get(id).map_or(Time::ZERO, |conn| conn.active)
     }
 
-    /// Bytes received on the connection and handed on.
+    /// Bytes received on the connection and forwarded to another; what the program used itself isn't counted.
     #[must_use]
     pub fn handed_on(&self, id: ConnId) -> u64 {
         self.conns.get(id).map_or(0, |conn| conn.handed_on)

@@ -169,10 +169,19 @@ impl<L> Relay<L> {
             pair.connected_after = nanos(took);
             serving.counters.connect.observe(took);
         }
+        if through_trunk {
+            // The next gateway's answer comes before the server's bytes.
+            pair.awaits_answer = true;
+            return self.flow(cx, key);
+        }
+        if !self.answer_stands(cx, key) {
+            return;
+        }
+        let Some(pair) = self.pairs.get_mut(key) else { return };
         // The server may speak first, even before our header is out.
         cx.forward(pair.server, pair.client);
-        // Through a trunk the hello has said it all.
-        if serving.route.send_proxy.is_some() && !through_trunk {
+        let Some(serving) = self.servings.get(pair.serving) else { return };
+        if serving.route.send_proxy.is_some() {
             pair.state = State::Greeting { sent: 0 };
             self.greet(cx, key);
         } else {

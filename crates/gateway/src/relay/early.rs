@@ -194,7 +194,11 @@ impl<L> Relay<L> {
         if let Some(serving) = self.servings.get(pair.serving) {
             serving.counters.connect.observe(Duration::ZERO);
         }
-        cx.forward(pair.server, pair.client);
+        if pair.awaits_answer {
+            cx.read(pair.server);
+        } else {
+            cx.forward(pair.server, pair.client);
+        }
         match pair.state {
             State::Flowing => self.flow(cx, key),
             _ => cx.set_timer(pair.client, pair.dial_deadline.since(cx.now())),

@@ -19,10 +19,10 @@ const RESET_LOOK: Duration = Duration::from_millis(5);
 impl<L> Relay<L> {
     /// One leg has failed; it's gone when the upcall that told so returns.
     pub(super) fn leg_failed<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, side: Side, error: ConnError) {
-        if self.retries_trunk(cx, key, side) {
-            return self.go_onward(cx, key);
-        }
         let Some(pair) = self.pairs.get_mut(key) else { return };
+        if side == Side::Server && pair.awaits_answer && pair.state == State::Flowing {
+            return self.unanswered(cx, key);
+        }
         match (pair.state, side) {
             (State::Dialling, Side::Server) => {
                 pair.server = Key::NONE;
@@ -45,6 +45,13 @@ impl<L> Relay<L> {
     fn let_go<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, side: Side, end: End) {
         self.measure_leg(cx, key, side);
         let Some(pair) = self.pairs.get_mut(key) else { return };
+        match side {
+            // Nobody is left whom an answer would help.
+            Side::Client => cx.pause(pair.server),
+            // Our answer may still wait for the server's first byte, which doesn't come any more.
+            Side::Server if pair.came_from.is_some() && cx.handed_on(pair.server) == 0 => cx.push(pair.client),
+            Side::Server => {}
+        }
         pair.gone_bytes[side as usize] = cx.handed_on(pair.leg(side));
         *pair.leg_mut(side) = Key::NONE;
         pair.state = State::Resetting { end, until: cx.now().after(RESET_WAIT) };
@@ -72,13 +79,14 @@ impl<L> Relay<L> {
         self.hellos.remove(pair.hello);
         let handed_on =
             |leg: ConnId, side: Side| if leg == Key::NONE { pair.gone_bytes[side as usize] } else { cx.handed_on(leg) };
-        let upstream = handed_on(pair.client, Side::Client).saturating_sub(u64::from(pair.header_bytes));
+        let upstream = handed_on(pair.client, Side::Client);
         let downstream = handed_on(pair.server, Side::Server);
         // Counted first: who hears of the end finds it in the figures.
         if let Some(serving) = self.servings.get(pair.serving) {
             serving.counters.ends[end.index()].add(1);
         }
-        for leg in [pair.client, pair.server] {
+        let parts = self.answer_why(cx, &pair, end);
+        for leg in [pair.client, pair.server].into_iter().skip(usize::from(parts)) {
             if end == End::Finished { cx.close(leg) } else { cx.reset(leg) }
         }
         let Some(serving) = self.servings.get(pair.serving) else { return };
@@ -104,7 +112,9 @@ impl<L> Relay<L> {
                 self.counters.reports_lost.add(1);
             }
         }
-        self.servings.pair_ended(pair.serving);
+        if !parts {
+            self.servings.pair_ended(pair.serving);
+        }
     }
 }
 

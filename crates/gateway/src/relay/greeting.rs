@@ -28,7 +28,6 @@ impl<L> Relay<L> {
             pair.peer = Addr::Inet(source);
             pair.destination = Some(destination);
         }
-        pair.header_bytes = u16::try_from(decoded.len).unwrap_or(u16::MAX);
         cx.pause(pair.client);
         self.begin_dialling(cx, key);
         decoded.len

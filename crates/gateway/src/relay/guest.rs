@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use midmile_engine::{Addr, Backend, ConnId, Cx, Incoming, Key, MeterId};
 use midmile_wire::proxy::Header;
+use midmile_wire::trunk::answer::Answer;
 use midmile_wire::trunk::auth::{self, AwaitProof, Reject};
 use midmile_wire::trunk::hello::{self, Destination, Hello, Host};
 use midmile_wire::trunk::{Nonce, Session};
@@ -17,24 +18,33 @@ use crate::trunk::{Peer, Permit};
 
 /// How far a trunk connection has come that was accepted.
 #[derive(Debug)]
-enum GuestState {
+pub(super) enum GuestState {
     /// Its introduction is awaited.
     Unknown,
     /// Its proof is awaited.
     Challenged(AwaitProof),
     /// Authenticated: its hello is awaited, for as long as the peer's pool keeps it.
     Known(Session),
+    /// It has an answer that says why its pair ended, and goes when its peer has seen it.
+    Parting,
 }
 
-/// A trunk connection that was accepted and isn't a pair yet.
+/// A trunk connection that was accepted and isn't a pair yet, or no more.
 #[derive(Debug)]
 pub(super) struct Guest {
-    conn: ConnId,
+    pub(super) conn: ConnId,
     serving: Key,
-    state: GuestState,
+    pub(super) state: GuestState,
     addr: Addr,
     /// Who it says it is, once it has said so.
     peer: Option<Arc<Peer>>,
+}
+
+impl Guest {
+    /// One that was a pair's client leg.
+    pub(super) const fn parting(conn: ConnId, serving: Key, addr: Addr, peer: Option<Arc<Peer>>) -> Self {
+        Self { conn, serving, state: GuestState::Parting, addr, peer }
+    }
 }
 
 impl<L> Relay<L> {
@@ -71,6 +81,7 @@ impl<L> Relay<L> {
             GuestState::Unknown => self.introduced(cx, key, bytes),
             GuestState::Challenged(_) => self.proved(cx, key, bytes),
             GuestState::Known(_) => self.said_hello(cx, key, bytes),
+            GuestState::Parting => Ok(0),
         };
         match answer {
             Ok(taken) => taken,
@@ -114,15 +125,19 @@ impl<L> Relay<L> {
         let decoded = hello::decode(bytes, session).map_err(|_| Refusal::HelloInvalid)?;
         let Some((taken, hello)) = decoded else { return Ok(0) };
         if self.pairs.is_full() || cx.conns_free() == 0 {
-            return Err(Refusal::PairsMax);
+            if let Some(serving) = self.servings.get(guest.serving) {
+                serving.counters.refusals[Refusal::PairsMax.index()].add(1);
+            }
+            self.part(cx, key, Answer::PairsMax);
+            return Ok(taken);
         }
         let Some(guest) = self.guests.remove(key) else { return Ok(0) };
         cx.pause(guest.conn);
-        self.pair_of_guest(cx, guest, &hello, taken);
+        self.pair_of_guest(cx, guest, &hello);
         Ok(taken)
     }
 
-    fn pair_of_guest<B: Backend>(&mut self, cx: &mut Cx<B>, guest: Guest, hello: &Hello, header_bytes: usize) {
+    fn pair_of_guest<B: Backend>(&mut self, cx: &mut Cx<B>, guest: Guest, hello: &Hello) {
         let Some(serving) = self.servings.get(guest.serving) else { return cx.reset(guest.conn) };
         let (client, listened) = match hello.client {
             Header::Inet { source, destination } => (Addr::Inet(source), Some(destination)),
@@ -132,15 +147,13 @@ impl<L> Relay<L> {
         pair.client = guest.conn;
         pair.came_from = guest.peer;
         pair.destination = listened;
-        pair.header_bytes = u16::try_from(header_bytes).unwrap_or(u16::MAX);
+        pair.owes_answer = true;
         let onward = hello.path.next().map(|(next, _)| next);
-        let permitted = serving.route.gate.as_deref().is_some_and(|gate| match onward {
-            Some(next) => gate.onward.contains(&next),
-            None => {
-                pair.given = given(&gate.permit, &hello.destination);
-                pair.given.is_some()
-            }
-        });
+        let allowed = match (serving.route.gate.as_deref(), onward) {
+            (Some(gate), Some(next)) if gate.onward.contains(&next) => Ok(()),
+            (Some(gate), None) => given(&gate.permit, &hello.destination).map(|given| pair.given = Some(given)),
+            _ => Err(End::NotPermitted),
+        };
         let left = Duration::from_millis(u64::from(hello.deadline_ms));
         pair.dial_deadline = cx.now().after(left.min(serving.route.timeouts.dial));
         serving.counters.pairs_opened.add(1);
@@ -150,13 +163,18 @@ impl<L> Relay<L> {
         }
         let key = self.pairs.insert(pair).expect("it was seen that there is room");
         cx.rename(guest.conn, Token::Client(key).to_bits(), serving.meters.upstream);
-        if permitted { self.go_onward(cx, key) } else { self.end(cx, key, End::NotPermitted) }
+        match allowed {
+            Ok(()) => self.go_onward(cx, key),
+            Err(end) => self.end(cx, key, end),
+        }
     }
 
-    /// The guest's timer: its handshake took too long, or nobody has used it for as long as a pair may be idle.
+    /// The guest's timer: its handshake took too long, nobody has used it for as long as a pair may be idle, or its peer doesn't let
+    /// go of it.
     pub(super) fn guest_timer<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
-        let known = self.guests.get(key).is_some_and(|guest| matches!(guest.state, GuestState::Known(_)));
-        self.turn_out(cx, key, (!known).then_some(Refusal::TrunkTimeout));
+        let unknown = |guest: &Guest| matches!(guest.state, GuestState::Unknown | GuestState::Challenged(_));
+        let late = self.guests.get(key).is_some_and(unknown);
+        self.turn_out(cx, key, late.then_some(Refusal::TrunkTimeout));
     }
 
     /// The guest has closed or failed. A pool lets go of what it doesn't need, so that is nothing to count; and a peer whose key
@@ -165,14 +183,14 @@ impl<L> Relay<L> {
         let refusal = self.guests.get(key).and_then(|guest| match guest.state {
             GuestState::Unknown => Some(Refusal::TrunkInvalid),
             GuestState::Challenged(_) => Some(Refusal::TrunkKey),
-            GuestState::Known(_) => None,
+            GuestState::Known(_) | GuestState::Parting => None,
         });
         self.turn_out(cx, key, refusal);
     }
 
-    /// Closes a guest, under a name if it was at fault. By a reset: its hello may be on the way, and after an end its peer would
-    /// take that for an answer of the server's, where a reset has it try another connection.
-    fn turn_out<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, refusal: Option<Refusal>) {
+    /// Closes a guest at once, under a name if it was at fault. Its hello may be on the way: what ends without an answer is no word
+    /// of the server's, and has its peer try another connection.
+    pub(super) fn turn_out<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, refusal: Option<Refusal>) {
         let Some(guest) = self.guests.remove(key) else { return };
         cx.reset(guest.conn);
         if let Some(serving) = self.servings.get(guest.serving) {
@@ -212,14 +230,18 @@ impl<L> Relay<L> {
     }
 }
 
-/// What may be dialled for a hello; `None` if nothing may.
-fn given(permit: &Permit, destination: &Destination) -> Option<Given> {
+/// What may be dialled for a hello.
+///
+/// # Errors
+/// How its pair ends if nothing may, or if there's nothing.
+fn given(permit: &Permit, destination: &Destination) -> Result<Given, End> {
     match destination.host() {
         Host::Address(ip) => {
             let addr = SocketAddr::new(ip, destination.port());
-            permit.admits(addr).then_some(Given::One(Addr::Inet(addr)))
+            if permit.admits(addr) { Ok(Given::One(Addr::Inet(addr))) } else { Err(End::NotPermitted) }
         }
-        Host::Name(name) => permit.named(name, destination.port()).map(Given::of),
+        Host::Name(name) if permit.is_unresolved(name, destination.port()) => Err(End::NameUnresolved),
+        Host::Name(name) => permit.named(name, destination.port()).map(Given::of).ok_or(End::NotPermitted),
     }
 }
 

@@ -8,7 +8,7 @@ use midmile_wire::trunk::{Name, Nonce, Session, auth};
 
 use super::Relay;
 use super::greeting::header_of;
-use crate::pair::{Pair, Side, State, Token};
+use crate::pair::{Pair, State, Token};
 use crate::reason::{End, PoolLoss};
 use crate::trunk::{Pooled, PooledState};
 
@@ -253,7 +253,10 @@ impl<L> Relay<L> {
         };
         pool.counters.taken.add(1);
         cx.clear_timer(conn);
-        cx.pause(conn);
+        // It goes on being read, for its answer; one without a client yet keeps that in the kernel, with what comes behind.
+        if pair.unclaimed {
+            cx.pause(conn);
+        }
         cx.rename(conn, Token::Server(key).to_bits(), serving.meters.downstream);
         pair.server = conn;
         pair.kept_alive = true;
@@ -304,26 +307,6 @@ impl<L> Relay<L> {
             *byte ^= count;
         }
         TraceId(trace)
-    }
-
-    /// Whether a pair whose trunk connection has failed is given another: once, before its dial timeout is over, and only if
-    /// nothing has crossed it. Whoever sent a byte can't know what became of it.
-    pub(super) fn retries_trunk<B: Backend>(&mut self, cx: &Cx<B>, key: Key, side: Side) -> bool {
-        let Some(pair) = self.pairs.get(key) else { return false };
-        let untouched = !cx.has_forwarded(pair.client) && !cx.has_forwarded(pair.server) && !pair.half_closed();
-        let stands = side == Side::Server && pair.state == State::Flowing && !pair.retried;
-        let in_time = cx.now() < pair.dial_deadline;
-        let Some(name) = self.trunk_of(pair).filter(|_| stands && untouched && in_time) else { return false };
-        if let Some(pool) = self.pools.pool(&name) {
-            pool.counters.retries.add(1);
-        }
-        self.measure_leg(cx, key, side);
-        if let Some(pair) = self.pairs.get_mut(key) {
-            pair.retried = true;
-            pair.server = Key::NONE;
-            pair.state = State::Dialling;
-        }
-        true
     }
 
     /// Nobody new comes: what waits ready is closed, and only those who wait are still served.

@@ -24,8 +24,8 @@ use crate::trunk::{Gate, Peer, Permit, PoolLimits, Reach, Rule, Via};
 
 const CLIENT_DOOR: DoorId = DoorId(0);
 const TRUNK_DOOR: DoorId = DoorId(1);
-/// Longer than anybody waits for a client that never comes.
-const QUIET: Duration = Duration::from_secs(10);
+/// Longer than anybody waits for a client that never comes, and than the slowest server takes to read all before it finishes.
+const QUIET: Duration = Duration::from_secs(25);
 const TURNS_MAX: u64 = 400_000;
 const LONGEST: Time = Time::from_nanos(60_000_000_000);
 
@@ -35,6 +35,8 @@ struct Honest {
     key: bool,
     /// The permit names the server.
     permit: bool,
+    /// A gateway stands between both, which may pass on.
+    between: Option<bool>,
 }
 
 struct World {
@@ -43,8 +45,8 @@ struct World {
     server: Addr,
     ingress: Arc<RouteCounters>,
     egress: Arc<RouteCounters>,
-    /// Of the way from ingress to egress, and of the way back.
-    ways: [Arc<PeerCounters>; 2],
+    /// Of the way from ingress to egress, of the way back, and of the way onward.
+    ways: [Arc<PeerCounters>; 3],
     reports: Receiver<PairReport>,
     honest: Honest,
 }
@@ -94,7 +96,9 @@ fn config(rng: &mut Rng) -> Config {
 
 fn world(mut rng: Rng, mood: Mood) -> World {
     let any = mood == Mood::Any;
-    let honest = Honest { key: !any || !rng.one_in(8), permit: !any || !rng.one_in(8) };
+    let honest = Honest { key: !any || !rng.one_in(8), permit: !any || !rng.one_in(8), between: None };
+    let between = rng.one_in(3).then(|| !any || !rng.one_in(6));
+    let honest = Honest { between, ..honest };
     let (report_to, reports) = sync_channel(100);
     let ((_, orders), (syn_to, syns)) = (channel(), sync_channel(16));
     let counters = Arc::new(CoreCounters::default());
@@ -120,14 +124,18 @@ fn world(mut rng: Rng, mood: Mood) -> World {
     let there = peer("b", "a", Vec::new(), if honest.key { 7 } else { 8 }, pool);
     let inside = if honest.permit { 2000..=2000 } else { 2001..=2001 };
     let permit = Permit::new(vec![Rule { net: "10.0.0.0/24".parse().unwrap(), ports: inside }], Vec::new());
-    let gate = Gate { peers: vec![there.clone()], permit, onward: Vec::new() };
+    // The one between is `b` as well; the last one is `c` then.
+    let onward = peer("b", "c", vec![trunk_addr.clone()], 9, pool);
+    let from_between = peer("c", "b", Vec::new(), 9, pool);
+    let passes = if honest.between == Some(true) { vec![name("c")] } else { Vec::new() };
+    let gate = Gate { peers: vec![there.clone(), from_between], permit, onward: passes };
     let destination = Destination::address(server.inet().unwrap()).unwrap();
     let backend = Arc::new(Backend::behind_trunk("s", destination, 1));
-    let via = Via { first: name("b"), rest: Vec::new() };
+    let via = Via { first: name("b"), rest: honest.between.map(|_| name("c")).into_iter().collect() };
     let (ingress, egress) = (Arc::new(RouteCounters::default()), Arc::new(RouteCounters::default()));
     let bounds = (pool.min, pool.max);
-    let ways: [Arc<PeerCounters>; 2] = Default::default();
-    let reached = [here, there.clone()].into_iter().zip(&ways);
+    let ways: [Arc<PeerCounters>; 3] = Default::default();
+    let reached = [here, there.clone(), onward].into_iter().zip(&ways).take(2 + usize::from(honest.between.is_some()));
     let reach = |(peer, counters): (Arc<Peer>, &Arc<PeerCounters>)| Reach { peer, counters: counters.clone(), bounds };
     relay.obey(cx, Order::Peers(reached.map(reach).collect()));
     let out = route("out", trunk_addr, Vec::new(), None, Some(Arc::new(gate)));
@@ -192,7 +200,7 @@ impl World {
             assert_eq!(ends, counters.pairs_opened.value(), "each pair ends once");
         }
         let servers: Vec<_> = sim.dialled(&self.server).map(|id| sim.remote(id)).collect();
-        if !self.honest.key || !self.honest.permit {
+        if !self.honest.key || !self.honest.permit || self.honest.between == Some(false) {
             assert!(servers.is_empty(), "a server was dialled for somebody who may not");
         }
         for client in self.clients.iter().map(|id| sim.remote(*id)) {
@@ -226,13 +234,54 @@ impl World {
     fn judge_figures(&self) {
         let [begun, used, wasted] = [&self.ingress.early_dials, &self.ingress.early_used, &self.ingress.early_wasted];
         assert_eq!(begun.value(), used.value() + wasted.value(), "an early dial is used or wasted");
-        let [there, back] = &self.ways;
+        let [there, back, _] = &self.ways;
         if self.ingress.connected.value() > 0 {
             assert!(there.path.rtt_us.value() > 0, "a connection that was ready showed no round trip");
             assert!(there.path.sent_segments.value() > 0, "hellos went out by no segment");
         }
+        if self.honest.between.is_some() {
+            // It counts twice what crosses it.
+            return;
+        }
         let downstream = self.egress.downstream.copied_bytes() + self.egress.downstream.spliced_bytes();
         assert!(back.path.sent_segments.value() >= downstream, "bytes went back by no segment");
+    }
+
+    /// An answer that doesn't stand is what a gateway further on found, and reaches the client as a reset and nothing else; and what
+    /// it found reaches whoever waits for it.
+    fn judge_answers(&mut self, near: &[&PairReport], far: &[&PairReport]) {
+        let sim = &*self.core.parts().1.backend();
+        let refused = |end: End| end.name().strip_prefix("far-").is_some();
+        let count = |of: &[&PairReport], wanted: &str| of.iter().filter(|report| report.end.name() == wanted).count();
+        for report in near.iter().chain(far).filter(|report| refused(report.end)) {
+            assert_eq!(report.downstream_bytes, 0, "a server's bytes behind an answer that there's none: {report:?}");
+        }
+        for report in near.iter().filter(|report| refused(report.end)) {
+            let client = self.clients.iter().find(|id| id.addr() == report.client);
+            let client = sim.remote(*client.expect("an answer is read when the client is there"));
+            assert!(client.received().is_empty() && !client.saw_end(), "more than a reset: {report:?} {client:?}");
+        }
+        for report in near.iter().filter(|report| report.end == End::Finished) {
+            let client = self.clients.iter().find(|id| id.addr() == report.client).expect("who finished was there");
+            let client = sim.remote(*client);
+            if client.script().read_step == 0 || client.has_reset() {
+                continue;
+            }
+            assert!(client.saw_end(), "finished, without an end: {client:?}");
+            assert_eq!(report.downstream_bytes, client.received().len() as u64, "lost or invented: {client:?}");
+        }
+        // Who went before the answer came heard none.
+        let gone = [End::ClientReset, End::ClientLost, End::ClientGone, End::Unclaimed, End::Drained, End::IdleTimeout];
+        let gone = near.iter().chain(far).filter(|report| gone.contains(&report.end)).count();
+        let hops = if self.honest.between == Some(true) { 2 } else { 1 };
+        for own in ["dial-refused", "dial-unreachable", "dial-exhausted", "not-permitted"] {
+            let (found, told) = (count(far, own), count(near, &format!("far-{own}")));
+            assert!(told <= found, "{own} was told {told} times and found {found} times");
+            assert!(found <= told + gone, "{own} was found {found} times and told {told} times, {gone} had gone");
+            let between = count(far, &format!("far-{own}"));
+            assert!(hops == 2 || between == 0, "{own}: nobody stands between");
+            assert!(hops == 1 || own == "not-permitted" || between >= told, "{own} wasn't told by the one between");
+        }
     }
 
     /// How pairs ended: at the gateway near the clients, and at either.
@@ -246,7 +295,10 @@ impl World {
                 "an answer before its leg: {report:?}"
             );
         }
-        let near = reports.iter().filter(|report| &*report.route == "in").map(|report| report.end).collect();
+        let (near, far): (Vec<&PairReport>, Vec<&PairReport>) =
+            reports.iter().partition(|report| &*report.route == "in");
+        self.judge_answers(&near, &far);
+        let near = near.into_iter().map(|report| report.end).collect();
         Ends { near, all: reports.iter().map(|report| report.end).collect() }
     }
 }
@@ -281,6 +333,10 @@ fn every_promise_holds_through_a_trunk_in_any_world() {
             End::DialRefused,
             End::Unclaimed,
             End::ServerReset,
+            End::FarDialRefused,
+            End::FarDialTimeout,
+            End::FarDialUnreachable,
+            End::FarNotPermitted,
         ] {
             assert!(ends.contains(&wanted), "{wanted:?} never happened");
         }

@@ -84,9 +84,18 @@ impl Permit {
     /// What may be dialled for a name; `None` if it isn't on the list, or stands for nothing that is.
     #[must_use]
     pub fn named(&self, host: &str, port: u16) -> Option<Arc<[Addr]>> {
-        let (_, addrs) =
-            self.names.iter().find(|(named, _)| named.port == port && named.host.eq_ignore_ascii_case(host))?;
+        let (_, addrs) = self.find(host, port)?;
         (!addrs.is_empty()).then(|| addrs.clone())
+    }
+
+    /// Whether a name is on the list and has no address at all.
+    #[must_use]
+    pub fn is_unresolved(&self, host: &str, port: u16) -> bool {
+        self.find(host, port).is_some_and(|(named, _)| named.addrs.is_empty())
+    }
+
+    fn find(&self, host: &str, port: u16) -> Option<&(Named, Arc<[Addr]>)> {
+        self.names.iter().find(|(named, _)| named.port == port && named.host.eq_ignore_ascii_case(host))
     }
 }
 
