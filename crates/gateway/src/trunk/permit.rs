@@ -194,6 +194,19 @@ mod tests {
     }
 
     #[test]
+    fn a_name_without_an_address_is_unresolved_and_one_that_leads_inside_is_not_permitted() {
+        let named = |host: &str, addrs: &[&str]| Named {
+            host: host.into(),
+            port: 80,
+            addrs: addrs.iter().map(|addr| addr.parse().unwrap()).collect(),
+        };
+        let permit = Permit::new(Vec::new(), vec![named("gone", &[]), named("inside", &["127.0.0.1:80"])]);
+        assert!(permit.named("gone", 80).is_none() && permit.is_unresolved("GONE", 80));
+        assert!(permit.named("inside", 80).is_none() && !permit.is_unresolved("inside", 80));
+        assert!(!permit.is_unresolved("gone", 81) && !permit.is_unresolved("other", 80));
+    }
+
+    #[test]
     fn a_name_leads_inside_only_where_the_address_is_named_as_well() {
         let named = |addrs: &[&str]| Named {
             host: "db.internal".into(),
