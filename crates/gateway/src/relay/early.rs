@@ -187,6 +187,8 @@ impl<L> Relay<L> {
     fn go_on_claimed<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
         if pair.state == State::Dialling {
+            // If it waits for a trunk connection, those that are kept for clients are there for it now.
+            self.pools.served = false;
             return cx.set_timer(pair.client, pair.dial_deadline.since(cx.now()));
         }
         // The server leg stood before the client did: nobody waited for it.

@@ -166,8 +166,7 @@ impl<L> Relay<L> {
         }
         for index in 0..self.pools.pools.len() {
             while let Some(pool) = self.pools.pools.get_mut(index)
-                && !pool.ready.is_empty()
-                && let Some(pair) = pool.waiting.pop_front()
+                && let Some(pair) = pool.next_served(|key| self.pairs.get(key).is_some_and(|pair| pair.unclaimed))
             {
                 if self.pairs.get(pair).is_some_and(|pair| pair.state == State::Dialling && pair.server == Key::NONE) {
                     self.set_out(cx, pair, index);
@@ -228,11 +227,11 @@ impl<L> Relay<L> {
         let name = self.trunk_of(pair);
         let index = name.and_then(|name| self.pools.index_of(&name));
         let Some(index) = index else { return self.end(cx, key, End::TrunkUnavailable) };
-        let left = pair.dial_deadline.since(cx.now());
+        let (left, unclaimed) = (pair.dial_deadline.since(cx.now()), pair.unclaimed);
         cx.set_timer(pair.client, left);
         let pool = &mut self.pools.pools[index];
         pool.demand.note();
-        if pool.ready.is_empty() {
+        if pool.ready.is_empty() || unclaimed && !pool.spares() {
             pool.counters.missed.add(1);
             pool.waiting.push_back(key);
         } else {

@@ -64,7 +64,7 @@ pub(crate) struct Pool {
     /// Oldest first.
     pub(crate) ready: VecDeque<Key>,
     pub(crate) under_way: u32,
-    /// Pairs that found none ready. Some may have ended since.
+    /// Pairs that found none ready for them. Some may have ended since.
     pub(crate) waiting: VecDeque<Key>,
     /// A round trip to the peer, as handshakes showed it.
     pub(crate) rtt: Duration,
@@ -109,6 +109,24 @@ impl Pool {
         let under_way_max = if self.failures > 0 { 1 } else { UNDER_WAY_MAX };
         let missing = wanted.saturating_sub(count(&self.ready).saturating_add(self.under_way));
         missing.min(under_way_max.saturating_sub(self.under_way))
+    }
+
+    /// Whether a pair without a client may take one that is ready. Half of the pool's minimum is left for clients that stand: whoever
+    /// sends SYNs with forged sources must not have it.
+    pub(crate) fn spares(&self) -> bool {
+        self.ready.len() > self.min as usize / 2
+    }
+
+    /// The pair to be served next, if there's a connection for one: those with a client come before those without.
+    pub(crate) fn next_served(&mut self, is_unclaimed: impl Fn(Key) -> bool) -> Option<Key> {
+        if self.ready.is_empty() {
+            return None;
+        }
+        match self.waiting.iter().position(|pair| !is_unclaimed(*pair)) {
+            Some(place) => self.waiting.remove(place),
+            None if self.spares() => self.waiting.pop_front(),
+            None => None,
+        }
     }
 
     /// One couldn't be made: nothing is tried for a while, longer each time.
