@@ -254,6 +254,9 @@ pub(crate) struct LabArgs {
     /// Wait this long before each visit, with gateways and pools up; then the time one way is told as well.
     #[arg(long, value_name = "DURATION", value_parser = parse_idle)]
     pub(crate) idle: Option<Duration>,
+    /// What links are made of: TUN devices and the lab's own emulator, or veth pairs and the kernel's netem.
+    #[arg(long, value_name = "DRIVER", value_enum, default_value_t)]
+    pub(crate) links: LinkDriver,
     /// Write the figures to this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -282,6 +285,16 @@ pub(crate) struct ManArgs {
     /// The subcommand to describe; midmile itself if left out.
     #[arg(value_name = "SUBCOMMAND")]
     pub(crate) subcommand: Option<String>,
+}
+
+/// What the lab's links are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LinkDriver {
+    /// TUN devices and the lab's own emulator.
+    #[default]
+    Tun,
+    /// veth pairs and the kernel's netem; not with --html, which draws what the emulator sees.
+    Netem,
 }
 
 /// A step by its name.

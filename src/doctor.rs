@@ -77,6 +77,11 @@ pub(crate) fn examine() -> Vec<Finding> {
         bpf::windows(bpf_probe::windows()),
         bpf::idle_windows(bpf_probe::slow_start_after_idle()),
         transparent(probe::transparent(), can_tproxy()),
+        netem(midmile_lab::netem::probe().map_err(|error| {
+            let missing =
+                error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
+            (if missing { State::Absent } else { State::Unknown }, format!("{error:#}"))
+        })),
         tcp::congestion(&system),
         tcp::ports(&system),
         limits::pair_memory(&system),
@@ -174,6 +179,17 @@ fn transparent(socket: io::Result<()>, rules: Result<(), String>) -> Finding {
     Finding::new(feature, State::Absent, found, effect)
 }
 
+/// The lab has links of its own: nothing is missing without it.
+fn netem(probed: Result<(), (State, String)>) -> Finding {
+    let feature = "netem";
+    let effect =
+        "midmile lab makes its links of TUN devices; --links netem makes them of the kernel's emulator, where it is";
+    match probed {
+        Ok(()) => Finding::new(feature, State::Unused, "works", effect),
+        Err((state, error)) => Finding::new(feature, state, error, effect),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use midmile_kernel::Unavailable;
@@ -197,12 +213,13 @@ mod tests {
             steering(Err(io::ErrorKind::Unsupported.into())),
             io_uring(Err(io::ErrorKind::Unsupported.into())),
             transparent(Err(io::ErrorKind::PermissionDenied.into()), Err("no nft".to_owned())),
+            netem(Err((State::Unknown, "no".to_owned()))),
             bpf::early_dial(Err(Unavailable::NoDevice { device: "lo".to_owned() })),
             bpf::windows(Err(Unavailable::NoCgroup { why: "none is mounted".to_owned() })),
             bpf::idle_windows(Err(io::ErrorKind::NotFound.into())),
         ];
         let unknown = findings.iter().filter(|finding| finding.state == State::Unknown).count();
-        assert_eq!(unknown, 6, "{findings:#?}");
+        assert_eq!(unknown, 7, "{findings:#?}");
         assert!(table(&findings).lines().count() == 1 + 2 * findings.len());
         assert!(json(&findings).is_ok());
     }

@@ -191,3 +191,22 @@ fn what_makes_no_sense_is_told_before_anything_is_built() {
     let list = run(&["lab", "--list"]);
     assert!(text(&list.stdout).lines().any(|line| line.starts_with("lossy-edge ")));
 }
+
+#[test]
+fn the_kernels_links_serve_or_are_told_of_with_the_mend() {
+    let scratch = Scratch::new("lab-netem");
+    let html = scratch.path("report.html");
+    let output = midmile(&["lab", "same-region", "--links", "netem", "--html"]).arg(&html).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("--links tun"), "{}", text(&output.stderr));
+    let steps = ["--steps", "end-to-end,split", "--objects", "1MiB", "--repetitions", "1"];
+    let output = run(&[&["lab", "same-region", "--links", "netem"], &steps[..]].concat());
+    let stderr = text(&output.stderr);
+    if stderr.contains("this kernel has no netem") {
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr.contains("load the module sch_netem") && stderr.contains("--links tun"), "{stderr}");
+    } else if !cannot(&output) {
+        assert!(output.status.success(), "{stderr}");
+        assert!(text(&output.stdout).contains("split"), "{}", text(&output.stdout));
+    }
+}

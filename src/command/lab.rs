@@ -7,12 +7,13 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use midmile_lab::interrupt::Interrupt;
-use midmile_lab::netns;
 use midmile_lab::run::{self, Plan};
 use midmile_lab::scenario::Scenario;
 use midmile_lab::steps::Step;
+use midmile_lab::topology::Links;
+use midmile_lab::{netem, netns};
 
-use crate::cli::LabArgs;
+use crate::cli::{LabArgs, LinkDriver};
 use crate::exit::{Exit, Failure, Outcome};
 
 pub(crate) fn run(args: &LabArgs) -> Outcome {
@@ -24,6 +25,9 @@ pub(crate) fn run(args: &LabArgs) -> Outcome {
     let lesser = netns::acquire_privileges().map_err(failed)?;
     if lesser {
         eprintln!("midmile: without root: in a user namespace; what needs eBPF is left out there");
+    }
+    if plan.links == Links::Netem {
+        netem::probe().map_err(failed)?;
     }
     if let Some(host) = &args.shell {
         return shell(&plan, host, &args.command);
@@ -45,6 +49,15 @@ pub(crate) fn run(args: &LabArgs) -> Outcome {
 }
 
 fn plan(args: &LabArgs) -> Result<Plan, Failure> {
+    let links = match args.links {
+        LinkDriver::Tun => Links::Tun,
+        LinkDriver::Netem if args.html.is_some() => {
+            return Err(Failure::usage(
+                "--html draws what the links of --links tun see; leave one of both out".to_owned(),
+            ));
+        }
+        LinkDriver::Netem => Links::Netem,
+    };
     let mut scenario = Scenario::load(&args.scenario).map_err(|error| Failure::usage(format!("{error:#}")))?;
     if let Some(names) = &args.objects {
         choose_objects(&mut scenario, names)?;
@@ -70,6 +83,7 @@ fn plan(args: &LabArgs) -> Result<Plan, Failure> {
         with: args.with.clone(),
         idle: args.idle.unwrap_or_default(),
         trace: args.html.is_some(),
+        links,
     })
 }
 

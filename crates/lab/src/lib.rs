@@ -4,10 +4,11 @@
 //!  scenario ──► topology ──► steps ──► report
 //!  (TOML)       │ netns      │ gateway_config ─► process (midmile gateway, peers)      table, JSON, page (waterfall)
 //!               │ netlink    │ server, visit ─► the times
-//!               └ emulator ──┴─ sightings of a traced visit
-//!                 └ direction: what a link does to packets, without I/O; packet: super-packets and how they are cut
+//!               ├ emulator ──┴─ sightings of a traced visit
+//!               │ └ direction: what a link does to packets, without I/O; packet: super-packets and how they are cut
+//!               └ netem: the kernel's links in its place
 //! ```
-//! Nothing of the machine's own network is touched. Hosts are anonymous network namespaces, links are TUN devices inside of them,
+//! Nothing of the machine's own network is touched. Hosts are anonymous network namespaces, links are devices inside of them,
 //! and both live by descriptors of this process: when it ends, be it by SIGKILL, they are gone. Children are bound to the threads
 //! that start them, so they end with it too.
 //!
@@ -24,6 +25,7 @@ mod gateway_config;
 pub mod interrupt;
 mod key;
 mod memory_file;
+pub mod netem;
 mod netlink;
 pub mod netns;
 mod packet;

@@ -1,20 +1,23 @@
 //! Interfaces, addresses and routes of the calling thread's network namespace, by rtnetlink (rtnetlink(7)).
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 use netlink_packet_core::{
     DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
+use netlink_packet_route::tc::TcMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::net::netdevice::name_to_index;
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily as Family, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{AddressFamily as Family, RecvFlags, SendFlags, SocketFlags, SocketType, socket};
 
 /// The bits of an IPv4 address.
 const HOST_PREFIX: u8 = 32;
@@ -22,6 +25,9 @@ const HOST_PREFIX: u8 = 32;
 const CC_ALGO: u16 = 16;
 /// A request or an answer is shorter than this.
 const MESSAGE_MAX: usize = 4096;
+
+/// Of a request for a queueing discipline where there was none.
+pub(crate) const QDISC_FLAGS: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
 /// A socket to the kernel's routing tables.
 pub(crate) struct Netlink {
@@ -44,6 +50,33 @@ pub(crate) struct Route {
     pub(crate) congestion: Option<&'static str>,
 }
 
+/// One end of a veth pair to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct VethEnd {
+    pub(crate) name: String,
+    /// Its Ethernet address.
+    pub(crate) mac: [u8; 6],
+}
+
+impl VethEnd {
+    fn message(&self) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::IfName(self.name.clone()),
+            LinkAttribute::Address(self.mac.to_vec()),
+            // TCP hands over single segments: what delays and drops packets must see each by itself.
+            LinkAttribute::GsoMaxSegs(1),
+        ];
+        message
+    }
+}
+
+/// The number of a device of the calling thread's namespace.
+pub(crate) fn index(name: &str) -> Result<u32> {
+    let any = socket(Family::INET, SocketType::DGRAM, None).context("can't make a socket")?;
+    name_to_index(&any, name).with_context(|| format!("there is no device {name}"))
+}
+
 impl Netlink {
     /// Opens one in the calling thread's namespace.
     pub(crate) fn open() -> Result<Self> {
@@ -62,6 +95,36 @@ impl Netlink {
         message.header.change_mask = LinkFlags::Up;
         message.attributes = attributes;
         self.request(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Makes a veth pair: one end here, the other in the namespace `there` (veth(4)).
+    pub(crate) fn add_veth(&mut self, here: &VethEnd, other: &VethEnd, there: &OwnedFd) -> Result<()> {
+        let mut peer = other.message();
+        peer.attributes.push(LinkAttribute::NetNsFd(there.as_raw_fd()));
+        let mut message = here.message();
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        self.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Says for good which Ethernet address a neighbour has.
+    pub(crate) fn add_neighbour(&mut self, device: u32, address: Ipv4Addr, mac: [u8; 6]) -> Result<()> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.ifindex = device;
+        message.header.state = NeighbourState::Permanent;
+        message.attributes = vec![
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)),
+            NeighbourAttribute::LinkLocalAddress(mac.to_vec()),
+        ];
+        self.request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Adds a queueing discipline (tc(8)).
+    pub(crate) fn add_qdisc(&mut self, message: TcMessage) -> Result<()> {
+        self.request(RouteNetlinkMessage::NewQueueDiscipline(message), QDISC_FLAGS)
     }
 
     /// Gives a device an address. No network comes with it: the way to the peer is a route of its own, so that it can have metrics
@@ -100,13 +163,7 @@ impl Netlink {
 
     fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-        header.sequence_number = self.sequence;
-        let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        packet.finalize();
-        let mut bytes = vec![0; packet.buffer_len()];
-        packet.serialize(&mut bytes);
+        let bytes = encode(message, flags, self.sequence);
         rustix::net::send(&self.socket, &bytes, SendFlags::empty()).context("can't send to netlink")?;
         self.acknowledged()
     }
@@ -122,6 +179,18 @@ impl Netlink {
             other => bail!("netlink answered with something else: {other:?}"),
         }
     }
+}
+
+/// A request that is to be acknowledged, as it is sent.
+pub(crate) fn encode(message: RouteNetlinkMessage, flags: u16, sequence: u32) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+    header.sequence_number = sequence;
+    let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
+    packet.finalize();
+    let mut bytes = vec![0; packet.buffer_len()];
+    packet.serialize(&mut bytes);
+    bytes
 }
 
 /// A string as the kernel reads it.

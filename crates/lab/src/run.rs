@@ -23,7 +23,7 @@ use crate::scenario::{Object, Scenario};
 use crate::server::Server;
 use crate::socket;
 use crate::steps::Step;
-use crate::topology::{HostOptions, Topology};
+use crate::topology::{HostOptions, Links, Topology};
 use crate::visit::{Visit, visit};
 
 /// Between two visits: what the last one left behind must not meet the next.
@@ -50,8 +50,10 @@ pub struct Plan {
     pub with: Option<String>,
     /// How long nothing happens before each visit, with everything up.
     pub idle: Duration,
-    /// Whether one visit of each step is traced.
+    /// Whether one visit of each step is traced; the kernel's links can't be.
     pub trace: bool,
+    /// What links are made of.
+    pub links: Links,
 }
 
 /// A step's world, up and running.
@@ -156,6 +158,7 @@ impl<'a> Stage<'a> {
             server_window: step.server_window(scenario),
             client_buffer: step.client_buffer(scenario),
             gateway_congestion: Peer::of(step).map(|_| congestion),
+            links: plan.links,
         };
         let topology = Topology::build(scenario, options)?;
         let server = Server::start(topology.server(), congestion)?;

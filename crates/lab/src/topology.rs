@@ -11,11 +11,10 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result};
 use netlink_packet_route::link::LinkAttribute;
-use rustix::net::netdevice::name_to_index;
-use rustix::net::{AddressFamily, SocketType, socket};
 
 use crate::emulator::{Emulator, Link};
-use crate::netlink::{Netlink, Route};
+use crate::netem;
+use crate::netlink::{Netlink, Route, index};
 use crate::netns::Host;
 use crate::scenario::{Scenario, Span};
 use crate::tun::Tun;
@@ -47,15 +46,25 @@ pub(crate) const RECEIVE_BUFFER_MAX: u64 = 64 << 20;
 /// TCP Fast Open for clients and servers (RFC 7413).
 const FAST_OPEN: (&str, &str) = ("net/ipv4/tcp_fastopen", "3");
 
+/// What links are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Links {
+    /// TUN devices and the lab's own emulator: it counts, traces and cuts.
+    #[default]
+    Tun,
+    /// veth pairs and the kernel's netem, where the kernel has it; see [`netem::probe`].
+    Netem,
+}
+
 /// A scenario's hosts, connected and running.
 #[derive(Debug)]
 pub struct Topology {
-    // Dropped in this order: the links stop before their devices' hosts go.
+    // Dropped in this order: the links stop before their devices' hosts go. It has none where netem does its work.
     emulator: Emulator,
     hosts: Vec<Host>,
 }
 
-/// What hosts say of their connections beyond what the scenario does; `None` leaves it to the kernel.
+/// What hosts do and say of their connections beyond what the scenario does; `None` leaves it to the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostOptions {
     /// Segments that the server may send before the first acknowledgement, towards its gateway.
@@ -64,6 +73,8 @@ pub struct HostOptions {
     pub client_buffer: Option<u64>,
     /// The congestion control of gateways that can't set their own.
     pub gateway_congestion: Option<&'static str>,
+    /// What the hosts are joined by.
+    pub links: Links,
 }
 
 /// What one host has to be told about one of its devices.
@@ -82,15 +93,21 @@ impl Topology {
     /// Builds the hosts of a scenario.
     ///
     /// # Errors
-    /// No privileges, no TUN devices, or a kernel without something that a host needs: said with what mends it.
+    /// No privileges, no TUN devices, no netem where that is asked for, or a kernel without something that a host needs: said with
+    /// what mends it.
     pub fn build(scenario: &Scenario, options: HostOptions) -> Result<Self> {
         let hosts = scenario.hosts.iter().map(|name| Host::new(name)).collect::<Result<Vec<_>>>()?;
         let last = hosts.len() - 1;
-        let mut links = Vec::new();
-        for (place, span) in scenario.links.iter().enumerate() {
-            links.push(connect(&hosts[place], &hosts[place + 1], &format!("link{place}"), span)?);
-        }
-        links.push(connect(&hosts[0], &hosts[last], "direct", &scenario.direct)?);
+        let links = match options.links {
+            Links::Tun => {
+                spans(scenario).map(|span| connect(span.ends(&hosts), &span.name, span.span)).collect::<Result<_>>()?
+            }
+            Links::Netem => {
+                spans(scenario)
+                    .try_for_each(|span| netem::connect(span.ends(&hosts), &span.name, span.addresses, span.span))?;
+                Vec::new()
+            }
+        };
         for (place, host) in hosts.iter().enumerate() {
             let settings =
                 SETTINGS.iter().chain((place > 0 && place < last).then_some(&GATEWAY_SETTINGS).into_iter().flatten());
@@ -137,7 +154,7 @@ impl Topology {
         self.hosts.iter().find(|host| host.name() == name)
     }
 
-    /// The running links.
+    /// The running links, which the lab has with [`Links::Tun`] alone.
     #[must_use]
     pub fn emulator(&self) -> &Emulator {
         &self.emulator
@@ -168,8 +185,40 @@ const fn direct(side: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, DIRECT, 0, side)
 }
 
+/// A link's place between hosts.
+struct Place<'a> {
+    name: String,
+    /// Places of the hosts: the client's side, the server's side.
+    hosts: [usize; 2],
+    addresses: [Ipv4Addr; 2],
+    span: &'a Span,
+}
+
+impl Place<'_> {
+    fn ends<'a>(&self, hosts: &'a [Host]) -> [&'a Host; 2] {
+        self.hosts.map(|place| &hosts[place])
+    }
+}
+
+/// The links of a scenario: those between neighbours, then the direct one.
+fn spans(scenario: &Scenario) -> impl Iterator<Item = Place<'_>> {
+    let between = scenario.links.iter().enumerate().map(|(place, span)| Place {
+        name: format!("link{place}"),
+        hosts: [place, place + 1],
+        addresses: [1, 2].map(|side| address(place, side)),
+        span,
+    });
+    let ends = Place {
+        name: "direct".to_owned(),
+        hosts: [0, scenario.hosts.len() - 1],
+        addresses: [1, 2].map(direct),
+        span: &scenario.direct,
+    };
+    between.chain([ends])
+}
+
 /// Makes a device in each of two hosts.
-fn connect(near: &Host, far: &Host, name: &str, span: &Span) -> Result<Link> {
+fn connect([near, far]: [&Host; 2], name: &str, span: &Span) -> Result<Link> {
     Ok(Link { ends: [Tun::open(near, name)?, Tun::open(far, name)?], shapes: [span.to_server, span.to_client] })
 }
 
@@ -237,10 +286,4 @@ fn configure_device(netlink: &mut Netlink, device: &Device) -> Result<()> {
         })?;
     }
     Ok(())
-}
-
-/// The number of a device of the calling thread's namespace.
-fn index(name: &str) -> Result<u32> {
-    let any = socket(AddressFamily::INET, SocketType::DGRAM, None).context("can't make a socket")?;
-    name_to_index(&any, name).with_context(|| format!("there is no device {name}"))
 }
