@@ -120,6 +120,7 @@ pub(crate) struct Peer {
     pub(crate) plain: bool,
     pub(crate) leg: LegOptions,
     pub(crate) pool: PoolLimits,
+    pub(crate) dead_after: Option<Duration>,
 }
 
 /// Where peers come in.
@@ -138,6 +139,7 @@ pub(crate) struct Trunk {
     /// Only where `allow` holds a name.
     pub(crate) resolve_every: Option<Duration>,
     pub(crate) leg: LegOptions,
+    pub(crate) dead_after: Option<Duration>,
     pub(crate) server: LegOptions,
     pub(crate) timeouts: Timeouts,
 }

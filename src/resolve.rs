@@ -134,6 +134,7 @@ fn peer_of(config: &Config, peer: &config::Peer, names: &Names) -> Peer {
         key: peer.key,
         leg: LegOptions { reset_if_killed: true, ..peer.leg.clone() },
         pool: peer.pool,
+        dead_after: peer.dead_after,
     }
 }
 
@@ -154,6 +155,7 @@ fn trunk_route(trunk: &Trunk, peers: &[Arc<Peer>], names: &Names, limits: Limits
         peers: peers.iter().filter(may_come).cloned().collect(),
         permit: Permit::new(rules, named),
         onward: trunk.onward.clone(),
+        dead_after: trunk.dead_after,
     };
     Route {
         name: Arc::clone(&trunk.name),

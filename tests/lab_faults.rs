@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use midmile_lab::server::Server;
 use midmile_lab::visit;
 use process::ends::{reset, until_reset};
-use process::{exchange, until};
+use process::{PATIENCE, exchange, until};
 use programs::wan::{Gateway, Lines, READY, SERVER_LINK, TRUNK, Wan, near_addr};
 
 /// What a busy machine may add to any time that is stated.
@@ -25,6 +25,15 @@ const SOON: &str = "leg = { keepalive = \"1s\", user_timeout = \"3s\" }";
 const SOON_MAX: Duration = Duration::from_secs(4);
 /// The far gateway's time for a dial, where a test sets it.
 const DIAL: Duration = Duration::from_secs(1);
+
+/// How long a cut lasts that nobody sits out.
+const MINUTE: Duration = Duration::from_secs(60);
+/// When a peer is taken for dead by default: `dead_after`, and a quarter of it at most. What was acknowledged last may have been just
+/// before the cut, or a round trip after it.
+const DEAD_AFTER_MIN: Duration = Duration::from_secs(18);
+const DEAD_AFTER_MAX: Duration = Duration::from_secs(25);
+/// How long a receiver stands still: five times as long as a peer may be silent there.
+const STILL: Duration = Duration::from_secs(15);
 
 /// A server's side of a connection through the gateways, and the client's.
 fn pair(wan: &Wan, server: &std::net::TcpListener) -> (TcpStream, TcpStream) {
@@ -103,8 +112,8 @@ fn a_trunk_that_stays_cut_resets_clients_in_time_and_is_found_again() {
     assert!(wan.reset_client() < Duration::from_secs(1) + MARGIN);
     near.settled();
     far.settled();
-    assert_eq!(near.ends("server-lost"), 2, "{:#}", near.status());
-    assert_eq!(far.ends("client-lost"), 2, "{:#}", far.status());
+    assert_eq!(near.ends("trunk-dead"), 2, "{:#}", near.status());
+    assert_eq!(far.ends("trunk-dead"), 2, "{:#}", far.status());
 
     wan.topology.emulator().restore(TRUNK);
     near.ready();
@@ -125,6 +134,88 @@ fn a_client_that_takes_a_connection_of_a_trunk_just_cut_is_reset_in_time() {
     near.settled();
     assert_eq!(near.count("/totals/pairs_opened"), 1);
     assert_eq!(far.count("/totals/pairs_opened"), 0);
+}
+
+/// When a stream's other side was reset, as seen by sending to it, or receiving from it, until then.
+fn ended(mut stream: TcpStream, sends: bool) -> Instant {
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut block = vec![7; 65_536];
+    let error = loop {
+        match if sends { stream.write(&block) } else { stream.read(&mut block) } {
+            Ok(0) => panic!("an end is no reset"),
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    let kinds = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+    assert!(kinds.contains(&error.kind()), "{error}");
+    Instant::now()
+}
+
+#[test]
+fn a_trunk_cut_for_a_minute_resets_all_in_time_by_default_and_serves_again() {
+    let Some(wan) = Wan::new("lab-cut-minute", [5, 10, 1], ", rate = \"100Mbit\", queue = \"1MiB\"") else { return };
+    let server = wan.listen();
+    let (near, far) = wan.gateways(Lines::default());
+    let (downloads, sends) = pair(&wan, &server);
+    let (uploads, receives) = pair(&wan, &server);
+    let new_clients = thread::scope(|scope| {
+        let ends = [(downloads, false), (sends, true), (uploads, true), (receives, false)]
+            .map(|(stream, sends)| scope.spawn(move || ended(stream, sends)));
+        wan.carries(2 << 20);
+        wan.topology.emulator().cut(TRUNK);
+        let began = Instant::now();
+        let mut new_clients = 0;
+        while began.elapsed() < MINUTE / 2 {
+            let took = wan.reset_client();
+            assert!(took < DEAD_AFTER_MAX + MARGIN, "{took:?}");
+            new_clients += 1;
+        }
+        for end in ends {
+            let took = end.join().unwrap() - began;
+            assert!(took > DEAD_AFTER_MIN && took < DEAD_AFTER_MAX + MARGIN, "{took:?}");
+        }
+        thread::sleep(MINUTE.saturating_sub(began.elapsed()));
+        wan.topology.emulator().restore(TRUNK);
+        new_clients
+    });
+    near.settled();
+    far.settled();
+    assert_eq!(far.ends("trunk-dead"), 2, "{:#}", far.status());
+    assert_eq!(near.ends("trunk-dead") + near.ends("trunk-unavailable"), 2 + new_clients, "{:#}", near.status());
+    assert!(near.ends("trunk-dead") > 2, "new clients took what waited ready: {:#}", near.status());
+    serves_again(&wan, &server, [&near, &far]);
+}
+
+#[test]
+fn who_stands_still_or_rests_for_longer_than_a_peer_may_be_silent_is_not_cut() {
+    let Some(wan) = Wan::new("lab-still", [5, 10, 1], "") else { return };
+    let server = wan.listen();
+    let soon = "leg = { dead_after = \"3s\" }";
+    let (near, far) = wan.gateways(Lines { peer: soon, trunk: soon, ..Lines::default() });
+    let (mut still, mut sends) = pair(&wan, &server);
+    let (mut rests, mut rests_too) = pair(&wan, &server);
+    sends.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    // Until nothing holds more: both gateways and all kernels on the way.
+    let (block, mut sent) = ([7; 65_536], 0);
+    while let Ok(count) = sends.write(&block) {
+        sent += count;
+    }
+    let carried = wan.trunk_bytes();
+    thread::sleep(STILL);
+    assert!(wan.trunk_bytes() - carried < 100_000, "it stands still");
+    assert_eq!((near.ends("trunk-dead"), far.ends("trunk-dead")), (0, 0));
+    drop(sends);
+    let mut received = Vec::new();
+    still.read_to_end(&mut received).unwrap();
+    assert_eq!(received.len(), sent);
+    rests_too.write_all(b"!").unwrap();
+    rests.read_exact(&mut [0]).unwrap();
+    drop((still, rests, rests_too));
+    near.settled();
+    far.settled();
+    assert_eq!((near.ends("trunk-dead"), far.ends("trunk-dead")), (0, 0));
 }
 
 /// The pool fills, and a pair opens, carries and ends as before the fault.

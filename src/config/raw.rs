@@ -249,8 +249,14 @@ required peers "it is missing; write who may come, such as peers = [\"oregon\"]"
     timeouts: RawTrunkTimeouts = "",
 } }
 
-leg_section! { RawPeerLeg "[peer.leg]" }
-leg_section! { RawTrunkLeg "[trunk.leg]" }
+leg_section! { RawPeerLeg "[peer.leg]" {
+    #[doc = " How long the peer may leave bytes unanswered that are sent again and again, 2s to 1h; then the pair ends as `trunk-dead`. A peer that acknowledges lives, also with a closed window."]
+    dead_after: OrOff<Period> = "20s",
+} }
+leg_section! { RawTrunkLeg "[trunk.leg]" {
+    #[doc = " How long the peer may leave bytes unanswered that are sent again and again, 2s to 1h; then the pair ends as `trunk-dead`. A peer that acknowledges lives, also with a closed window."]
+    dead_after: OrOff<Period> = "20s",
+} }
 leg_section! { RawTrunkServer "[trunk.server]" {
     #[doc = " Whether the server sees the client's address and port, as the hello says them, instead of the gateway's; as `listener.server.spoof_client`."]
     spoof_client: bool = "false",

@@ -386,6 +386,17 @@ fn what_is_wrong_with_peers_and_trunks() {
     told(&with("[[trunk]]", "allow = [\"10.0.0.0/8\"]"), "trunk.allow: \"10.0.0.0/8\" has no port; write network:port");
     told(&with("[[trunk]]", "onward = \"c\""), "trunk.onward: no [[peer]] is called \"c\"; add one");
     told(&with("[[trunk]]", "name = \"a b\""), "trunk.name: a name has 1 to 64 bytes without spaces");
+    for header in ["[peer.leg]", "[trunk.leg]"] {
+        let key = header.trim_matches(['[', ']']);
+        for period in ["1999ms", "3601s"] {
+            let text = trunk(|at| if at == header { format!("dead_after = \"{period}\"\n") } else { String::new() });
+            told(&text, &format!("{key}.dead_after: out of range; write 2s to 1h, or \"off\""));
+        }
+    }
+    let off =
+        read(&trunk(|at| if at.ends_with(".leg]") { "dead_after = \"off\"\n".to_owned() } else { String::new() }));
+    let off = off.unwrap();
+    assert_eq!((off.peers[0].dead_after, off.trunks[0].dead_after), (None, None));
     told(&with("[peer.leg]", "pacing = \"fast\""), "peer.leg.pacing: \"fast\" is not a rate; write bits a second");
     told(
         &trunk(|_| String::new()).replace("[gateway]\nname = \"a\"\n", ""),

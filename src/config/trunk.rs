@@ -2,19 +2,24 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
-use midmile_gateway::{PoolLimits, Timeouts};
+use midmile_gateway::{DEAD_AFTER, PoolLimits, Timeouts};
 use midmile_wire::trunk::{Key, Name};
 
 use super::allowed::Allowed;
 use super::listener::{Checker, send_proxy};
 use super::mistake::At;
 use super::raw::{RawPeer, RawTrunk, RawTrunkTimeouts};
-use super::value::{Count, OneOrList};
+use super::value::{Count, OneOrList, OrOff, Period};
 use super::{Peer, Trunk};
 use crate::addr::Endpoint;
+
+/// Below two seconds a long way's own retransmissions take longer.
+const DEAD_AFTER_RANGE: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_hours(1);
 
 /// A key's file is 64 digits and a line break; no more of it is read.
 const KEY_FILE_BYTES_MAX: u64 = 128;
@@ -26,6 +31,7 @@ impl Checker<'_> {
             self.add("address", address.line, format!("{}: a trunk goes over TCP; write host:port", address.value));
         }
         let pool = self.pool(raw.pool_min.as_ref(), raw.pool_max.as_ref());
+        let dead_after = self.dead_after(raw.leg.as_ref().and_then(|leg| leg.value.dead_after.clone()));
         let leg = self.leg("leg", raw.leg.map(|leg| leg.value.into()), None);
         let plain = raw.plain.filter(|plain| plain.value).map(|plain| plain.line);
         let key = match (raw.key_file, plain) {
@@ -53,7 +59,21 @@ impl Checker<'_> {
             self.keyless.push(name);
             return None;
         };
-        Some(Peer { name, address: raw.address.map(|at| at.value), key, plain: plain.is_some(), leg, pool })
+        Some(Peer { name, address: raw.address.map(|at| at.value), key, plain: plain.is_some(), leg, pool, dead_after })
+    }
+
+    /// Checks how long the peer of a trunk's leg may be silent.
+    fn dead_after(&mut self, raw: Option<At<OrOff<Period>>>) -> Option<Duration> {
+        match raw {
+            None => Some(DEAD_AFTER),
+            Some(At { value: OrOff::Off, .. }) => None,
+            Some(At { value: OrOff::On(Period(period)), line }) => {
+                if !DEAD_AFTER_RANGE.contains(&period) {
+                    self.add("leg.dead_after", line, "out of range; write 2s to 1h, or \"off\"");
+                }
+                Some(period)
+            }
+        }
     }
 
     fn pool(&mut self, min: Option<&At<Count>>, max: Option<&At<Count>>) -> PoolLimits {
@@ -104,6 +124,7 @@ impl Checker<'_> {
             })
             .collect();
         let resolve_every = self.resolve_every(raw.resolve_every, &names);
+        let dead_after = self.dead_after(raw.leg.as_ref().and_then(|leg| leg.value.dead_after.clone()));
         let leg = self.leg("leg", raw.leg.map(|leg| leg.value.into()), None);
         let spoof_client =
             raw.server.as_ref().and_then(|leg| leg.value.spoof_client.as_ref()).is_some_and(|at| at.value);
@@ -124,6 +145,7 @@ impl Checker<'_> {
             pairs_max: raw.pairs_max.map(|pairs| pairs.value.0),
             resolve_every,
             leg,
+            dead_after,
             server,
             timeouts,
         })

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::addr::Addr;
 use crate::error::ConnError;
-use crate::options::LegOptions;
+use crate::options::{LegOptions, Probing};
 use crate::path::PathInfo;
 use crate::time::Time;
 
@@ -224,6 +224,9 @@ pub trait Backend {
 
     /// Sets the options of a dialled leg that matter only once it has lived for a while (keepalive).
     fn set_keepalive(&mut self, socket: &mut Self::Socket, options: &LegOptions);
+
+    /// Sets when keepalive probes, in place of the leg's options; `None` switches it off.
+    fn set_probing(&mut self, socket: &mut Self::Socket, probing: Option<&Probing>);
 
     /// Unpredictable bytes, for a nonce.
     fn entropy(&mut self) -> [u8; 32];

@@ -17,7 +17,7 @@ use crate::error::ConnError;
 use crate::forward::{Mover, Pumped};
 use crate::handler::{ConnId, ListenerId};
 use crate::meter::Meter;
-use crate::options::LegOptions;
+use crate::options::{LegOptions, Probing};
 use crate::pool::{BlockPool, PipePool};
 use crate::slab::{Key, Slab};
 use crate::time::Time;
@@ -328,6 +328,14 @@ impl<B: Backend> Cx<B> {
     pub fn set_keepalive(&mut self, id: ConnId, options: &LegOptions) {
         if let Some(conn) = self.conns.get_mut(id) {
             self.backend.set_keepalive(&mut conn.socket, options);
+        }
+    }
+
+    /// Sets when keepalive probes, in place of what its options say; `None` switches it off. On the kernel some system calls: not
+    /// for each event.
+    pub fn set_probing(&mut self, id: ConnId, probing: Option<&Probing>) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            self.backend.set_probing(&mut conn.socket, probing);
         }
     }
 

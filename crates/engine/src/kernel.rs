@@ -26,7 +26,7 @@ use crate::addr::Addr;
 use crate::backend::{AcceptError, Backend, Dialled, Progress, Ready, Tag, Transfer};
 use crate::core::WAKE;
 use crate::error::ConnError;
-use crate::options::LegOptions;
+use crate::options::{LegOptions, Probing};
 use crate::path::PathInfo;
 use crate::sys::{self, Queued};
 use crate::time::Time;
@@ -372,6 +372,13 @@ impl Backend for Kernel {
         if socket.tcp {
             // It fails only on a connection that has failed, and that shows at the next transfer.
             listener::set_liveness(&socket.fd, options).ok();
+        }
+    }
+
+    fn set_probing(&mut self, socket: &mut Socket, probing: Option<&Probing>) {
+        if socket.tcp {
+            // As above.
+            listener::set_probing(&socket.fd, probing).ok();
         }
     }
 

@@ -64,7 +64,7 @@ pub use crate::cx::{Cx, Gauges, MeterId};
 pub use crate::error::ConnError;
 pub use crate::handler::{ConnId, Handler, Incoming, ListenerId};
 pub use crate::meter::Meter;
-pub use crate::options::LegOptions;
+pub use crate::options::{LegOptions, Probing};
 pub use crate::path::PathInfo;
 pub use crate::slab::{Key, Slab};
 pub use crate::time::Time;

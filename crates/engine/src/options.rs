@@ -46,6 +46,17 @@ pub struct LegOptions {
     pub transparent: bool,
 }
 
+/// When a quiet connection is asked whether its peer is there (`TCP_KEEPIDLE`, `TCP_KEEPINTVL`, `TCP_KEEPCNT`), in whole seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probing {
+    /// After so long without anything from the peer.
+    pub after: Duration,
+    /// Between two probes.
+    pub every: Duration,
+    /// Unanswered ones that end the connection, 1 to 127.
+    pub count: u32,
+}
+
 impl Default for LegOptions {
     fn default() -> Self {
         Self {

@@ -15,4 +15,14 @@ pub struct PathInfo {
     pub delivery_rate: u64,
     /// The sender had no more to send while the rate was measured: the way may well carry more.
     pub delivery_rate_limited: bool,
+    /// Segments that are on their way, or lost: sent, and not acknowledged yet.
+    pub unacknowledged_segments: u32,
+    /// How often in a row the retransmission timer has run out (RFC 6298, section 5) since the peer last acknowledged anything new.
+    pub timeouts: u8,
+    /// Probes of a closed window (RFC 9293, section 3.8.6.1), or of keepalive, since anything last came from the peer.
+    pub probes: u8,
+    /// Since a segment with data last left, retransmissions among them.
+    pub sent_ago: Duration,
+    /// Since anything came from the peer: data, or an acknowledgement, be it of nothing new or of a closed window.
+    pub heard_ago: Duration,
 }

@@ -9,10 +9,12 @@
 //! - data that came before a reset can still be read;
 //! - edges come in any order, several are told as one, and some are told though nothing has changed;
 //! - a splice may take fewer bytes than there are; a socket may have less room than its queue;
+//! - a cut way tells nobody: what is sent is tried again and again, and no end, no reset and no answer comes;
 //! - accepting may find no descriptor, a dial may fail at once, later, or never answer.
 
 mod remote;
 mod rng;
+mod way;
 mod world;
 
 pub use remote::{Remote, RemoteId, Script};
@@ -26,7 +28,7 @@ use std::time::Duration;
 use crate::addr::Addr;
 use crate::backend::{AcceptError, Backend, Dialled, Progress, Ready, Tag, Transfer};
 use crate::error::ConnError;
-use crate::options::LegOptions;
+use crate::options::{LegOptions, Probing};
 use crate::path::PathInfo;
 use crate::time::Time;
 
@@ -127,6 +129,7 @@ impl Backend for Sim {
         if room > 0 {
             remote.held = 0;
         }
+        remote.sent_at = self.now;
         Ok(if room == 0 { Progress::Blocked } else { Progress::Moved(room) })
     }
 
@@ -173,6 +176,7 @@ impl Backend for Sim {
         if room > 0 {
             remote.held = 0;
         }
+        remote.sent_at = self.now;
         Ok(if room == 0 { Progress::Blocked } else { Progress::Moved(room) })
     }
 
@@ -211,13 +215,13 @@ impl Backend for Sim {
         self.remotes[socket.remote.0].outbound.len()
     }
 
-    /// A round trip is a step of the remote's each way. Nothing is lost here, and each byte is a segment.
     fn path(&self, socket: &SimSocket) -> Option<PathInfo> {
-        let remote = &self.remotes[socket.remote.0];
-        Some(PathInfo { rtt: 2 * remote.script.pace, sent_segments: remote.handed_over, ..PathInfo::default() })
+        Some(self.path_of(socket.remote))
     }
 
     fn set_keepalive(&mut self, _socket: &mut SimSocket, _options: &LegOptions) {}
+
+    fn set_probing(&mut self, _socket: &mut SimSocket, _probing: Option<&Probing>) {}
 
     fn entropy(&mut self) -> [u8; 32] {
         std::array::from_fn(|_| u8::try_from(self.rng.up_to(255)).expect("no more than 255"))

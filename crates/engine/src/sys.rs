@@ -88,10 +88,25 @@ pub(crate) fn queued(fd: BorrowedFd<'_>, which: Queued) -> io::Result<usize> {
 #[repr(C)]
 #[derive(Default)]
 struct TcpInfo {
-    state: [u8; 7],
+    state: [u8; 2],
+    /// Retransmission timeouts in a row; acknowledging anything new begins anew.
+    retransmits: u8,
+    /// Probes of a window or of keepalive that nothing has followed.
+    probes: u8,
+    scaling: [u8; 3],
     /// The first bit ([`RATE_LIMITED`]) says that the delivery rate was measured while the sender had no more to send.
     rate_bits: u8,
-    timers_and_queues: [u32; 15],
+    timeouts_and_sizes: [u32; 4],
+    /// Segments.
+    unacked: u32,
+    queues: [u32; 4],
+    /// This and the next in milliseconds, to the jiffy.
+    last_data_sent: u32,
+    /// Linux never sets it.
+    last_ack_sent: u32,
+    last_data_recv: u32,
+    last_ack_recv: u32,
+    sizes: [u32; 2],
     /// Microseconds, smoothed.
     rtt: u32,
     windows: [u32; 7],
@@ -108,7 +123,12 @@ struct TcpInfo {
 const RATE_LIMITED: u8 = if cfg!(target_endian = "big") { 0x80 } else { 0x01 };
 
 const _: () = {
+    assert!(offset_of!(TcpInfo, retransmits) == 2);
+    assert!(offset_of!(TcpInfo, probes) == 3);
     assert!(offset_of!(TcpInfo, rate_bits) == 7);
+    assert!(offset_of!(TcpInfo, unacked) == 24);
+    assert!(offset_of!(TcpInfo, last_data_sent) == 44);
+    assert!(offset_of!(TcpInfo, last_ack_recv) == 56);
     assert!(offset_of!(TcpInfo, rtt) == 68);
     assert!(offset_of!(TcpInfo, total_retrans) == 100);
     assert!(offset_of!(TcpInfo, data_segs_out) == 156);
@@ -133,6 +153,11 @@ pub(crate) fn path(fd: BorrowedFd<'_>) -> io::Result<Option<PathInfo>> {
         retransmitted_segments: info.total_retrans.into(),
         delivery_rate: info.delivery_rate,
         delivery_rate_limited: info.rate_bits & RATE_LIMITED != 0,
+        unacknowledged_segments: info.unacked,
+        timeouts: info.retransmits,
+        probes: info.probes,
+        sent_ago: Duration::from_millis(info.last_data_sent.into()),
+        heard_ago: Duration::from_millis(info.last_data_recv.min(info.last_ack_recv).into()),
     }))
 }
 
@@ -182,6 +207,32 @@ mod tests {
         assert!(after.sent_segments > 0 && after.sent_segments <= BYTES as u64, "{after:?}");
         assert!(after.retransmitted_segments <= after.sent_segments, "{after:?}");
         assert!(after.delivery_rate > 0, "{after:?}");
+        assert_eq!((after.unacknowledged_segments, after.timeouts, after.probes), (0, 0, 0), "{after:?}");
+        assert!(after.sent_ago < Duration::from_secs(10) && after.heard_ago < Duration::from_secs(10), "{after:?}");
+    }
+
+    #[test]
+    fn a_peer_that_stands_still_is_heard_of_when_its_closed_window_is_probed() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_far, _) = listener.accept().unwrap();
+        near.set_nonblocking(true).unwrap();
+        // All that the kernels of both ends hold.
+        while near.write(&[7; 65_536]).is_ok_and(|written| written > 0) {}
+        // The first probe comes after a retransmission timeout, each later one after twice as long.
+        let begun = std::time::Instant::now();
+        let mut heard_before = Duration::ZERO;
+        loop {
+            assert!(begun.elapsed() < Duration::from_secs(30), "no probe was answered");
+            std::thread::yield_now();
+            let path = path(near.as_fd()).unwrap().unwrap();
+            let answered = path.heard_ago < heard_before && heard_before > Duration::from_millis(100);
+            heard_before = path.heard_ago;
+            assert!(path.timeouts == 0 && path.probes <= 1, "{path:?}");
+            if answered && path.unacknowledged_segments == 0 {
+                break;
+            }
+        }
     }
 
     #[test]

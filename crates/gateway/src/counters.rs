@@ -3,6 +3,7 @@
 //! Each copy has one writer, its core, so an update is a plain load and store, never a locked instruction; readers (the admin
 //! server) add up the copies. Bytes are counted as they flow, by the engine, into the two [`Meter`]s.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -39,6 +40,24 @@ impl Counter {
     #[must_use]
     pub(crate) fn value(&self) -> u64 {
         self.0.load(Relaxed)
+    }
+}
+
+/// A counter for each reason, at its place.
+#[derive(Debug)]
+pub(crate) struct ByReason<const N: usize>([Counter; N]);
+
+impl<const N: usize> Default for ByReason<N> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl<const N: usize> Deref for ByReason<N> {
+    type Target = [Counter; N];
+
+    fn deref(&self) -> &[Counter; N] {
+        &self.0
     }
 }
 
@@ -81,9 +100,9 @@ pub(crate) struct RouteCounters {
     /// SYNs for which no pair was opened: over a limit, or not let in.
     pub(crate) early_declined: Counter,
     /// Pairs ended, by reason.
-    pub(crate) ends: [Counter; End::COUNT],
+    pub(crate) ends: ByReason<{ End::COUNT }>,
     /// Clients refused, by reason.
-    pub(crate) refusals: [Counter; Refusal::COUNT],
+    pub(crate) refusals: ByReason<{ Refusal::COUNT }>,
     /// Bytes from clients to servers.
     pub(crate) upstream: Arc<Meter>,
     /// Bytes from servers to clients.
@@ -147,7 +166,7 @@ pub(crate) struct PeerCounters {
     /// Dials begun.
     pub(crate) dials: Counter,
     /// Dials and handshakes that failed, by [`PoolLoss`].
-    pub(crate) losses: [Counter; PoolLoss::COUNT],
+    pub(crate) losses: ByReason<{ PoolLoss::COUNT }>,
     /// Pairs that were given another connection because theirs failed before a byte had crossed.
     pub(crate) retries: Counter,
     /// A round trip, in microseconds, as handshakes show it.
@@ -187,7 +206,14 @@ mod tests {
 
     fn path(rtt_ms: u64, delivery_rate: u64, delivery_rate_limited: bool) -> PathInfo {
         let rtt = Duration::from_millis(rtt_ms);
-        PathInfo { rtt, sent_segments: 100, retransmitted_segments: 2, delivery_rate, delivery_rate_limited }
+        PathInfo {
+            rtt,
+            sent_segments: 100,
+            retransmitted_segments: 2,
+            delivery_rate,
+            delivery_rate_limited,
+            ..PathInfo::default()
+        }
     }
 
     #[test]

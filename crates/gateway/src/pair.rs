@@ -7,7 +7,7 @@ use midmile_engine::{Addr, ConnId, Key, Time};
 
 use crate::backend::Tried;
 use crate::reason::End;
-use crate::trunk::Peer;
+use crate::trunk::{Peer, Watch};
 
 /// One side of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +142,11 @@ pub(crate) struct Pair {
     pub(crate) kept_alive: bool,
     /// Bytes that neither peer had acknowledged when the pair was last looked at.
     pub(crate) unacknowledged: usize,
+    /// When it's looked whether the pair is idle, once it flows.
+    pub(crate) idle_due: Time,
+    /// When the legs that go through a trunk are looked at, and what was seen of them, by side.
+    pub(crate) watch_due: Time,
+    pub(crate) watches: [Watch; 2],
     /// What a leg that is gone already had handed on.
     pub(crate) gone_bytes: [u64; 2],
 }
@@ -173,6 +178,9 @@ impl Pair {
             server_ended: false,
             kept_alive: false,
             unacknowledged: 0,
+            idle_due: Time::ZERO,
+            watch_due: Time::ZERO,
+            watches: [Watch::NEW; 2],
             gone_bytes: [0; 2],
         }
     }

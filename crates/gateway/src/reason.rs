@@ -64,6 +64,8 @@ named! {
         NameUnresolved => "name-unresolved",
         /// No trunk connection could be had: the peer doesn't answer, refuses, or couldn't prove who it is.
         TrunkUnavailable => "trunk-unavailable",
+        /// The gateway at the other end of the pair's trunk connection left what it was sent unanswered for too long.
+        TrunkDead => "trunk-dead",
         /// The hello asked for a destination, or a peer, that isn't on this gateway's list.
         NotPermitted => "not-permitted",
         /// The trunk connection ended or failed before the next gateway had answered.

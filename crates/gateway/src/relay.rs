@@ -16,6 +16,7 @@ mod guest;
 mod measure;
 mod original;
 mod trunk;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -248,7 +249,9 @@ impl<L> Relay<L> {
         let Some(serving) = self.servings.get(pair.serving) else { return };
         pair.state = State::Flowing;
         cx.forward(pair.client, pair.server);
-        cx.set_timer(pair.client, serving.route.timeouts.idle.min(FIRST_LOOK));
+        pair.idle_due = cx.now().after(serving.route.timeouts.idle.min(FIRST_LOOK));
+        self.begin_watch(cx, key);
+        self.set_look(cx, key);
     }
 
     /// Has the alarm go off in a tick.
@@ -269,8 +272,14 @@ impl<L> Relay<L> {
             return self.end(cx, key, End::Finished);
         }
         let Some(serving) = self.servings.get(pair.serving) else { return };
+        let half_closed = serving.route.timeouts.half_closed;
         cx.shutdown(pair.leg(side.other()));
-        cx.set_timer(pair.client, serving.route.timeouts.half_closed);
+        if pair.state == State::Flowing {
+            pair.idle_due = cx.now().after(half_closed);
+            self.set_look(cx, key);
+        } else {
+            cx.set_timer(pair.client, half_closed);
+        }
     }
 
     /// A pair's timer has run out.
@@ -286,15 +295,21 @@ impl<L> Relay<L> {
         }
     }
 
-    /// A flowing pair's time to be looked at: it has been quiet for too long, or is looked at again later.
+    /// A flowing pair's time to be looked at: its peer is dead, it has been quiet for too long, or is looked at again later.
     fn look_at<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
         self.measure_first_byte(cx, key);
+        if let Some(side) = self.dead_side(cx, key) {
+            return self.give_up(cx, key, side, End::TrunkDead);
+        }
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let Some(serving) = self.servings.get(pair.serving) else { return };
         let timeouts = serving.route.timeouts;
         if !pair.kept_alive {
             pair.kept_alive = true;
             cx.set_keepalive(pair.server, &serving.route.server);
+        }
+        if cx.now() < pair.idle_due {
+            return self.set_look(cx, key);
         }
         let (limit, end) = if pair.half_closed() {
             (timeouts.half_closed, End::HalfClosedTimeout)
@@ -303,13 +318,15 @@ impl<L> Relay<L> {
         };
         let quiet = cx.now().since(cx.last_active(pair.client).max(cx.last_active(pair.server)));
         if quiet < limit {
-            return cx.set_timer(pair.client, limit - quiet);
+            pair.idle_due = cx.now().after(limit - quiet);
+            return self.set_look(cx, key);
         }
         // Nothing was handed on, yet a slow peer may still be reading what the kernel holds for it.
         let unacknowledged = cx.unacknowledged(pair.client) + cx.unacknowledged(pair.server);
         let before = std::mem::replace(&mut pair.unacknowledged, unacknowledged);
         if unacknowledged > 0 && unacknowledged != before {
-            cx.set_timer(pair.client, limit);
+            pair.idle_due = cx.now().after(limit);
+            self.set_look(cx, key);
         } else {
             self.end(cx, key, end);
         }

@@ -14,8 +14,11 @@ mod demand;
 mod peer;
 mod permit;
 mod pool;
+mod watch;
 
 pub(crate) use demand::TICK;
 pub use peer::{Gate, Peer, PoolLimits, Via};
 pub use permit::{Named, Permit, Rule};
 pub(crate) use pool::{Pooled, PooledState, Pools, Reach};
+pub use watch::DEAD_AFTER;
+pub(crate) use watch::{Keepalive, Watch};

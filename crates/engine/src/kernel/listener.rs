@@ -15,7 +15,7 @@ use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::{KEEPALIVE_PROBES, address, transparent};
 use crate::addr::{Addr, UnixAddr};
-use crate::options::LegOptions;
+use crate::options::{LegOptions, Probing};
 use crate::sys::{self, Instruction};
 
 /// Connections that may wait to be accepted, on each core; the kernel caps it at `net.core.somaxconn`.
@@ -256,6 +256,15 @@ pub(super) fn set_liveness(fd: &OwnedFd, options: &LegOptions) -> Result<(), Err
         sockopt::set_tcp_user_timeout(fd, u32::try_from(limit.as_millis()).unwrap_or(u32::MAX))?;
     }
     Ok(())
+}
+
+/// When a quiet peer is probed. `TCP_KEEPIDLE` comes last: it begins to probe at once if it's been quiet for so long already.
+pub(super) fn set_probing(fd: &OwnedFd, probing: Option<&Probing>) -> Result<(), Errno> {
+    let Some(probing) = probing else { return sockopt::set_socket_keepalive(fd, false) };
+    sockopt::set_socket_keepalive(fd, true)?;
+    sockopt::set_tcp_keepintvl(fd, probing.every)?;
+    sockopt::set_tcp_keepcnt(fd, probing.count)?;
+    sockopt::set_tcp_keepidle(fd, probing.after)
 }
 
 /// `return place of this CPU in cpus, or CPU modulo their number`.

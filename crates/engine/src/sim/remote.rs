@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::addr::Addr;
 use crate::backend::Tag;
 use crate::error::ConnError;
+use crate::time::Time;
 
 /// A remote, by its place in the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,6 +76,9 @@ pub struct Remote {
     pub(super) received: Vec<u8>,
     /// Bytes that its socket has taken from the program.
     pub(super) handed_over: u64,
+    /// When it last took some, and when the program's kernel last heard of the other end, where that is the program's too.
+    pub(super) sent_at: Time,
+    pub(super) heard: Time,
     pub(super) connected: bool,
     /// The remote has finished sending.
     pub(super) finished: bool,
@@ -142,6 +146,8 @@ impl Remote {
             sent: Vec::new(),
             received: Vec::new(),
             handed_over: 0,
+            sent_at: Time::ZERO,
+            heard: Time::ZERO,
             connected,
             finished: false,
             finished_towards: false,

@@ -15,6 +15,8 @@ use crate::time::Time;
 
 /// How long bytes wait for more at most.
 const HELD: Duration = Duration::from_millis(200);
+/// Until a SYN that wasn't answered is sent again (RFC 6298, section 2.1).
+const SYN_WAIT: Duration = Duration::from_secs(1);
 
 /// How a dial goes.
 #[derive(Clone, Debug)]
@@ -126,6 +128,8 @@ pub struct Sim {
     pub(super) remotes: Vec<Remote>,
     pub(super) doors: Vec<Door>,
     pub(super) batch: Vec<Ready>,
+    /// Since when the way between the program's own ends is cut.
+    pub(super) cut_since: Option<Time>,
     servers: BTreeMap<String, Vec<DialOutcome>>,
     dialled: Vec<(String, RemoteId)>,
     calendar: BinaryHeap<Reverse<(Time, u64, Event)>>,
@@ -144,6 +148,7 @@ impl Sim {
             remotes: Vec::new(),
             doors: Vec::new(),
             batch: Vec::new(),
+            cut_since: None,
             servers: BTreeMap::new(),
             dialled: Vec::new(),
             calendar: BinaryHeap::new(),
@@ -263,6 +268,9 @@ impl Sim {
         if made_room || rejected {
             self.tell(id);
         }
+        if count > 0 {
+            (self.remotes[id.0].heard, self.remotes[twin.0].heard) = (self.now, self.now);
+        }
         let to = &mut self.remotes[twin.0];
         to.inbound.extend(bytes);
         let ends = !to.dead && !to.finished;
@@ -314,6 +322,12 @@ impl Sim {
     }
 
     fn happen(&mut self, event: Event) {
+        if let (Event::Arrive { remote, .. } | Event::Stand { remote }, true) = (event, self.cut_since.is_some())
+            && self.remotes[remote].twin.is_some()
+        {
+            // The SYN is sent again.
+            return self.schedule(SYN_WAIT, event);
+        }
         match event {
             Event::Arrive { remote, door } => {
                 self.doors[door].queue.push_back(RemoteId(remote));
@@ -341,7 +355,9 @@ impl Sim {
         let remote = &mut self.remotes[id.0];
         remote.scheduled = false;
         if let Some(twin) = remote.twin {
-            self.carry(id, twin);
+            if self.cut_since.is_none() {
+                self.carry(id, twin);
+            }
             return self.wake(id);
         }
         let (read_step, send_step) = (remote.script.read_step, remote.script.send_step);

@@ -32,7 +32,7 @@ const fn answer_of(end: End) -> Option<Answer> {
         End::NameUnresolved | End::FarNameUnresolved => Answer::NameUnresolved,
         End::NotPermitted | End::FarNotPermitted => Answer::NotPermitted,
         End::TrunkUnavailable | End::FarTrunkUnavailable => Answer::TrunkUnavailable,
-        End::TrunkLost | End::AnswerUnknown | End::FarTrunkLost => Answer::TrunkLost,
+        End::TrunkLost | End::TrunkDead | End::AnswerUnknown | End::FarTrunkLost => Answer::TrunkLost,
         End::FarPairsMax => Answer::PairsMax,
         End::Drained | End::FarDrained => Answer::Drained,
         End::Finished

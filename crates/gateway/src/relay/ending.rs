@@ -35,10 +35,18 @@ impl<L> Relay<L> {
             _ if pair.unclaimed => self.end(cx, key, side.end_by_reset()),
             (State::Resetting { end, .. }, _) => self.end(cx, key, end),
             (State::Header | State::Greeting { .. } | State::Flowing, _) => {
-                let end = if error == ConnError::Reset { side.end_by_reset() } else { side.end_by_loss() };
+                let end = self.end_by(key, side, error);
                 self.let_go(cx, key, side, end);
             }
         }
+    }
+
+    /// A leg whose peer is dead goes, and the pair with it: its client or server still gets what came before.
+    pub(super) fn give_up<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, side: Side, end: End) {
+        let Some(pair) = self.pairs.get(key) else { return };
+        let leg = pair.leg(side);
+        self.let_go(cx, key, side, end);
+        cx.reset(leg);
     }
 
     /// A leg of a standing pair is gone; the other follows for the same reason.

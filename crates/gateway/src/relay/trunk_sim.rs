@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::time::Duration;
 
-use midmile_engine::sim::{DialOutcome, RemoteId, Rng, Sim, SimListener};
+use midmile_engine::sim::{DialOutcome, RemoteId, Rng, Script, Sim, SimListener};
 use midmile_engine::{Addr, Config, Core, LegOptions, Time};
 use midmile_wire::trunk::hello::Destination;
 use midmile_wire::trunk::{Key as TrunkKey, Name};
@@ -26,6 +26,8 @@ const CLIENT_DOOR: DoorId = DoorId(0);
 const TRUNK_DOOR: DoorId = DoorId(1);
 /// Longer than anybody waits for a client that never comes, and than the slowest server takes to read all before it finishes.
 const QUIET: Duration = Duration::from_secs(25);
+/// How long a peer may be silent.
+const DEAD_AFTER: Duration = Duration::from_secs(4);
 const TURNS_MAX: u64 = 400_000;
 const LONGEST: Time = Time::from_nanos(60_000_000_000);
 
@@ -57,7 +59,15 @@ fn name(text: &str) -> Name {
 
 fn peer(own: &str, other: &str, addrs: Vec<Addr>, key: u8, pool: PoolLimits) -> Arc<Peer> {
     let key = TrunkKey::from_bytes([key; 32]);
-    Arc::new(Peer { name: name(other), own: name(own), addrs, key, leg: LegOptions::default(), pool })
+    Arc::new(Peer {
+        name: name(other),
+        own: name(own),
+        addrs,
+        key,
+        leg: LegOptions::default(),
+        pool,
+        dead_after: Some(DEAD_AFTER),
+    })
 }
 
 fn route(
@@ -94,7 +104,12 @@ fn config(rng: &mut Rng) -> Config {
     Config { conns_max: 200, read_bytes: 1200 + rng.up_to(300), blocks: 200, ..small(rng) }
 }
 
-fn world(mut rng: Rng, mood: Mood) -> World {
+fn world(rng: Rng, mood: Mood) -> World {
+    world_of(rng, mood, None)
+}
+
+/// With `long`, clients and servers all follow that script.
+fn world_of(mut rng: Rng, mood: Mood, long: Option<&Script>) -> World {
     let any = mood == Mood::Any;
     let honest = Honest { key: !any || !rng.one_in(8), permit: !any || !rng.one_in(8), between: None };
     let between = rng.one_in(3).then(|| !any || !rng.one_in(6));
@@ -116,7 +131,9 @@ fn world(mut rng: Rng, mood: Mood) -> World {
     });
     let loops: Vec<DialOutcome> = loops.chain([DialOutcome::Loops(rtt, trunk_addr.clone(), 2500)]).collect();
     cx.backend().server(&trunk_addr, loops);
-    let answers = (0..3).map(|_| outcome(&mut rng, mood)).collect();
+    let answers =
+        (0..3).map(|_| long.map_or_else(|| outcome(&mut rng, mood), |long| DialOutcome::AtOnce(long.clone())));
+    let answers = answers.collect();
     cx.backend().server(&server, answers);
 
     let pool = PoolLimits { min: u32::try_from(rng.up_to(3)).unwrap(), max: 8 };
@@ -128,7 +145,7 @@ fn world(mut rng: Rng, mood: Mood) -> World {
     let onward = peer("b", "c", vec![trunk_addr.clone()], 9, pool);
     let from_between = peer("c", "b", Vec::new(), 9, pool);
     let passes = if honest.between == Some(true) { vec![name("c")] } else { Vec::new() };
-    let gate = Gate { peers: vec![there.clone(), from_between], permit, onward: passes };
+    let gate = Gate { peers: vec![there.clone(), from_between], permit, onward: passes, dead_after: Some(DEAD_AFTER) };
     let destination = Destination::address(server.inet().unwrap()).unwrap();
     let backend = Arc::new(Backend::behind_trunk("s", destination, 1));
     let via = Via { first: name("b"), rest: honest.between.map(|_| name("c")).into_iter().collect() };
@@ -144,6 +161,7 @@ fn world(mut rng: Rng, mood: Mood) -> World {
     let clients = (0..=rng.up_to(4)).map(|_| {
         let mut script = script(&mut rng, mood);
         script.finishes_last &= any;
+        let script = long.map_or(script, Script::clone);
         cx.backend().client(&clients_listener, Duration::from_micros(rng.up_to(300_000) as u64), script)
     });
     let clients = clients.collect();
@@ -288,6 +306,7 @@ impl World {
     fn ended(&mut self) -> Ends {
         let reports: Vec<PairReport> = std::iter::from_fn(|| self.reports.try_recv().ok()).collect();
         for report in &reports {
+            assert_ne!(report.end, End::TrunkDead, "the trunk was never cut");
             let heard = report.downstream_bytes > 0;
             assert_eq!(report.first_byte_after.is_some(), heard, "a first byte is there with the bytes: {report:?}");
             assert!(
@@ -349,5 +368,66 @@ fn in_a_kind_world_every_pair_finishes_through_a_trunk() {
         let unkind = [End::Finished, End::Unclaimed];
         let ends = run(seed, Mood::Kind).near;
         assert!(ends.iter().all(|end| unkind.contains(end)), "MIDMILE_SIM_SEED={seed}: {ends:?}");
+    }
+}
+
+/// Clients and servers that send to each other for minutes, and read as much at a time as `reads` says.
+fn lasting(seed: u64, reads: usize) -> World {
+    let pace = Duration::from_millis(10 + seed % 20);
+    let script = Script { sends: 2_000_000, pace, read_step: reads, ..Script::default() };
+    let mut world = world_of(Rng::new(seed), Mood::Kind, Some(&script));
+    world.pass(Duration::from_secs(3));
+    world
+}
+
+impl World {
+    /// Goes on for `wait`.
+    fn pass(&mut self, wait: Duration) {
+        let until = self.core.parts().1.now().after(wait);
+        while self.core.parts().1.now() < until {
+            self.core.turn().unwrap();
+            self.core.parts().1.check();
+        }
+    }
+
+    /// Pairs that ended because their trunk was dead, and pairs that are open: at the gateway near the clients, and at the other.
+    fn dead_and_open(&self) -> [(u64, u64); 2] {
+        [&self.ingress, &self.egress]
+            .map(|counters| (counters.ends[End::TrunkDead.index()].value(), counters.pairs_open.value()))
+    }
+}
+
+#[test]
+fn a_trunk_that_is_cut_with_bytes_under_way_ends_its_pairs_on_both_sides_in_time() {
+    for seed in seeds(8) {
+        let mut world = lasting(seed, 100);
+        let clients = world.clients.len() as u64;
+        assert_eq!(world.dead_and_open().map(|(dead, _)| dead), [0, 0], "MIDMILE_SIM_SEED={seed}");
+        world.core.parts().1.backend().cut();
+        world.pass(DEAD_AFTER - Duration::from_secs(1));
+        assert_eq!(world.dead_and_open().map(|(dead, _)| dead), [0, 0], "MIDMILE_SIM_SEED={seed}: too soon");
+        // A quarter until the first look, and what a look is late.
+        world.pass(Duration::from_secs(1) + DEAD_AFTER / 4 + Duration::from_millis(500));
+        let [near, far] = world.dead_and_open();
+        // The far one has pairs as well for clients whose SYN was all that ever came.
+        assert_eq!(near, (clients, 0), "MIDMILE_SIM_SEED={seed}");
+        assert!(far.0 >= clients, "MIDMILE_SIM_SEED={seed}: {far:?}");
+        let sim = world.core.parts().1.backend();
+        assert!(world.clients.iter().all(|id| sim.remote(*id).saw_reset()), "MIDMILE_SIM_SEED={seed}");
+    }
+}
+
+#[test]
+fn a_short_cut_ends_nothing_and_neither_does_who_stands_still() {
+    for seed in seeds(8) {
+        let mut world = lasting(seed, 100);
+        world.core.parts().1.backend().cut();
+        world.pass(DEAD_AFTER / 4);
+        world.core.parts().1.backend().restore();
+        world.pass(DEAD_AFTER * 2);
+        assert_eq!(world.dead_and_open()[0], (0, world.clients.len() as u64), "MIDMILE_SIM_SEED={seed}");
+        let mut world = lasting(seed, 0);
+        world.pass(DEAD_AFTER * 4);
+        assert_eq!(world.dead_and_open().map(|(dead, _)| dead), [0, 0], "MIDMILE_SIM_SEED={seed}: nobody reads");
     }
 }

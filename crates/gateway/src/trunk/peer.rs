@@ -1,6 +1,7 @@
 //! Who trunk connections go to and come from, and what they may ask for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use midmile_engine::{Addr, LegOptions};
 use midmile_wire::trunk::{Key, Name};
@@ -22,6 +23,9 @@ pub struct Peer {
     pub leg: LegOptions,
     /// How many wait ready.
     pub pool: PoolLimits,
+    /// How long it may leave what it is sent on connections that we dialled unanswered, before their pairs end; `None`: as long as
+    /// the kernel tries.
+    pub dead_after: Option<Duration>,
 }
 
 impl Peer {
@@ -68,6 +72,8 @@ pub struct Gate {
     pub permit: Permit,
     /// Peers that pairs may be passed on to.
     pub onward: Vec<Name>,
+    /// As [`Peer::dead_after`], for the connections that peers dialled.
+    pub dead_after: Option<Duration>,
 }
 
 impl Gate {
