@@ -132,7 +132,7 @@ named! {
         Handshake => "handshake",
         /// It had waited ready, and its peer closed it or stopped answering.
         Died => "died",
-        /// It had waited ready for as long as one may.
+        /// It had waited ready for as long as one may, or more waited than are needed.
         Retired => "retired",
     }
 }

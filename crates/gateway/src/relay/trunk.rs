@@ -42,8 +42,13 @@ impl<L> Relay<L> {
 
     /// A tick: rates are looked at, and whoever rested tries again.
     pub(super) fn tick_pools<B: Backend>(&mut self, cx: &mut Cx<B>) {
-        for pool in &mut self.pools.pools {
+        for index in 0..self.pools.pools.len() {
+            let pool = &mut self.pools.pools[index];
             pool.demand.tick();
+            for _ in 0..pool.surplus() {
+                let Some(oldest) = self.pools.pools[index].ready.front().copied() else { break };
+                self.lose_trunk(cx, oldest, PoolLoss::Retired);
+            }
         }
         self.tend_all(cx);
     }
@@ -146,13 +151,14 @@ impl<L> Relay<L> {
     fn trunk_ready<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
         let now = cx.now();
         let Some(pooled) = self.pools.slots.get_mut(key) else { return };
-        pooled.since = now;
+        let took = now.since(std::mem::replace(&mut pooled.since, now));
         cx.set_timer(pooled.conn, AGE_MAX);
         let (conn, peer) = (pooled.conn, pooled.peer);
         let Some(index) = self.pools.index_of(&peer) else { return };
         let pool = &mut self.pools.pools[index];
         pool.under_way = pool.under_way.saturating_sub(1);
         pool.recover();
+        pool.demand.made(took);
         pool.look_at_path(now, || cx.path(conn));
         pool.ready.push_back(key);
         self.pools.served = false;

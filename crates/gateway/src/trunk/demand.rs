@@ -1,92 +1,103 @@
-//! How many connections of a pool should wait ready: as many as come while one is made, and half as many again.
+//! How many connections of a pool should wait ready: as many as came in the busiest time of late while one was made, and half as many
+//! again.
+//!
+//! A mean doesn't do: whoever comes in a burst finds what the mean left. So takes are counted by short ticks, and the most that came
+//! within the time that it takes to make a connection is kept, and forgotten slowly. That time is measured, from the dial to ready,
+//! under the load that there is; a pause of the scheduler's is added to it.
 
 use std::time::Duration;
 
 /// How often the rate is looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
-/// Takes a tick are kept in 1/256.
-const UNIT: u64 = 256;
-/// What the newest tick counts for, of 1: a quarter.
-const NEWEST_SHARE: u64 = 4;
-/// Round trips that make a connection: the TCP handshake and the two of the proof.
-const ROUND_TRIPS: u32 = 3;
-/// Time that it takes beside the round trips.
-const SLACK: Duration = Duration::from_millis(20);
+/// Ticks that are remembered: connections that take longer than that to make aren't made for a rate.
+const TICKS: usize = 32;
+/// For which nobody may get to run: this gateway, the other, or what is between them.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Of 1, what the most that came loses in a tick: it is halved in four seconds.
+const FORGOTTEN_SHARE: u32 = 64;
+/// Likewise, the longest that one took to make: halved in a second.
+const MAKING_SHARE: u32 = 16;
+/// Handshakes that may be under way though nobody comes.
+const UNDER_WAY_MIN: u32 = 64;
+/// Of 1, what a pool that holds more than it needs gives up in a tick.
+const SURPLUS_SHARE: u32 = 64;
 
 /// The rate at which a pool is drawn on.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Demand {
     /// Taken since the last tick.
-    taken: u64,
-    /// Takes a tick, smoothed, in units of 1/256.
-    smoothed: u64,
+    taken: u32,
+    /// Taken in each of the last ticks, the newest at `newest`.
+    ticks: [u32; TICKS],
+    newest: usize,
+    /// The most that came of late while one was made.
+    most: u32,
+    /// The longest that one took to make since the last tick, and of late.
+    longest: Duration,
+    making: Duration,
 }
 
 impl Demand {
     /// One was asked for.
     pub(crate) const fn note(&mut self) {
-        self.taken += 1;
+        self.taken = self.taken.saturating_add(1);
+    }
+
+    /// One has become ready, `took` after its dial.
+    pub(crate) fn made(&mut self, took: Duration) {
+        self.longest = self.longest.max(took);
+        self.making = self.making.max(took);
     }
 
     /// A tick has passed.
-    pub(crate) const fn tick(&mut self) {
-        self.smoothed = self.smoothed - self.smoothed / NEWEST_SHARE + self.taken * UNIT / NEWEST_SHARE;
-        self.taken = 0;
+    pub(crate) fn tick(&mut self) {
+        self.newest = (self.newest + 1) % TICKS;
+        self.ticks[self.newest] = std::mem::take(&mut self.taken);
+        self.making = self.longest.max(self.making - self.making / MAKING_SHARE);
+        self.longest = Duration::ZERO;
+        let fades = self.most - (self.most / FORGOTTEN_SHARE).max(1).min(self.most);
+        self.most = self.come(self.span()).max(fades);
     }
 
     /// Nobody has come for a while.
     pub(crate) const fn is_over(&self) -> bool {
-        self.taken == 0 && self.smoothed < NEWEST_SHARE
+        self.taken == 0 && self.most == 0
     }
 
-    /// Connections that should wait ready where a round trip takes `rtt`: between `min` and `max`. A burst counts at once, not
-    /// only from the next tick on.
-    pub(crate) fn wanted(&self, rtt: Duration, min: u32, max: u32) -> u32 {
-        let per_tick = self.smoothed.max(self.taken * UNIT);
-        let making = (rtt * ROUND_TRIPS + SLACK).as_micros();
-        let come = u128::from(per_tick) * making / (u128::from(UNIT) * TICK.as_micros());
-        u32::try_from(come * 3 / 2).unwrap_or(u32::MAX).clamp(min.min(max), max)
+    /// Ticks in which whoever comes is served from what is ready, before one more can be.
+    fn span(&self) -> usize {
+        let ticks = (self.making + PAUSE).as_micros().div_ceil(TICK.as_micros());
+        usize::try_from(ticks).unwrap_or(TICKS).clamp(1, TICKS)
+    }
+
+    /// Taken within the last `ticks`, of which the newest is the last whole one.
+    fn come(&self, ticks: usize) -> u32 {
+        let back = (0..ticks).map(|back| self.ticks[(self.newest + TICKS - back) % TICKS]);
+        back.fold(0, u32::saturating_add)
+    }
+
+    /// The most that have to be served while one is made. A burst counts at once, not only from the next tick on.
+    fn needed(&self) -> u32 {
+        self.most.max(self.come(self.span() - 1).saturating_add(self.taken))
+    }
+
+    /// Connections that should wait ready: between `min` and `max`.
+    pub(crate) fn wanted(&self, min: u32, max: u32) -> u32 {
+        let needed = self.needed();
+        needed.saturating_add(needed / 2).clamp(min.min(max), max)
+    }
+
+    /// Handshakes that may be under way at once, so that as many become ready as are taken; and no more, as they must not crowd out
+    /// what flows.
+    pub(crate) fn under_way_max(&self) -> u32 {
+        self.needed().saturating_add(UNDER_WAY_MIN)
+    }
+
+    /// Of those that wait ready, how many should go at this tick where `wanted` are enough.
+    pub(crate) const fn surplus(ready: u32, wanted: u32) -> u32 {
+        ready.saturating_sub(wanted).div_ceil(SURPLUS_SHARE)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RTT: Duration = Duration::from_millis(218);
-
-    #[test]
-    fn a_steady_rate_is_met_with_half_as_many_again() {
-        let mut demand = Demand::default();
-        for _ in 0..50 {
-            (0..10).for_each(|_| demand.note());
-            demand.tick();
-        }
-        // A hundred a second, for the 0.674 s that one takes to make: 67.
-        let wanted = demand.wanted(RTT, 8, 512);
-        assert!((95..=105).contains(&wanted), "{wanted}");
-    }
-
-    #[test]
-    fn a_burst_counts_at_once_and_is_forgotten() {
-        let mut demand = Demand::default();
-        assert_eq!(demand.wanted(RTT, 8, 512), 8);
-        (0..40).for_each(|_| demand.note());
-        assert!(demand.wanted(RTT, 8, 512) > 300);
-        let mut ticks = 0;
-        while !demand.is_over() {
-            demand.tick();
-            ticks += 1;
-        }
-        assert!(ticks < 40, "{ticks}");
-        assert_eq!(demand.wanted(RTT, 8, 512), 8);
-    }
-
-    #[test]
-    fn the_bounds_hold() {
-        let mut demand = Demand::default();
-        (0..1_000_000).for_each(|_| demand.note());
-        assert_eq!(demand.wanted(Duration::from_secs(1), 8, 512), 512);
-        assert_eq!(Demand::default().wanted(RTT, 8, 4), 4);
-    }
-}
+mod tests;

@@ -18,8 +18,6 @@ const REST_MAX: Duration = Duration::from_secs(5);
 const REST_MIN: Duration = Duration::from_millis(100);
 /// Least time between two looks at the way to the peer by connections that become ready.
 const LOOK_WAIT: Duration = Duration::from_secs(1);
-/// Handshakes under way at once, for a peer and a core: they must not crowd out what flows.
-const UNDER_WAY_MAX: u32 = 64;
 
 /// A peer to reach.
 #[derive(Debug)]
@@ -102,11 +100,10 @@ impl Pool {
         if self.peer.addrs.is_empty() || rests {
             return 0;
         }
-        let count = |keys: &VecDeque<Key>| u32::try_from(keys.len()).unwrap_or(u32::MAX);
-        let ahead = if draining { 0 } else { self.demand.wanted(self.rtt, self.min, self.max) };
+        let ahead = if draining { 0 } else { self.demand.wanted(self.min, self.max) };
         let wanted = ahead.saturating_add(count(&self.waiting)).min(self.max);
         // Before the first has shown that the peer is there, one tries.
-        let under_way_max = if self.failures > 0 { 1 } else { UNDER_WAY_MAX };
+        let under_way_max = if self.failures > 0 { 1 } else { self.demand.under_way_max() };
         let missing = wanted.saturating_sub(count(&self.ready).saturating_add(self.under_way));
         missing.min(under_way_max.saturating_sub(self.under_way))
     }
@@ -127,6 +124,11 @@ impl Pool {
             None if self.spares() => self.waiting.pop_front(),
             None => None,
         }
+    }
+
+    /// How many of those that wait ready should go at this tick: they were made for more than come now.
+    pub(crate) fn surplus(&self) -> u32 {
+        Demand::surplus(count(&self.ready), self.demand.wanted(self.min, self.max))
     }
 
     /// One couldn't be made: nothing is tried for a while, longer each time.
@@ -162,7 +164,7 @@ impl Pool {
 
     /// Nothing changes by itself: no look at the clock is needed.
     pub(crate) fn is_calm(&self, now: Time, draining: bool) -> bool {
-        self.demand.is_over() && self.missing(now, draining) == 0 && now >= self.rests_until
+        self.demand.is_over() && self.surplus() == 0 && self.missing(now, draining) == 0 && now >= self.rests_until
     }
 
     /// Has the figures show what there is.
@@ -170,6 +172,10 @@ impl Pool {
         self.counters.ready.set(self.ready.len() as u64);
         self.counters.under_way.set(u64::from(self.under_way));
     }
+}
+
+fn count(keys: &VecDeque<Key>) -> u32 {
+    u32::try_from(keys.len()).unwrap_or(u32::MAX)
 }
 
 /// The pools of a core, and the connections in them.
