@@ -1,4 +1,4 @@
-//! Programs in the kernel: what midmile does below its sockets, by BPF.
+//! Help of the kernel: what midmile does below its sockets, by BPF and by routes.
 //!
 //! Two programs, each a help and none a need: where one can't be had, its loader says why and what to mend, and midmile goes
 //! another way.
@@ -12,6 +12,8 @@
 //!                    ▼                     └── Windows::set
 //!                 sockets
 //! ```
+//!
+//! Where programs may not be loaded and routes may be changed, [`Routes`] opens windows for chosen hosts.
 //!
 //! What it isn't: a data path (no byte is moved or changed here), or a policy (who is dialled, which leg may have a wide window
 //! is the gateway's to say).
@@ -27,7 +29,7 @@
 //!   user space is woken.
 //!
 //! # Modules
-//! `syn` and `window` are the two programs' loaders; `device`, `cgroup` and `namespace` say where they are attached, `object` loads,
+//! `syn` and `window` are the two programs' loaders; `route` has windows by routes; `device`, `cgroup` and `namespace` say where they are attached, `object` loads,
 //! `unavailable` says what is missing; [`probe`] tries it all for `midmile doctor`. Unsafe code lives in `namespace` alone.
 
 #![deny(unsafe_code)]
@@ -38,11 +40,13 @@ mod device;
 mod namespace;
 mod object;
 pub mod probe;
+mod route;
 mod syn;
 mod unavailable;
 mod window;
 
 pub use crate::device::{DEVICES_MAX, Device, Devices};
+pub use crate::route::{ROUTE_PROTOCOL, ROUTES_MAX, RouteError, Routes};
 pub use crate::syn::{
     Bound, EVENTS_PER_DRAIN, Hook, LISTENERS_MAX, ListenersError, SynConfig, SynCounters, SynEvent, SynWatch,
 };

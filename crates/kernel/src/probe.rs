@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::route::{self, RouteError};
 use crate::syn::{Hook, SynConfig, SynWatch};
 use crate::unavailable::Unavailable;
 use crate::window::Windows;
@@ -24,6 +25,14 @@ pub fn syn_watch() -> Result<Hook, Unavailable> {
 /// Why not, and the mend: connections begin with the system's window.
 pub fn windows() -> Result<(), Unavailable> {
     Windows::attach().map(drop)
+}
+
+/// Opens windows by routes: tries to remove one that isn't there.
+///
+/// # Errors
+/// Why not, and the mend.
+pub fn routes() -> Result<(), RouteError> {
+    route::probe()
 }
 
 /// Whether the kernel closes the window of an idle connection (RFC 5681, section 4.1; the system's setting
