@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use midmile_engine::{Addr, LegOptions};
-use midmile_gateway::{Backend, BackendSet, Balance, Gate, Limits, Named, Peer, Permit, Plan, Route, Via};
+use midmile_gateway::{Backend, BackendSet, Balance, Gate, Limits, Named, Peer, Permit, Plan, Route, Via, Warmth};
 use midmile_wire::trunk::hello::Destination;
 use tokio::task::JoinSet;
 
@@ -135,6 +135,7 @@ fn peer_of(config: &Config, peer: &config::Peer, names: &Names) -> Peer {
         leg: LegOptions { reset_if_killed: true, ..peer.leg.clone() },
         pool: peer.pool,
         dead_after: peer.dead_after,
+        warmth: Warmth::default(),
     }
 }
 
@@ -156,6 +157,7 @@ fn trunk_route(trunk: &Trunk, peers: &[Arc<Peer>], names: &Names, limits: Limits
         permit: Permit::new(rules, named),
         onward: trunk.onward.clone(),
         dead_after: trunk.dead_after,
+        warmth: Warmth::default(),
     };
     Route {
         name: Arc::clone(&trunk.name),

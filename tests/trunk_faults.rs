@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use midmile_wire::trunk::{Key, Nonce, auth};
+use midmile_wire::trunk::{Key, Nonce, Offer, auth};
 use process::ends::{reset_at_once, reset_client, until_reset};
 use process::{PATIENCE, Scratch, connect, echo, exchange, until};
 use programs::between::between;
@@ -166,7 +166,7 @@ fn authenticated(b: &Relay) -> TcpStream {
     let (challenged, introduction) = auth::begin("a".parse().unwrap(), "b".parse().unwrap(), Nonce([7; Nonce::LEN]));
     stream.write_all(introduction.as_bytes()).unwrap();
     let proved = heard(&mut stream, |bytes| {
-        let (_, proof, proved) = challenged.handle(bytes, &key).unwrap()?;
+        let (_, proof, proved) = challenged.handle(bytes, &key, Offer::default()).unwrap()?;
         Some((proof, proved))
     });
     stream.write_all(proved.0.as_bytes()).unwrap();

@@ -11,13 +11,15 @@ use libfuzzer_sys::fuzz_target;
 use midmile_wire::proxy::Header;
 use midmile_wire::trunk::auth::{self, AwaitChallenge, Message, Reject};
 use midmile_wire::trunk::hello::{self, Hello, Path, TraceId};
-use midmile_wire::trunk::{Key, Name, Nonce, Session};
+use midmile_wire::trunk::{Key, Name, Nonce, Offer, PADDING_MAX, Session};
 
 #[derive(Debug, Arbitrary)]
 struct Input<'a> {
     key: [u8; 32],
     nonces: [[u8; 32]; 2],
     name_lens: [u8; 2],
+    /// Padding that follows, that may come, and that the acceptor wants to send.
+    padding: [u32; 3],
     /// Which message is tampered with, at which byte, and how.
     tamper: (u8, u8, u8),
     noise: &'a [u8],
@@ -37,22 +39,31 @@ fn check_noise(input: &Input<'_>, key: &Key) {
     let (await_challenge, own) =
         auth::begin(name(input.name_lens[0]), name(input.name_lens[1]), Nonce(input.nonces[0]));
     check_splits(noise, |bytes| auth::introduction(bytes).map(|said| said.map(|(taken, _)| taken)));
-    assert!(check_splits(noise, |bytes| taken_of_challenge(&await_challenge, bytes, key)).is_none());
+    assert!(check_splits(noise, |bytes| taken_of_challenge(&await_challenge, bytes, key, offer(input))).is_none());
     if let Ok(Some((_, introduced))) = auth::introduction(noise) {
         let (await_proof, challenge) = introduced.challenge(key, Nonce(input.nonces[1]));
-        assert!(check_splits(noise, |bytes| Ok(await_proof.handle(bytes)?.map(|(taken, ..)| taken))).is_none());
-        let answer = await_challenge.handle(challenge.as_bytes(), key);
+        assert!(check_splits(noise, |bytes| Ok(await_proof.handle(bytes, input.padding[2])?.map(|(taken, ..)| taken))).is_none());
+        let answer = await_challenge.handle(challenge.as_bytes(), key, offer(input));
         assert_eq!(answer.is_ok(), noise.starts_with(own.as_bytes()), "an answer to another introduction");
     }
     let other = Key::from_bytes(input.key.map(|byte| !byte));
     let (_, honest) = auth::begin(name(1), name(2), Nonce(input.nonces[0]));
     let (_, introduced) = auth::introduction(honest.as_bytes()).expect("honest").expect("whole");
     let (_, challenge) = introduced.challenge(&other, Nonce(input.nonces[1]));
-    assert!(await_challenge.handle(challenge.as_bytes(), key).is_err(), "without the key");
+    assert!(await_challenge.handle(challenge.as_bytes(), key, offer(input)).is_err(), "without the key");
 }
 
-fn taken_of_challenge(state: &AwaitChallenge, bytes: &[u8], key: &Key) -> Result<Option<usize>, Reject> {
-    Ok(state.handle(bytes, key)?.map(|(taken, ..)| taken))
+fn offer(input: &Input<'_>) -> Offer {
+    Offer { follows: input.padding[0], takes: input.padding[1] }
+}
+
+fn taken_of_challenge(
+    state: &AwaitChallenge,
+    bytes: &[u8],
+    key: &Key,
+    offer: Offer,
+) -> Result<Option<usize>, Reject> {
+    Ok(state.handle(bytes, key, offer)?.map(|(taken, ..)| taken))
 }
 
 /// Feeds the stream byte by byte until it is decided; what is said then must hold for all longer prefixes. Answers how
@@ -84,9 +95,11 @@ fn shake_hands(input: &Input<'_>, key: &Key, tamper: Option<(u8, u8, u8)>) -> Op
     let (dialer, message) = auth::begin(name(input.name_lens[0]), name(input.name_lens[1]), Nonce(input.nonces[0]));
     let (_, introduced) = drip(&sent(0, &message), auth::introduction)?;
     let (acceptor, message) = introduced.challenge(key, Nonce(input.nonces[1]));
-    let (_, message, dialer) = drip(&sent(1, &message), |bytes| dialer.handle(bytes, key))?;
-    let (_, accepted, message) = drip(&sent(2, &message), |bytes| acceptor.handle(bytes))?;
-    let (_, dialled) = drip(&sent(3, &message), |bytes| dialer.handle(bytes))?;
+    let (_, message, dialer) = drip(&sent(1, &message), |bytes| dialer.handle(bytes, key, offer(input)))?;
+    let (_, accepted, message, told) = drip(&sent(2, &message), |bytes| acceptor.handle(bytes, input.padding[2]))?;
+    let (_, dialled, agreed) = drip(&sent(3, &message), |bytes| dialer.handle(bytes))?;
+    assert_eq!((agreed.sends, agreed.receives), (told.receives, told.sends), "each side sends what the other takes");
+    assert!(agreed.sends.max(agreed.receives) <= PADDING_MAX, "padding is bounded");
     Some((dialled, accepted))
 }
 

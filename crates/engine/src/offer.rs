@@ -101,7 +101,7 @@ impl<B: Backend> Cx<B> {
             // The rest is still in the kernel and makes no event again: an upcall sees it when more comes, or when the program asks;
             // whoever takes it otherwise finds it there.
             if !rest.is_empty() {
-                conn.readable = conn.reading != Reading::Upcall;
+                conn.readable = conn.reading != Reading::Upcall || conn.offer_due;
             }
         } else if let Some(mut stash) = conn.stash.take() {
             if rest.is_empty() {

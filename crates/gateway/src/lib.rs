@@ -38,7 +38,7 @@ pub use crate::fleet::{
 pub use crate::plan::{Limits, Plan, Route, Timeouts};
 pub use crate::reason::{End, PoolLoss, Refusal};
 pub use crate::report::PairReport;
-pub use crate::trunk::{DEAD_AFTER, Gate, Named, Peer, Permit, PoolLimits, Rule, Via};
+pub use crate::trunk::{DEAD_AFTER, Gate, Named, Peer, Permit, PoolLimits, Rule, Via, Warmth};
 
 /// A simulated world whose decisions are the fuzzer's.
 #[cfg(fuzzing)]

@@ -114,6 +114,8 @@ named! {
         TrunkKey => "trunk-key",
         /// A trunk connection whose handshake wasn't whole within its timeout.
         TrunkTimeout => "trunk-timeout",
+        /// A trunk connection whose padding didn't cross within its time.
+        TrunkWarming => "trunk-warming",
         /// A trunk connection whose hello was damaged, or not of its session.
         HelloInvalid => "hello-invalid",
         /// No descriptor or memory to accept or watch it with. Counts attempts: while a listener rests, its clients stay queued.
@@ -130,6 +132,8 @@ named! {
         Timeout => "timeout",
         /// The peer couldn't prove who it is, or didn't take us for who we are.
         Handshake => "handshake",
+        /// The padding that opens its windows didn't cross within its time.
+        Warming => "warming",
         /// It had waited ready, and its peer closed it or stopped answering.
         Died => "died",
         /// It had waited ready for as long as one may, or more waited than are needed.

@@ -16,6 +16,7 @@ mod guest;
 mod measure;
 mod original;
 mod trunk;
+mod warming;
 mod watch;
 
 use std::net::SocketAddr;
@@ -372,8 +373,11 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
     }
 
     fn on_writable(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64) {
-        if let Token::Server(pair) = Token::from_bits(token) {
-            self.greet(cx, pair);
+        match Token::from_bits(token) {
+            Token::Server(pair) => self.greet(cx, pair),
+            Token::Pooled(key) => self.warm_pooled(cx, key),
+            Token::Guest(key) => self.warm_guest(cx, key),
+            Token::Client(_) => {}
         }
     }
 

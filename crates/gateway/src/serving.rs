@@ -76,6 +76,13 @@ impl Servings {
         self.doors.iter().find(|door| door.id == id).map(|door| door.serving)
     }
 
+    /// Bytes that this core's pairs have moved, both ways, by the ways in that there are now.
+    pub(crate) fn moved(&self) -> u64 {
+        let serving = self.doors.iter().filter_map(|door| self.table.get(door.serving));
+        let meters = serving.flat_map(|serving| [&serving.counters.upstream, &serving.counters.downstream]);
+        meters.fold(0, |sum: u64, meter| sum.wrapping_add(meter.copied_bytes()).wrapping_add(meter.spliced_bytes()))
+    }
+
     /// The listeners of a way in, or of all.
     pub(crate) fn listeners(&self, only: Option<DoorId>) -> Vec<ListenerId> {
         let chosen = self.doors.iter().filter(|door| only.is_none_or(|id| door.id == id));

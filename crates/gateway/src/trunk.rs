@@ -14,11 +14,14 @@ mod demand;
 mod peer;
 mod permit;
 mod pool;
+mod warming;
 mod watch;
 
 pub(crate) use demand::TICK;
 pub use peer::{Gate, Peer, PoolLimits, Via};
 pub use permit::{Named, Permit, Rule};
 pub(crate) use pool::{Pooled, PooledState, Pools, Reach};
+pub use warming::Warmth;
+pub(crate) use warming::{Warmed, Warming, is_live};
 pub use watch::DEAD_AFTER;
 pub(crate) use watch::{Keepalive, Watch};

@@ -4,8 +4,9 @@
 //!   dialer                                    acceptor
 //!     │ introduction: names, nonce ─────────────► │
 //!     │ ◄───────────────── challenge: nonce, MAC  │   the acceptor has proved itself
-//!     │ proof: MAC ─────────────────────────────► │   the dialer has proved itself
-//!     │ ◄───────────────────────── welcome: MAC   │
+//!     │ proof: padding, MAC ────────────────────► │   the dialer has proved itself
+//!     │ ◄──────────────── welcome: padding, MAC   │
+//!     ┆  padding, if any, each way at once        ┆
 //!     ┆       the connection waits in the pool    ┆
 //!     │ hello: client, destination, path, MAC ──► │
 //!     │ the client's bytes ═════════════════════► │
@@ -25,6 +26,7 @@
 //!
 //! # Modules
 //! - [`auth`]: the four messages of the handshake.
+//! - [`Offer`], [`Padding`]: bytes behind them that open a window.
 //! - [`hello`]: the first message on a connection that is put to use.
 //! - [`answer`]: what comes of it.
 
@@ -35,8 +37,10 @@ pub mod hello;
 mod key;
 mod mac;
 mod name;
+mod padding;
 mod session;
 
 pub use key::{Key, KeyError, Nonce};
 pub use name::{Name, NameError};
+pub use padding::{Offer, PADDING_MAX, Padding};
 pub use session::Session;

@@ -4,7 +4,7 @@ use allocation_counter::measure;
 use midmile_wire::proxy::{Accept, Header, UnixPath, Version, decode, encode, tlvs};
 use midmile_wire::trunk::answer::{self, Answer};
 use midmile_wire::trunk::hello::{self, Hello, Path, TraceId};
-use midmile_wire::trunk::{Key, Name, Nonce, Session, auth};
+use midmile_wire::trunk::{Key, Name, Nonce, Offer, Session, auth};
 
 #[test]
 fn proxy_decodes_and_encodes_without_allocating() {
@@ -68,9 +68,10 @@ fn shake_hands(names: [Name; 2], key: &Key) -> (Session, Session) {
     let (dialer, message) = auth::begin(names[0], names[1], Nonce([1; 32]));
     let (_, introduced) = drip(&message, auth::introduction);
     let (acceptor, message) = introduced.challenge(key, Nonce([2; 32]));
-    let (_, message, dialer) = drip(&message, |bytes| dialer.handle(bytes, key));
-    let (_, accepted, message) = drip(&message, |bytes| acceptor.handle(bytes));
-    let (_, dialled) = drip(&message, |bytes| dialer.handle(bytes));
+    let offer = Offer { follows: 1, takes: 2 };
+    let (_, message, dialer) = drip(&message, |bytes| dialer.handle(bytes, key, offer));
+    let (_, accepted, message, _) = drip(&message, |bytes| acceptor.handle(bytes, 3));
+    let (_, dialled, _) = drip(&message, |bytes| dialer.handle(bytes));
     (dialled, accepted)
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use midmile_wire::proxy::Header;
 use midmile_wire::trunk::answer::{self, Answer, UnknownAnswer};
 use midmile_wire::trunk::hello::{self, Hello, Path, TraceId};
-use midmile_wire::trunk::{Key, Nonce, Session, auth};
+use midmile_wire::trunk::{Key, Nonce, Offer, PADDING_MAX, Padding, Session, auth};
 
 const VECTORS: &str = include_str!("trunk-v1.txt");
 
@@ -21,16 +21,22 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A handshake without padding.
+const BARE: (Offer, u32) = (Offer { follows: 0, takes: 0 }, 0);
+/// One in which the dialer sends 2 MiB and takes up to 16, and the acceptor sends 3.
+const PADDED: (Offer, u32) = (Offer { follows: 2 << 20, takes: 16 << 20 }, 3 << 20);
+
 /// The messages of one handshake, and both sides' sessions.
-fn handshake() -> ([auth::Message; 4], Session, Session) {
+fn handshake((offer, wanted): (Offer, u32)) -> ([auth::Message; 4], Session, Session) {
     let key: Key = KEY.parse().expect("valid");
     let (dialer, introduction) =
         auth::begin("oregon".parse().expect("valid"), "mumbai".parse().expect("valid"), Nonce([0xaa; 32]));
     let (_, introduced) = auth::introduction(introduction.as_bytes()).expect("honest").expect("whole");
     let (acceptor, challenge) = introduced.challenge(&key, Nonce([0xbb; 32]));
-    let (_, proof, dialer) = dialer.handle(challenge.as_bytes(), &key).expect("honest").expect("whole");
-    let (_, accepted, welcome) = acceptor.handle(proof.as_bytes()).expect("honest").expect("whole");
-    let (_, dialled) = dialer.handle(welcome.as_bytes()).expect("honest").expect("whole");
+    let (_, proof, dialer) = dialer.handle(challenge.as_bytes(), &key, offer).expect("honest").expect("whole");
+    let (_, accepted, welcome, _) = acceptor.handle(proof.as_bytes(), wanted).expect("honest").expect("whole");
+    let (_, dialled, padding) = dialer.handle(welcome.as_bytes()).expect("honest").expect("whole");
+    assert_eq!(padding, Padding { sends: offer.follows, receives: wanted });
     ([introduction, challenge, proof, welcome], dialled, accepted)
 }
 
@@ -61,16 +67,19 @@ fn hellos() -> [(&'static str, Hello); 3] {
 
 #[test]
 fn the_handshake_is_as_it_was() {
-    let (messages, _, _) = handshake();
     let vectors = vectors();
-    for (name, message) in ["introduction", "challenge", "proof", "welcome"].into_iter().zip(messages) {
-        assert_eq!(vectors.get(name).copied(), Some(hex(message.as_bytes()).as_str()), "{name}");
+    let bare = (BARE, ["introduction", "challenge", "proof", "welcome"]);
+    for (padding, names) in [bare, (PADDED, ["introduction", "challenge", "proof padded", "welcome padded"])] {
+        let (messages, _, _) = handshake(padding);
+        for (name, message) in names.into_iter().zip(messages) {
+            assert_eq!(vectors.get(name).copied(), Some(hex(message.as_bytes()).as_str()), "{name}");
+        }
     }
 }
 
 #[test]
 fn hellos_are_as_they_were() {
-    let (_, dialer, acceptor) = handshake();
+    let (_, dialer, acceptor) = handshake(BARE);
     let vectors = vectors();
     for (name, hello) in hellos() {
         let encoded = hello::encode(&hello, &dialer);
@@ -79,6 +88,9 @@ fn hellos_are_as_they_were() {
     }
     let back = hello::encode(&hellos()[0].1, &acceptor);
     assert_eq!(vectors.get("hello of the acceptor").copied(), Some(hex(back.as_bytes()).as_str()));
+    let (_, dialer, _) = handshake(PADDED);
+    let padded = hello::encode(&hellos()[0].1, &dialer);
+    assert_eq!(vectors.get("hello padded").copied(), Some(hex(padded.as_bytes()).as_str()));
 }
 
 #[test]
@@ -121,6 +133,8 @@ fn the_page_has_every_reason() {
 fn the_page_has_the_bounds() {
     let page = include_str!("../../../docs/trunk-protocol.md");
     assert!(page.contains(&format!("45 to {} bytes long", auth::Message::LEN_MAX)));
+    assert_eq!(PADDING_MAX, 16 << 20);
+    assert!(page.contains("at most 16777216"));
     assert_eq!(hello::LEN_MAX, 1024);
     assert!(page.contains("of at most 1,024 bytes"));
 }

@@ -14,7 +14,7 @@ use midmile_wire::trunk::{Nonce, Session};
 use super::Relay;
 use crate::pair::{Given, Pair, State, Token};
 use crate::reason::{End, Refusal};
-use crate::trunk::{Peer, Permit};
+use crate::trunk::{Peer, Permit, Warming};
 
 /// How far a trunk connection has come that was accepted.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(super) enum GuestState {
     Unknown,
     /// Its proof is awaited.
     Challenged(AwaitProof),
+    /// Authenticated: padding opens windows.
+    Warming(Warming, Session),
     /// Authenticated: its hello is awaited, for as long as the peer's pool keeps it.
     Known(Session),
     /// It has an answer that says why its pair ended, and goes when its peer has seen it.
@@ -33,7 +35,7 @@ pub(super) enum GuestState {
 #[derive(Debug)]
 pub(super) struct Guest {
     pub(super) conn: ConnId,
-    serving: Key,
+    pub(super) serving: Key,
     pub(super) state: GuestState,
     addr: Addr,
     /// Who it says it is, once it has said so.
@@ -80,6 +82,7 @@ impl<L> Relay<L> {
         let answer = match &guest.state {
             GuestState::Unknown => self.introduced(cx, key, bytes),
             GuestState::Challenged(_) => self.proved(cx, key, bytes),
+            GuestState::Warming(..) => self.guest_padding(cx, key, bytes.len()),
             GuestState::Known(_) => self.said_hello(cx, key, bytes),
             GuestState::Parting => Ok(0),
         };
@@ -109,11 +112,17 @@ impl<L> Relay<L> {
     fn proved<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, bytes: &[u8]) -> Result<usize, Refusal> {
         let Some(guest) = self.guests.get_mut(key) else { return Ok(0) };
         let GuestState::Challenged(state) = &guest.state else { return Ok(0) };
-        let Some((taken, session, welcome)) = state.handle(bytes).map_err(refusal)? else { return Ok(0) };
-        guest.state = GuestState::Known(session);
+        let gate = self.servings.get(guest.serving).and_then(|serving| serving.route.gate.as_deref());
+        let wanted = gate.map_or(0, |gate| gate.warmth.padding());
+        let Some((taken, session, welcome, padding)) = state.handle(bytes, wanted).map_err(refusal)? else {
+            return Ok(0);
+        };
         send_whole(cx, guest.conn, welcome.as_bytes())?;
-        if let Some(serving) = self.servings.get(guest.serving) {
-            cx.set_timer(guest.conn, serving.route.timeouts.idle);
+        self.guest_proved(cx, key, session, padding);
+        if taken < bytes.len()
+            && let Some(guest) = self.guests.get(key)
+        {
+            cx.read(guest.conn);
         }
         Ok(taken)
     }
@@ -172,9 +181,12 @@ impl<L> Relay<L> {
     /// The guest's timer: its handshake took too long, nobody has used it for as long as a pair may be idle, or its peer doesn't let
     /// go of it.
     pub(super) fn guest_timer<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
-        let unknown = |guest: &Guest| matches!(guest.state, GuestState::Unknown | GuestState::Challenged(_));
-        let late = self.guests.get(key).is_some_and(unknown);
-        self.turn_out(cx, key, late.then_some(Refusal::TrunkTimeout));
+        let Some(guest) = self.guests.get(key) else { return };
+        match guest.state {
+            GuestState::Warming(..) => self.warm_guest(cx, key),
+            GuestState::Known(_) | GuestState::Parting => self.turn_out(cx, key, None),
+            GuestState::Unknown | GuestState::Challenged(_) => self.turn_out(cx, key, Some(Refusal::TrunkTimeout)),
+        }
     }
 
     /// The guest has closed or failed. A pool lets go of what it doesn't need, so that is nothing to count; and a peer whose key
@@ -183,7 +195,7 @@ impl<L> Relay<L> {
         let refusal = self.guests.get(key).and_then(|guest| match guest.state {
             GuestState::Unknown => Some(Refusal::TrunkInvalid),
             GuestState::Challenged(_) => Some(Refusal::TrunkKey),
-            GuestState::Known(_) | GuestState::Parting => None,
+            GuestState::Warming(..) | GuestState::Known(_) | GuestState::Parting => None,
         });
         self.turn_out(cx, key, refusal);
     }

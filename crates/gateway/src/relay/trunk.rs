@@ -13,7 +13,7 @@ use crate::reason::{End, PoolLoss};
 use crate::trunk::{Pooled, PooledState};
 
 /// For a trunk connection to stand and be authenticated.
-const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
+pub(super) const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
 /// How long a connection waits ready at most. Far below what a far end, or a box between that tracks connections, waits.
 const AGE_MAX: Duration = Duration::from_mins(4);
 
@@ -56,7 +56,9 @@ impl<L> Relay<L> {
     fn dial_trunk<B: Backend>(&mut self, cx: &mut Cx<B>, index: usize) -> bool {
         let Some(pool) = self.pools.pools.get_mut(index) else { return false };
         let to = pool.peer.addrs[pool.turn % pool.peer.addrs.len()].clone();
-        let pooled = Pooled { conn: Key::NONE, peer: pool.peer.name, state: PooledState::Dialling, since: cx.now() };
+        let (moved, cold) = (self.servings.moved(), false);
+        let (peer, state) = (pool.peer.name, PooledState::Dialling);
+        let pooled = Pooled { conn: Key::NONE, peer, state, since: cx.now(), moved, cold };
         let Ok(key) = self.pools.slots.insert(pooled) else { return false };
         pool.counters.dials.add(1);
         match cx.dial(&to, &pool.peer.leg, Token::Pooled(key).to_bits(), MeterId::NONE) {
@@ -109,15 +111,21 @@ impl<L> Relay<L> {
 
     /// The peer has answered; says how many bytes of that were used.
     pub(super) fn trunk_data<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, bytes: &[u8]) -> usize {
+        let offer = self.offer(cx.now(), key);
         let Some(pooled) = self.pools.slots.get_mut(key) else { return 0 };
         let Some(pool) = self.pools.pools.iter().find(|pool| pool.peer.name == pooled.peer) else { return 0 };
         let step = match &pooled.state {
             PooledState::Introduced(state) => state
-                .handle(bytes, &pool.peer.key)
+                .handle(bytes, &pool.peer.key, offer)
                 .map(|step| step.map(|(taken, proof, next)| (taken, Some(proof), PooledState::Proved(next)))),
-            PooledState::Proved(state) => {
-                state.handle(bytes).map(|step| step.map(|(taken, session)| (taken, None, PooledState::Ready(session))))
-            }
+            PooledState::Proved(state) => match state.handle(bytes) {
+                Ok(Some((taken, session, padding))) => {
+                    self.welcomed(cx, key, session, padding, taken < bytes.len());
+                    return taken;
+                }
+                other => other.map(|_| None),
+            },
+            PooledState::Warming(..) => return self.pooled_padding(cx, key, bytes.len()),
             // Nobody speaks before the hello.
             PooledState::Dialling | PooledState::Ready(_) => {
                 self.lose_trunk(cx, key, PoolLoss::Handshake);
@@ -132,7 +140,6 @@ impl<L> Relay<L> {
                 return 0;
             }
         };
-        let ready = matches!(next, PooledState::Ready(_));
         pooled.state = next;
         let conn = pooled.conn;
         if let Some(message) = message
@@ -141,27 +148,26 @@ impl<L> Relay<L> {
             self.lose_trunk(cx, key, PoolLoss::Handshake);
             return 0;
         }
-        if ready {
-            self.trunk_ready(cx, key);
-        }
         taken
     }
 
-    /// A connection is authenticated: it waits, and pairs that wait are served when the turn ends.
-    fn trunk_ready<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+    /// A connection is authenticated and warm: it waits, and pairs that wait are served when the turn ends.
+    pub(super) fn trunk_ready<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
         let now = cx.now();
         let Some(pooled) = self.pools.slots.get_mut(key) else { return };
         let took = now.since(std::mem::replace(&mut pooled.since, now));
         cx.set_timer(pooled.conn, AGE_MAX);
-        let (conn, peer) = (pooled.conn, pooled.peer);
+        let (conn, peer, cold) = (pooled.conn, pooled.peer, pooled.cold);
         let Some(index) = self.pools.index_of(&peer) else { return };
         let pool = &mut self.pools.pools[index];
+        pool.cold += u32::from(cold);
         pool.under_way = pool.under_way.saturating_sub(1);
         pool.recover();
         pool.demand.made(took);
         pool.look_at_path(now, || cx.path(conn));
         pool.ready.push_back(key);
         self.pools.served = false;
+        self.spare_cold(cx, index);
         self.tend(cx, index);
     }
 
@@ -192,8 +198,12 @@ impl<L> Relay<L> {
         let Some(index) = self.pools.index_of(&pooled.peer) else { return };
         let pool = &mut self.pools.pools[index];
         pool.counters.losses[why.index()].add(1);
+        if pool.warming == key {
+            pool.warming = Key::NONE;
+        }
         if matches!(pooled.state, PooledState::Ready(_)) {
             pool.ready.retain(|ready| *ready != key);
+            pool.cold -= u32::from(pooled.cold);
         } else {
             pool.under_way = pool.under_way.saturating_sub(1);
             self.pool_failed(cx, index);
@@ -204,8 +214,11 @@ impl<L> Relay<L> {
     /// A connection's timer: its handshake took too long, or it has waited for long enough.
     pub(super) fn trunk_timer<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
         let Some(pooled) = self.pools.slots.get(key) else { return };
-        let ready = matches!(pooled.state, PooledState::Ready(_));
-        self.lose_trunk(cx, key, if ready { PoolLoss::Retired } else { PoolLoss::Timeout });
+        match pooled.state {
+            PooledState::Warming(..) => self.warm_pooled(cx, key),
+            PooledState::Ready(_) => self.lose_trunk(cx, key, PoolLoss::Retired),
+            _ => self.lose_trunk(cx, key, PoolLoss::Timeout),
+        }
     }
 
     /// A connection has failed, or its peer has closed it.
@@ -213,7 +226,7 @@ impl<L> Relay<L> {
         let Some(pooled) = self.pools.slots.get(key) else { return };
         let why = match pooled.state {
             PooledState::Dialling => PoolLoss::Dial,
-            PooledState::Introduced(_) | PooledState::Proved(_) => PoolLoss::Handshake,
+            PooledState::Introduced(_) | PooledState::Proved(_) | PooledState::Warming(..) => PoolLoss::Handshake,
             PooledState::Ready(_) => PoolLoss::Died,
         };
         self.lose_trunk(cx, key, why);
@@ -253,6 +266,7 @@ impl<L> Relay<L> {
         let Some(serving) = self.servings.get(pair.serving) else { return };
         let Some(pool) = self.pools.pools.get_mut(index) else { return };
         let taken = pool.ready.pop_front().and_then(|slot| self.pools.slots.remove(slot));
+        pool.cold -= u32::from(taken.as_ref().is_some_and(|taken| taken.cold));
         let (Some(Pooled { conn, state: PooledState::Ready(session), .. }), Some(hello)) = (taken, hello) else {
             return self.end(cx, key, End::TrunkUnavailable);
         };

@@ -20,7 +20,7 @@ use crate::plan::{Route, Timeouts};
 use crate::reason::End;
 use crate::report::PairReport;
 use crate::serving::DoorId;
-use crate::trunk::{Gate, Peer, Permit, PoolLimits, Reach, Rule, Via};
+use crate::trunk::{Gate, Peer, Permit, PoolLimits, Reach, Rule, Via, Warmth};
 
 const CLIENT_DOOR: DoorId = DoorId(0);
 const TRUNK_DOOR: DoorId = DoorId(1);
@@ -67,6 +67,7 @@ fn peer(own: &str, other: &str, addrs: Vec<Addr>, key: u8, pool: PoolLimits) -> 
         leg: LegOptions::default(),
         pool,
         dead_after: Some(DEAD_AFTER),
+        warmth: Warmth::default(),
     })
 }
 
@@ -97,6 +98,13 @@ fn route(
         pairs_max: 40,
         log_pairs: true,
     })
+}
+
+/// A side pads, or doesn't: up to several times what is on its way at once.
+fn warm_up(rng: &mut Rng, warmth: &Warmth) {
+    if rng.one_in(2) {
+        warmth.set(u32::try_from(rng.up_to(10_000)).unwrap());
+    }
 }
 
 fn config(rng: &mut Rng) -> Config {
@@ -138,6 +146,7 @@ fn world_of(mut rng: Rng, mood: Mood, long: Option<&Script>) -> World {
 
     let pool = PoolLimits { min: u32::try_from(rng.up_to(3)).unwrap(), max: 8 };
     let here = peer("a", "b", vec![trunk_addr.clone()], 7, pool);
+    warm_up(&mut rng, &here.warmth);
     let there = peer("b", "a", Vec::new(), if honest.key { 7 } else { 8 }, pool);
     let inside = if honest.permit { 2000..=2000 } else { 2001..=2001 };
     let permit = Permit::new(vec![Rule { net: "10.0.0.0/24".parse().unwrap(), ports: inside }], Vec::new());
@@ -145,7 +154,14 @@ fn world_of(mut rng: Rng, mood: Mood, long: Option<&Script>) -> World {
     let onward = peer("b", "c", vec![trunk_addr.clone()], 9, pool);
     let from_between = peer("c", "b", Vec::new(), 9, pool);
     let passes = if honest.between == Some(true) { vec![name("c")] } else { Vec::new() };
-    let gate = Gate { peers: vec![there.clone(), from_between], permit, onward: passes, dead_after: Some(DEAD_AFTER) };
+    let gate = Gate {
+        peers: vec![there.clone(), from_between],
+        permit,
+        onward: passes,
+        dead_after: Some(DEAD_AFTER),
+        warmth: Warmth::default(),
+    };
+    warm_up(&mut rng, &gate.warmth);
     let destination = Destination::address(server.inet().unwrap()).unwrap();
     let backend = Arc::new(Backend::behind_trunk("s", destination, 1));
     let via = Via { first: name("b"), rest: honest.between.map(|_| name("c")).into_iter().collect() };

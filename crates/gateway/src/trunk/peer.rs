@@ -7,6 +7,7 @@ use midmile_engine::{Addr, LegOptions};
 use midmile_wire::trunk::{Key, Name};
 
 use super::permit::Permit;
+use super::warming::Warmth;
 
 /// Another gateway.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct Peer {
     /// How long it may leave what it is sent on connections that we dialled unanswered, before their pairs end; `None`: as long as
     /// the kernel tries.
     pub dead_after: Option<Duration>,
+    /// Padding on the connections that we dial to it.
+    pub warmth: Warmth,
 }
 
 impl Peer {
@@ -74,6 +77,8 @@ pub struct Gate {
     pub onward: Vec<Name>,
     /// As [`Peer::dead_after`], for the connections that peers dialled.
     pub dead_after: Option<Duration>,
+    /// Padding on the connections that are accepted.
+    pub warmth: Warmth,
 }
 
 impl Gate {

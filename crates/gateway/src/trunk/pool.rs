@@ -10,6 +10,7 @@ use midmile_wire::trunk::{Name, Session};
 
 use super::demand::Demand;
 use super::peer::Peer;
+use super::warming::Warming;
 use crate::counters::PeerCounters;
 
 /// Longest rest after failures.
@@ -37,6 +38,8 @@ pub(crate) enum PooledState {
     Introduced(AwaitChallenge),
     /// The peer has our proof.
     Proved(AwaitWelcome),
+    /// It's authenticated, and padding opens its windows.
+    Warming(Warming, Session),
     /// It waits for a pair.
     Ready(Session),
 }
@@ -48,6 +51,10 @@ pub(crate) struct Pooled {
     pub(crate) peer: Name,
     pub(crate) state: PooledState,
     pub(crate) since: Time,
+    /// Live bytes that had flowed on this core when it was dialled.
+    pub(crate) moved: u64,
+    /// It does without padding, where there might be some.
+    pub(crate) cold: bool,
 }
 
 /// Connections to one peer.
@@ -62,6 +69,14 @@ pub(crate) struct Pool {
     /// Oldest first.
     pub(crate) ready: VecDeque<Key>,
     pub(crate) under_way: u32,
+    /// The one that is warmed, or [`Key::NONE`]: they don't compete with each other.
+    pub(crate) warming: Key,
+    /// The peer has sent padding.
+    pub(crate) peer_pads: bool,
+    /// Of those that wait ready, the ones that weren't warmed.
+    pub(crate) cold: u32,
+    /// When the next one may be made in place of a cold one.
+    pub(crate) warms_from: Time,
     /// Pairs that found none ready for them. Some may have ended since.
     pub(crate) waiting: VecDeque<Key>,
     /// A round trip to the peer, as handshakes showed it.
@@ -82,8 +97,13 @@ impl Pool {
             demand: Demand::default(),
             min,
             max,
-            ready: VecDeque::with_capacity(max as usize),
+            // And one in place of a cold one.
+            ready: VecDeque::with_capacity(max as usize + 1),
             under_way: 0,
+            warming: Key::NONE,
+            peer_pads: false,
+            cold: 0,
+            warms_from: Time::ZERO,
             waiting: VecDeque::new(),
             rtt: Duration::ZERO,
             turn: 0,
@@ -103,9 +123,29 @@ impl Pool {
         let ahead = if draining { 0 } else { self.demand.wanted(self.min, self.max) };
         let wanted = ahead.saturating_add(count(&self.waiting)).min(self.max);
         // Before the first has shown that the peer is there, one tries.
-        let under_way_max = if self.failures > 0 { 1 } else { self.demand.under_way_max() };
-        let missing = wanted.saturating_sub(count(&self.ready).saturating_add(self.under_way));
-        missing.min(under_way_max.saturating_sub(self.under_way))
+        let one_by_one = self.failures > 0 || (self.warms() && self.waiting.is_empty());
+        let under_way_max = if one_by_one { 1 } else { self.demand.under_way_max() };
+        let replaced = if self.replaces_cold(now) { self.cold } else { 0 };
+        // Nobody waits until a connection is warm.
+        let no_help = if self.warming != Key::NONE && !self.waiting.is_empty() { 1 } else { replaced };
+        let standing = count(&self.ready).saturating_add(self.under_way).saturating_sub(no_help);
+        wanted.saturating_sub(standing).min(under_way_max.saturating_sub(self.under_way))
+    }
+
+    /// Whether one of its connections takes padding to be ready.
+    pub(crate) fn warms(&self) -> bool {
+        self.peer_pads || self.peer.warmth.padding() > 0
+    }
+
+    /// Whether connections that weren't warmed are replaced by ones that are.
+    fn replaces_cold(&self, now: Time) -> bool {
+        self.warms() && self.waiting.is_empty() && now >= self.warms_from
+    }
+
+    /// Whether one that is cold can be let go of: there are more than are wanted.
+    pub(crate) fn has_cold_to_spare(&self) -> bool {
+        let wanted = self.demand.wanted(self.min, self.max) as usize;
+        self.cold > 0 && self.warms() && self.ready.len() > wanted + self.waiting.len()
     }
 
     /// Whether a pair without a client may take one that is ready. Half of the pool's minimum is left for clients that stand: whoever
@@ -164,7 +204,9 @@ impl Pool {
 
     /// Nothing changes by itself: no look at the clock is needed.
     pub(crate) fn is_calm(&self, now: Time, draining: bool) -> bool {
-        self.demand.is_over() && self.surplus() == 0 && self.missing(now, draining) == 0 && now >= self.rests_until
+        let settled = draining || self.cold == 0 || !self.warms();
+        let enough = self.surplus() == 0 && self.missing(now, draining) == 0;
+        settled && self.demand.is_over() && enough && now >= self.rests_until
     }
 
     /// Has the figures show what there is.
@@ -238,6 +280,7 @@ impl Pools {
         self.draining = true;
         let mut gone = Vec::new();
         for pool in &mut self.pools {
+            pool.cold = 0;
             gone.extend(pool.ready.drain(..).filter_map(|key| self.slots.remove(key)).map(|pooled| pooled.conn));
             pool.publish();
         }

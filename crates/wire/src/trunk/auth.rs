@@ -16,6 +16,7 @@
 use std::fmt;
 
 use super::mac::{self, Mac, Purpose, Transcript};
+use super::padding::{COUNT_LEN, Offer, PADDING_MAX, Padding};
 use super::{Key, Name, Nonce, Session, name};
 use crate::proxy::agrees;
 use crate::proxy::v2::take;
@@ -52,13 +53,19 @@ pub struct AwaitChallenge {
 }
 
 impl AwaitChallenge {
-    /// The challenge: how many bytes it took, the proof to send, and the state that waits for the welcome.
+    /// The challenge: how many bytes it took, the proof to send, and the state that waits for the welcome. `offer` is what the
+    /// proof says of padding: as many bytes have to follow it.
     ///
     /// The acceptor has proved itself by it. `Ok(None)` means that more bytes are needed.
     ///
     /// # Errors
     /// [`Reject`] says what is wrong with the acceptor. Close the connection and count [`Reject::name`].
-    pub fn handle(&self, bytes: &[u8], key: &Key) -> Result<Option<(usize, Message, AwaitWelcome)>, Reject> {
+    pub fn handle(
+        &self,
+        bytes: &[u8],
+        key: &Key,
+        offer: Offer,
+    ) -> Result<Option<(usize, Message, AwaitWelcome)>, Reject> {
         if after_head(bytes)?.is_none() {
             return Ok(None);
         }
@@ -68,46 +75,55 @@ impl AwaitChallenge {
 
         let transcript = self.transcript.then(&signed);
         transcript.check(key, Purpose::Challenge, stated)?;
-        let transcript = transcript.then(&stated);
+        let offered = offer.to_bytes();
+        let transcript = transcript.then(&stated).then(&offered);
         let proof = transcript.mac(key, Purpose::Proof);
         let transcript = transcript.then(proof.as_bytes());
         let state = AwaitWelcome {
-            welcome: transcript.mac(key, Purpose::Welcome),
-            session: Session::of_dialer(key, transcript),
+            key: *key,
+            transcript,
+            offer: Offer { follows: offer.follows.min(PADDING_MAX), takes: offer.takes.min(PADDING_MAX) },
         };
-        Ok(Some((bytes.len() - rest.len(), Message::of(proof), state)))
+        Ok(Some((bytes.len() - rest.len(), Message::of(&offered, proof), state)))
     }
 }
 
 /// The dialer, having sent its proof.
 #[derive(Clone, Copy)]
 pub struct AwaitWelcome {
-    /// What the acceptor has to send.
-    welcome: Mac,
-    session: Session,
+    key: Key,
+    transcript: Transcript,
+    /// What the proof said. Invariant: neither number is more than [`PADDING_MAX`].
+    offer: Offer,
 }
 
 impl AwaitWelcome {
-    /// The welcome: how many bytes it took, and the session. The connection is ready for the pool.
+    /// The welcome: how many bytes it took, the session, and the padding of both sides. Once that has crossed, the connection is
+    /// ready for the pool.
     ///
     /// `Ok(None)` means that more bytes are needed.
     ///
     /// # Errors
-    /// [`Reject::WrongKey`]. Close the connection and count it.
-    pub fn handle(&self, bytes: &[u8]) -> Result<Option<(usize, Session)>, Reject> {
-        let Some(stated) = bytes.first_chunk() else { return Ok(None) };
-        if Mac::stated(*stated) != self.welcome {
-            return Err(Reject::WrongKey);
+    /// [`Reject::WrongKey`], [`Reject::PaddingTooLong`]. Close the connection and count it.
+    pub fn handle(&self, bytes: &[u8]) -> Result<Option<(usize, Session, Padding)>, Reject> {
+        let mut rest = bytes;
+        let Some(count) = take::<COUNT_LEN>(&mut rest) else { return Ok(None) };
+        let Some(stated) = take(&mut rest) else { return Ok(None) };
+        self.transcript.then(&count).check(&self.key, Purpose::Welcome, stated)?;
+        let receives = u32::from_be_bytes(count);
+        if receives > self.offer.takes {
+            return Err(Reject::PaddingTooLong);
         }
-        Ok(Some((stated.len(), self.session)))
+        let padding = Padding { sends: self.offer.follows, receives };
+        Ok(Some((bytes.len() - rest.len(), self.session(), padding)))
     }
 
     /// The session before the welcome has come, for a hello that goes out with the proof.
     ///
-    /// For a client that waits while the pool is empty: it saves a round trip, and is as safe, since the acceptor has
-    /// proved itself already. The welcome is still to be handled, before the bytes behind it.
-    pub const fn session(&self) -> Session {
-        self.session
+    /// For a client that waits while the pool is empty, whose proof offered to take no padding: it saves a round trip, and is as
+    /// safe, since the acceptor has proved itself already. The welcome is still to be handled, before the bytes behind it.
+    pub fn session(&self) -> Session {
+        Session::of_dialer(&self.key, self.transcript)
     }
 }
 
@@ -166,18 +182,26 @@ pub struct AwaitProof {
 }
 
 impl AwaitProof {
-    /// The proof: how many bytes it took, the session, and the welcome to send. The connection is ready for the pool.
+    /// The proof: how many bytes it took, the session, the welcome to send, and the padding of both sides. `wanted` is how many
+    /// bytes of padding we would send: as many as the dialer takes of them have to follow the welcome.
     ///
-    /// Bytes behind the proof are the start of a hello. `Ok(None)` means that more bytes are needed.
+    /// Bytes behind the proof are padding, and then the start of a hello. `Ok(None)` means that more bytes are needed.
     ///
     /// # Errors
-    /// [`Reject::WrongKey`]. Close the connection and count it.
-    pub fn handle(&self, bytes: &[u8]) -> Result<Option<(usize, Session, Message)>, Reject> {
-        let Some(stated) = bytes.first_chunk() else { return Ok(None) };
-        self.transcript.check(&self.key, Purpose::Proof, *stated)?;
-        let transcript = self.transcript.then(stated);
-        let welcome = Message::of(transcript.mac(&self.key, Purpose::Welcome));
-        Ok(Some((stated.len(), Session::of_acceptor(&self.key, transcript), welcome)))
+    /// [`Reject::WrongKey`], [`Reject::PaddingTooLong`]. Close the connection and count it.
+    pub fn handle(&self, bytes: &[u8], wanted: u32) -> Result<Option<(usize, Session, Message, Padding)>, Reject> {
+        let mut rest = bytes;
+        let Some(offered) = take::<{ 2 * COUNT_LEN }>(&mut rest) else { return Ok(None) };
+        let Some(stated) = take(&mut rest) else { return Ok(None) };
+        let transcript = self.transcript.then(&offered);
+        transcript.check(&self.key, Purpose::Proof, stated)?;
+        let offer = Offer::from_bytes(offered).ok_or(Reject::PaddingTooLong)?;
+        let transcript = transcript.then(&stated);
+        let padding = Padding { sends: wanted.min(offer.takes), receives: offer.follows };
+        let count = padding.sends.to_be_bytes();
+        let welcome = Message::of(&count, transcript.then(&count).mac(&self.key, Purpose::Welcome));
+        let session = Session::of_acceptor(&self.key, transcript);
+        Ok(Some((bytes.len() - rest.len(), session, welcome, padding)))
     }
 }
 
@@ -241,9 +265,10 @@ impl Message {
         message
     }
 
-    /// A message that is a MAC alone.
-    fn of(mac: Mac) -> Self {
+    /// A message that is what is said, and its MAC.
+    fn of(said: &[u8], mac: Mac) -> Self {
         let mut message = Self { bytes: [0; Self::LEN_MAX], len: 0 };
+        message.push(said);
         message.push(mac.as_bytes());
         message
     }
@@ -295,11 +320,15 @@ pub enum Reject {
     /// The MAC isn't what it has to be: another key, another name, or a message that was changed or sent before.
     #[error("wrong key: the two sides don't have the same one, or what they said was changed on the way")]
     WrongKey,
+    /// The other side announces more padding than it may.
+    #[error("more padding than a side may send")]
+    PaddingTooLong,
 }
 
 impl Reject {
     /// All of them, in the order of their counters.
-    pub const ALL: &'static [Self] = &[Self::NotTrunk, Self::Version, Self::NameInvalid, Self::WrongKey];
+    pub const ALL: &'static [Self] =
+        &[Self::NotTrunk, Self::Version, Self::NameInvalid, Self::WrongKey, Self::PaddingTooLong];
 
     /// The name in metrics and logs: kebab-case, and stable between releases.
     pub const fn name(self) -> &'static str {
@@ -308,6 +337,7 @@ impl Reject {
             Self::Version => "version",
             Self::NameInvalid => "name-invalid",
             Self::WrongKey => "wrong-key",
+            Self::PaddingTooLong => "padding-too-long",
         }
     }
 }

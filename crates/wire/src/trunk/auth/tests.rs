@@ -9,6 +9,10 @@ fn key() -> Key {
     Key::from_bytes([7; 32])
 }
 
+/// What dialers offer here, and acceptors would like to send: more than is taken.
+const OFFER: Offer = Offer { follows: 70_000, takes: 300_000 };
+const WANTED: u32 = 400_000;
+
 fn other_key() -> Key {
     Key::from_bytes([8; 32])
 }
@@ -42,11 +46,13 @@ fn handshake_of((from, to): (Name, Name), key: Key, nonces: [Nonce; 2]) -> Hands
     assert_eq!(taken, introduction.as_bytes().len());
     assert_eq!((introduced.dialer(), introduced.acceptor()), (from, to));
     let (await_proof, challenge) = introduced.challenge(&key, nonces[1]);
-    let (taken, proof, await_welcome) = await_challenge.handle(challenge.as_bytes(), &key).unwrap().unwrap();
+    let (taken, proof, await_welcome) = await_challenge.handle(challenge.as_bytes(), &key, OFFER).unwrap().unwrap();
     assert_eq!(taken, challenge.as_bytes().len());
-    let (taken, acceptor, welcome) = await_proof.handle(proof.as_bytes()).unwrap().unwrap();
+    let (taken, acceptor, welcome, padding) = await_proof.handle(proof.as_bytes(), WANTED).unwrap().unwrap();
+    assert_eq!(padding, Padding { sends: OFFER.takes, receives: OFFER.follows });
     assert_eq!(taken, proof.as_bytes().len());
-    let (taken, dialer) = await_welcome.handle(welcome.as_bytes()).unwrap().unwrap();
+    let (taken, dialer, padding) = await_welcome.handle(welcome.as_bytes()).unwrap().unwrap();
+    assert_eq!(padding, Padding { sends: OFFER.follows, receives: OFFER.takes });
     assert_eq!(taken, welcome.as_bytes().len());
     Handshake { await_challenge, await_proof, await_welcome, introduction, challenge, proof, welcome, dialer, acceptor }
 }
@@ -63,8 +69,11 @@ type Receive<'a> = Box<dyn Fn(&[u8]) -> Result<bool, Reject> + 'a>;
 fn receivers(handshake: &Handshake) -> [(Message, Receive<'_>); 4] {
     [
         (handshake.introduction, Box::new(|bytes| introduction(bytes).map(|introduced| introduced.is_some()))),
-        (handshake.challenge, Box::new(|bytes| handshake.await_challenge.handle(bytes, &key()).map(|it| it.is_some()))),
-        (handshake.proof, Box::new(|bytes| handshake.await_proof.handle(bytes).map(|it| it.is_some()))),
+        (
+            handshake.challenge,
+            Box::new(|bytes| handshake.await_challenge.handle(bytes, &key(), OFFER).map(|it| it.is_some())),
+        ),
+        (handshake.proof, Box::new(|bytes| handshake.await_proof.handle(bytes, WANTED).map(|it| it.is_some()))),
         (handshake.welcome, Box::new(|bytes| handshake.await_welcome.handle(bytes).map(|it| it.is_some()))),
     ]
 }
@@ -134,7 +143,7 @@ fn every_flipped_bit_is_refused() {
         bytes[bit / 8] ^= 1 << (bit % 8);
         if let Ok(Some((_, introduced))) = introduction(&bytes) {
             let (_, challenge) = introduced.challenge(&key(), Nonce([2; 32]));
-            let answer = honest.await_challenge.handle(challenge.as_bytes(), &key());
+            let answer = honest.await_challenge.handle(challenge.as_bytes(), &key(), OFFER);
             assert_eq!(answer.unwrap_err(), Reject::WrongKey, "bit {bit} of {len}");
             answered += 1;
         }
@@ -147,12 +156,12 @@ fn another_key_is_refused_by_either_side() {
     let (dialer, introduction_sent) = begin(name("a"), name("b"), Nonce([1; 32]));
     let (_, introduced) = introduction(introduction_sent.as_bytes()).unwrap().unwrap();
     let (await_proof, challenge) = introduced.challenge(&key(), Nonce([2; 32]));
-    assert_eq!(dialer.handle(challenge.as_bytes(), &other_key()).unwrap_err(), Reject::WrongKey);
+    assert_eq!(dialer.handle(challenge.as_bytes(), &other_key(), OFFER).unwrap_err(), Reject::WrongKey);
     // A dialer that doesn't care whether the acceptor has the key can't make a proof either.
     let (_, forged) = introduced.challenge(&other_key(), Nonce([2; 32]));
-    let (_, proof, _) = dialer.handle(forged.as_bytes(), &other_key()).unwrap().unwrap();
-    assert_eq!(await_proof.handle(proof.as_bytes()).unwrap_err(), Reject::WrongKey);
-    assert_eq!(await_proof.handle(&[0; 32]).unwrap_err(), Reject::WrongKey);
+    let (_, proof, _) = dialer.handle(forged.as_bytes(), &other_key(), OFFER).unwrap().unwrap();
+    assert_eq!(await_proof.handle(proof.as_bytes(), WANTED).unwrap_err(), Reject::WrongKey);
+    assert_eq!(await_proof.handle(&[0; 40], WANTED).unwrap_err(), Reject::WrongKey);
 }
 
 #[test]
@@ -164,9 +173,9 @@ fn names_are_proved() {
         let (_, said) = begin(name(from), name(to), nonce);
         let (_, introduced) = introduction(said.as_bytes()).unwrap().unwrap();
         let (await_proof, challenge) = introduced.challenge(&key(), Nonce([2; 32]));
-        assert_eq!(dialer.handle(challenge.as_bytes(), &key()).unwrap_err(), Reject::WrongKey, "{from} {to}");
+        assert_eq!(dialer.handle(challenge.as_bytes(), &key(), OFFER).unwrap_err(), Reject::WrongKey, "{from} {to}");
         let honest = handshake_of((name("a"), name("b")), key(), [nonce, Nonce([2; 32])]);
-        assert_eq!(await_proof.handle(honest.proof.as_bytes()).unwrap_err(), Reject::WrongKey, "{from} {to}");
+        assert_eq!(await_proof.handle(honest.proof.as_bytes(), WANTED).unwrap_err(), Reject::WrongKey, "{from} {to}");
     }
 }
 
@@ -175,10 +184,10 @@ fn a_replay_is_refused() {
     let recorded = handshake(1, 2);
     let (other_dialer, other_acceptor) = (handshake(3, 2), handshake(1, 4));
     let refused = Err(Reject::WrongKey);
-    let by_dialer = other_dialer.await_challenge.handle(recorded.challenge.as_bytes(), &key());
+    let by_dialer = other_dialer.await_challenge.handle(recorded.challenge.as_bytes(), &key(), OFFER);
     assert_eq!(by_dialer.map(|it| it.is_some()), refused);
     for fresh in [&other_dialer, &other_acceptor] {
-        assert_eq!(fresh.await_proof.handle(recorded.proof.as_bytes()).map(|it| it.is_some()), refused);
+        assert_eq!(fresh.await_proof.handle(recorded.proof.as_bytes(), WANTED).map(|it| it.is_some()), refused);
         assert_eq!(fresh.await_welcome.handle(recorded.welcome.as_bytes()).map(|it| it.is_some()), refused);
     }
 }
@@ -191,14 +200,49 @@ fn what_comes_back_to_its_sender_is_refused() {
     let mac = &challenge[challenge.len() - 32..];
     let refused = Err(Reject::WrongKey);
     for answer in [introduction_sent, &[proof, proof, proof].concat(), &[&challenge[..41], proof].concat()] {
-        let got = handshake.await_challenge.handle(answer, &key()).map(|it| it.is_some());
+        let got = handshake.await_challenge.handle(answer, &key(), OFFER).map(|it| it.is_some());
         assert!(got == refused || got == Err(Reject::NotTrunk), "{got:?}");
     }
-    for answer in [challenge, mac, welcome, introduction_sent] {
-        assert_eq!(handshake.await_proof.handle(answer).map(|it| it.is_some()), refused);
+    // What is shorter than the message that is awaited has bytes behind it.
+    let longer = |bytes: &[u8]| [bytes, &[0; 40]].concat();
+    for answer in [challenge, mac, welcome, introduction_sent].map(longer) {
+        assert_eq!(handshake.await_proof.handle(&answer, WANTED).map(|it| it.is_some()), refused);
     }
-    for answer in [proof, mac, challenge, introduction_sent] {
-        assert_eq!(handshake.await_welcome.handle(answer).map(|it| it.is_some()), refused);
+    for answer in [proof, mac, challenge, introduction_sent].map(longer) {
+        assert_eq!(handshake.await_welcome.handle(&answer).map(|it| it.is_some()), refused);
+    }
+}
+
+#[test]
+fn no_more_padding_is_agreed_on_than_both_want() {
+    let names = (name("a"), name("b"));
+    let (dialer, introduction_sent) = begin(names.0, names.1, Nonce([1; 32]));
+    let (_, introduced) = introduction(introduction_sent.as_bytes()).unwrap().unwrap();
+    let (acceptor, challenge) = introduced.challenge(&key(), Nonce([2; 32]));
+    let cases = [((0, 0), 5000, (0, 0)), ((7, 0), 5000, (7, 0)), ((0, 9), 5000, (0, 9)), ((7, 5000), 9, (7, 9))];
+    for ((follows, takes), wanted, (from_dialer, from_acceptor)) in cases {
+        let offer = Offer { follows, takes };
+        let (_, proof, dialer) = dialer.handle(challenge.as_bytes(), &key(), offer).unwrap().unwrap();
+        let (_, _, welcome, accepted) = acceptor.handle(proof.as_bytes(), wanted).unwrap().unwrap();
+        let (_, _, dialled) = dialer.handle(welcome.as_bytes()).unwrap().unwrap();
+        assert_eq!(dialled, Padding { sends: from_dialer, receives: from_acceptor });
+        assert_eq!(accepted, Padding { sends: from_acceptor, receives: from_dialer });
+    }
+}
+
+#[test]
+fn more_padding_than_may_come_is_refused_though_it_is_signed() {
+    let honest = handshake(1, 2);
+    let count = (OFFER.takes + 1).to_be_bytes();
+    let mac = honest.await_welcome.transcript.then(&count).mac(&key(), Purpose::Welcome);
+    let welcome = [&count[..], mac.as_bytes()].concat();
+    assert_eq!(honest.await_welcome.handle(&welcome).unwrap_err(), Reject::PaddingTooLong);
+    for at in [0, 4] {
+        let mut offered = OFFER.to_bytes();
+        offered[at] = 0xff;
+        let mac = honest.await_proof.transcript.then(&offered).mac(&key(), Purpose::Proof);
+        let proof = [&offered[..], mac.as_bytes()].concat();
+        assert_eq!(honest.await_proof.handle(&proof, WANTED).unwrap_err(), Reject::PaddingTooLong);
     }
 }
 
@@ -206,12 +250,12 @@ fn what_comes_back_to_its_sender_is_refused() {
 fn strangers_are_refused_at_their_first_wrong_byte() {
     for stranger in [&b"G"[..], b"\x16\x03\x01", b"PROXY", b"\r\n\r\n\0\r\nQUIT\n", b"\xd3N", b"\xd3MIDMILD"] {
         assert_eq!(introduction(stranger).unwrap_err(), Reject::NotTrunk);
-        assert_eq!(handshake(1, 2).await_challenge.handle(stranger, &key()).unwrap_err(), Reject::NotTrunk);
+        assert_eq!(handshake(1, 2).await_challenge.handle(stranger, &key(), OFFER).unwrap_err(), Reject::NotTrunk);
     }
     for version in [0, 2, 255] {
         let head = [&MAGIC[..], &[version]].concat();
         assert_eq!(introduction(&head).unwrap_err(), Reject::Version);
-        assert_eq!(handshake(1, 2).await_challenge.handle(&head, &key()).unwrap_err(), Reject::Version);
+        assert_eq!(handshake(1, 2).await_challenge.handle(&head, &key(), OFFER).unwrap_err(), Reject::Version);
     }
     for names in [&b"\0"[..], b"\x41", b"\xff", b"\x02A", b"\x02a\0", b"\x01a\0", b"\x01a\x41", b"\x01a\x02b/"] {
         let bytes = [&MAGIC[..], &[VERSION], names].concat();
@@ -225,7 +269,7 @@ fn states_and_messages_are_small() {
     assert_eq!(begin(longest, longest, Nonce([0; 32])).1.as_bytes().len(), Message::LEN_MAX);
     for (size, size_max) in [
         (size_of::<AwaitChallenge>(), 32),
-        (size_of::<AwaitWelcome>(), 96),
+        (size_of::<AwaitWelcome>(), 72),
         (size_of::<Introduction>(), 162),
         (size_of::<AwaitProof>(), 64),
         (size_of::<Session>(), 64),

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::{Key, Name, Nonce, auth};
+use super::super::{Key, Name, Nonce, Offer, auth};
 use super::*;
 use crate::proxy::{Accept, UnixPath, tlvs};
 
@@ -15,9 +15,9 @@ fn sessions(nonce: u8) -> (Session, Session) {
     let (dialer, message) = auth::begin("a".parse().unwrap(), "b".parse().unwrap(), nonces[0]);
     let (_, introduced) = auth::introduction(message.as_bytes()).unwrap().unwrap();
     let (acceptor, message) = introduced.challenge(&key, nonces[1]);
-    let (_, message, dialer) = dialer.handle(message.as_bytes(), &key).unwrap().unwrap();
-    let (_, accepted, message) = acceptor.handle(message.as_bytes()).unwrap().unwrap();
-    let (_, dialled) = dialer.handle(message.as_bytes()).unwrap().unwrap();
+    let (_, message, dialer) = dialer.handle(message.as_bytes(), &key, Offer::default()).unwrap().unwrap();
+    let (_, accepted, message, _) = acceptor.handle(message.as_bytes(), 0).unwrap().unwrap();
+    let (_, dialled, _) = dialer.handle(message.as_bytes()).unwrap().unwrap();
     (dialled, accepted)
 }
 
