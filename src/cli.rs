@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use midmile_lab::steps::Step;
+use midmile_lab::windows::WindowsBy;
 
 use crate::addr::Endpoint;
 use crate::config::{PERIOD_MAX, parse_period};
@@ -257,6 +258,15 @@ pub(crate) struct LabArgs {
     /// What links are made of: TUN devices and the lab's own emulator, or veth pairs and the kernel's netem.
     #[arg(long, value_name = "DRIVER", value_enum, default_value_t)]
     pub(crate) links: LinkDriver,
+    /// By what gateways open windows: auto, ebpf, route or traffic.
+    #[arg(long, value_name = "WAY", default_value = "auto", value_parser = parse_windows)]
+    pub(crate) windows: WindowsBy,
+    /// Leave net.ipv4.tcp_slow_start_after_idle of the gateways' hosts at 1: windows of idle connections close.
+    #[arg(long)]
+    pub(crate) windows_close: bool,
+    /// Congestion control of the gateways' legs [default: cubic, or what the kernel has that goes by losses].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) congestion: Option<String>,
     /// Write the figures to this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -305,6 +315,12 @@ fn parse_step(text: &str) -> Result<Step, String> {
             Step::ALL.into_iter().chain(Step::COMPARED).map(Step::name).collect::<Vec<_>>().join(", ")
         )
     })
+}
+
+/// A way to open windows by its name.
+fn parse_windows(text: &str) -> Result<WindowsBy, String> {
+    let named = WindowsBy::ALL.into_iter().find(|by| by.name() == text);
+    named.ok_or_else(|| format!("no such way; there are: {}", WindowsBy::ALL.map(WindowsBy::name).join(", ")))
 }
 
 /// A pool connection is retired after some minutes: a longer wait would find another one.

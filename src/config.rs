@@ -31,7 +31,7 @@ mod tests;
 
 pub(crate) use allowed::Allowed;
 pub(crate) use reference::reference;
-pub(crate) use value::{Level, parse_period};
+pub(crate) use value::{Level, WindowBy, parse_period};
 
 /// Drain deadline unless the operator says otherwise.
 pub(crate) const DRAIN_DEFAULT: Duration = Duration::from_secs(30);
@@ -57,6 +57,8 @@ pub(crate) struct Config {
     pub(crate) log_level: Option<Level>,
     /// This gateway's name towards its peers; there if it has any.
     pub(crate) gateway: Option<Name>,
+    /// By what windows are opened.
+    pub(crate) window_by: WindowBy,
     /// Never empty where there's no trunk.
     pub(crate) listeners: Vec<Listener>,
     pub(crate) peers: Vec<Peer>,

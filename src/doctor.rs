@@ -74,7 +74,7 @@ pub(crate) fn examine() -> Vec<Finding> {
         steering(probe::steering()),
         io_uring(probe::io_uring()),
         bpf::early_dial(bpf_probe::syn_watch()),
-        bpf::windows(bpf_probe::windows()),
+        bpf::windows(bpf_probe::windows(), bpf_probe::routes()),
         bpf::idle_windows(bpf_probe::slow_start_after_idle()),
         transparent(probe::transparent(), can_tproxy()),
         netem(midmile_lab::netem::probe().map_err(|error| {
@@ -192,7 +192,7 @@ fn netem(probed: Result<(), (State, String)>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use midmile_kernel::Unavailable;
+    use midmile_kernel::{RouteError, Unavailable};
 
     use super::*;
 
@@ -215,7 +215,7 @@ mod tests {
             transparent(Err(io::ErrorKind::PermissionDenied.into()), Err("no nft".to_owned())),
             netem(Err((State::Unknown, "no".to_owned()))),
             bpf::early_dial(Err(Unavailable::NoDevice { device: "lo".to_owned() })),
-            bpf::windows(Err(Unavailable::NoCgroup { why: "none is mounted".to_owned() })),
+            bpf::windows(Err(Unavailable::NoCgroup { why: "none is mounted".to_owned() }), Err(RouteError::Privilege)),
             bpf::idle_windows(Err(io::ErrorKind::NotFound.into())),
         ];
         let unknown = findings.iter().filter(|finding| finding.state == State::Unknown).count();

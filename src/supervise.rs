@@ -181,11 +181,11 @@ impl Supervisor {
         let plan = resolve::plan(&config, &names, limits, None);
         let mut windows = OpenWindows::new();
         // Before the first leg is dialled; those of listeners that leave their port to the kernel follow.
-        windows.apply(&plan, &[]);
+        windows.apply(&plan, &[], config.window_by);
         let (fleet, reports) = Fleet::start(plan.clone()).map_err(|error| Failure::Run(error.to_string()))?;
         let pair_log = logging::spawn_pairs(reports);
         let pair_log = pair_log.map_err(|error| Failure::Run(format!("can't start the log's thread: {error}")))?;
-        windows.apply(&plan, fleet.listening());
+        windows.apply(&plan, fleet.listening(), config.window_by);
         // Whoever is handed over finds somebody who accepts.
         if let Some(applied) = &mut applied {
             applied.set(Rules::of(&config))?;
@@ -335,13 +335,13 @@ impl Supervisor {
     fn reload(&mut self, config: Config, names: Names) -> bool {
         let plan = resolve::plan(&config, &names, self.plan.limits, Some(&self.plan));
         // A window must stand before its leg is dialled.
-        self.windows.apply(&plan, self.fleet.listening());
+        self.windows.apply(&plan, self.fleet.listening(), config.window_by);
         if let Err(error) = self.fleet.reload(plan.clone()) {
-            self.windows.apply(&self.plan, self.fleet.listening());
+            self.windows.apply(&self.plan, self.fleet.listening(), self.config.window_by);
             tracing::error!(%error, "not reloaded, the old configuration stays");
             return false;
         }
-        self.windows.apply(&plan, self.fleet.listening());
+        self.windows.apply(&plan, self.fleet.listening(), config.window_by);
         self.apply_rules(&config);
         // Anew, so that devices that came since are heard as well. The old one has to be gone before: each SYN is told once.
         drop(self.early.take());

@@ -11,6 +11,7 @@ use midmile_lab::run::{self, Plan};
 use midmile_lab::scenario::Scenario;
 use midmile_lab::steps::Step;
 use midmile_lab::topology::Links;
+use midmile_lab::windows::Windows;
 use midmile_lab::{netem, netns};
 
 use crate::cli::{LabArgs, LinkDriver};
@@ -84,6 +85,7 @@ fn plan(args: &LabArgs) -> Result<Plan, Failure> {
         idle: args.idle.unwrap_or_default(),
         trace: args.html.is_some(),
         links,
+        windows: Windows { by: args.windows, close: args.windows_close, congestion: args.congestion.clone() },
     })
 }
 

@@ -8,7 +8,7 @@ use midmile_wire::proxy;
 
 use crate::addr::Endpoint;
 use crate::cli::{AcceptProxyArg, RelayArgs, SendProxyArg};
-use crate::config::{Config, Limits, Listener};
+use crate::config::{Config, Limits, Listener, WindowBy};
 use crate::exit::{Failure, Outcome};
 use crate::host::Host;
 use crate::supervise;
@@ -41,6 +41,7 @@ fn config(args: &RelayArgs, host: &Host) -> Result<Config, Vec<String>> {
         log_pairs: args.log_pairs,
         log_level: None,
         gateway: None,
+        window_by: WindowBy::default(),
         listeners,
         peers: Vec::new(),
         trunks: Vec::new(),

@@ -8,7 +8,7 @@ use super::listener::Checker;
 use super::mistake::{At, Mistakes, Place};
 use super::raw::{RawConfig, RawDrain, RawLimits, RawListener, RawLog, RawPeer, RawTrunk};
 use super::transparent::check_early;
-use super::value::{Level, List, Period, Size};
+use super::value::{Level, List, Period, Size, WindowBy};
 use super::{Config, DRAIN_DEFAULT, Limits, Listener, PERIOD_MAX, PIPE_BYTES_DEFAULT, Peer, Trunk};
 use crate::addr::Endpoint;
 use crate::host::Host;
@@ -24,7 +24,9 @@ pub(super) fn check(raw: RawConfig, host: &Host, mistakes: &mut Mistakes) -> Opt
     let drain = check_drain(raw.drain.map(|drain| drain.value).unwrap_or_default(), mistakes);
     let log = raw.log.map(|log| log.value).unwrap_or_default();
     check_log(&log, mistakes);
-    let gateway = raw.gateway.and_then(|gateway| gateway.value.name);
+    let gateway = raw.gateway.map(|gateway| gateway.value).unwrap_or_default();
+    let window_by = gateway.window_by.map_or_else(WindowBy::default, |by| by.value);
+    let gateway = gateway.name;
     let list_line = raw.listener.as_ref().map_or(1, |list| list.line);
     let (listeners, peers, trunks) = (tables(raw.listener), tables(raw.peer), tables(raw.trunk));
     if listeners.is_empty() && trunks.is_empty() && mistakes.is_empty() {
@@ -61,6 +63,7 @@ pub(super) fn check(raw: RawConfig, host: &Host, mistakes: &mut Mistakes) -> Opt
         log_pairs,
         log_level: log.level.map(|level| level.value),
         gateway: gateway.map(|name| name.value),
+        window_by,
         listeners: checked_listeners,
         peers: checked_peers,
         trunks: checked_trunks,

@@ -14,7 +14,8 @@ use toml::de::{DeTable, DeValue};
 use super::allowed::{Allowed, Intercepted};
 use super::mistake::{At, Mistakes, Place};
 use super::value::{
-    AcceptProxy, Count, Level, List, OneOrList, OrOff, Period, Rate, SendProxy, Size, Target, Value, wrong_type,
+    AcceptProxy, Count, Level, List, OneOrList, OrOff, Period, Rate, SendProxy, Size, Target, Value, WindowBy,
+    wrong_type,
 };
 use crate::addr::Endpoint;
 
@@ -102,6 +103,8 @@ section! { RawLog "[log]" {
 section! { RawGateway "[gateway]" {
     #[doc = " This gateway's name towards its peers; required with `[[peer]]` or `[[trunk]]`."]
     name: Name = "",
+    #[doc = " By what windows are opened that `initial_window` asks for: `auto` takes the first that can be had. See the operations page."]
+    window_by: WindowBy = "auto",
 } }
 
 section! { RawListener "[[listener]]"
@@ -162,7 +165,7 @@ macro_rules! leg_section {
             unsent_max: Size = "",
             #[doc = " `SO_MAX_PACING_RATE`: the most that the leg sends a second, spread evenly. Default: without a bound."]
             pacing: Rate = "",
-            #[doc = " Bytes that may be sent before the first acknowledgement, 4KiB to 1GiB. Needs the window program (`midmile doctor`). Default: the system's, ten segments (RFC 6928)."]
+            #[doc = " Bytes that may be sent before the first acknowledgement, 4KiB to 1GiB; `gateway.window_by` says by what. Default: the system's, ten segments (RFC 6928)."]
             initial_window: Size = "",
             #[doc = " TCP Fast Open (RFC 7413): data travels with the SYN; `net.ipv4.tcp_fastopen` has to allow it."]
             fast_open: bool = "false",

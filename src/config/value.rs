@@ -309,6 +309,20 @@ pub(crate) enum SendProxy {
     V2,
 }
 
+/// By what windows are opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum WindowBy {
+    /// The first that can be had, a leg at a time.
+    #[default]
+    Auto,
+    /// The program in the kernel, or nothing.
+    Ebpf,
+    /// Routes, or nothing.
+    Route,
+    /// Padding on trunks, or nothing.
+    Traffic,
+}
+
 /// How much is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
@@ -324,6 +338,8 @@ choice!(Balance, "`\"round-robin\"` or `\"least-connections\"`",
 choice!(AcceptProxy, "`\"off\"`, `\"v1\"`, `\"v2\"` or `\"any\"`",
     "off" => Self::Off, "v1" => Self::V1, "v2" => Self::V2, "any" => Self::Any);
 choice!(SendProxy, "`\"off\"`, `\"v1\"` or `\"v2\"`", "off" => Self::Off, "v1" => Self::V1, "v2" => Self::V2);
+choice!(WindowBy, "`\"auto\"`, `\"ebpf\"`, `\"route\"` or `\"traffic\"`", "auto" => Self::Auto, "ebpf" => Self::Ebpf,
+    "route" => Self::Route, "traffic" => Self::Traffic);
 choice!(Level, "`\"error\"`, `\"warn\"`, `\"info\"`, `\"debug\"` or `\"trace\"`", "error" => Self::Error,
     "warn" => Self::Warn, "info" => Self::Info, "debug" => Self::Debug, "trace" => Self::Trace);
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use midmile_kernel::{Hook, Unavailable};
+use midmile_kernel::{Hook, RouteError, Unavailable};
 
 use super::{Finding, State};
 
@@ -26,16 +26,31 @@ pub(super) fn early_dial(probed: Result<Hook, Unavailable>) -> Finding {
     }
 }
 
-pub(super) fn windows(probed: Result<(), Unavailable>) -> Finding {
+/// `program` and `routes` are whether windows can be opened by either.
+pub(super) fn windows(program: Result<(), Unavailable>, routes: Result<(), RouteError>) -> Finding {
     let feature = "windows";
-    match probed {
+    let error = match program {
         Ok(()) => {
-            let found = "a BPF program on this process's cgroup: works";
-            Finding::new(feature, State::InUse, found, "`initial_window` opens a leg's window before its first byte")
+            let found = "by eBPF: a program on this process's cgroup works";
+            return Finding::new(
+                feature,
+                State::InUse,
+                found,
+                "`initial_window` opens a leg's window before its first byte",
+            );
         }
-        Err(error) => {
-            let effect = "legs begin with the system's window, ten segments unless a route's initcwnd says otherwise";
-            Finding::new(feature, State::Fallback, error.to_string(), effect)
+        Err(error) => error,
+    };
+    match routes {
+        Ok(()) => {
+            let found = format!("by routes, which may be changed here; not by eBPF: {error}");
+            let effect = "`initial_window` opens windows to peers and servers by a route of each host's; other legs of trunks are warmed";
+            Finding::new(feature, State::Fallback, found, effect)
+        }
+        Err(refused) => {
+            let found = format!("by warming; not by eBPF: {error}; nor by routes: {refused}");
+            let effect = "`initial_window` has trunk connections send padding before they are ready; other legs begin with ten segments";
+            Finding::new(feature, State::Fallback, found, effect)
         }
     }
 }
@@ -49,8 +64,8 @@ pub(super) fn idle_windows(probed: io::Result<bool>) -> Finding {
             Finding::new(feature, State::InUse, "tcp_slow_start_after_idle 0", effect)
         }
         Ok(true) => {
-            let effect = "the window of an idle leg closes, that of a ready trunk connection too: \
-                          sysctl net.ipv4.tcp_slow_start_after_idle=0 keeps it";
+            let effect = "the window of an idle leg closes, that of a ready trunk connection too, unless a route has opened it: \
+                          sysctl net.ipv4.tcp_slow_start_after_idle=0 keeps it, and so does congestion = \"bbr\" on trunk legs";
             Finding::new(feature, State::Fallback, "tcp_slow_start_after_idle 1", effect)
         }
         Err(error) => {
@@ -77,7 +92,10 @@ mod tests {
     #[test]
     fn what_is_missing_is_a_fallback_with_its_mend() {
         let error = || Unavailable::NoCgroup { why: "none is mounted".to_owned() };
-        for finding in [early_dial(Err(error())), windows(Err(error()))] {
+        let routes = [Ok(()), Err(RouteError::Privilege)].map(|routes| windows(Err(error()), routes));
+        assert!(routes[0].found.starts_with("by routes") && routes[1].found.starts_with("by warming"), "{routes:?}");
+        assert!(routes[1].found.contains("CAP_NET_ADMIN"), "{routes:?}");
+        for finding in routes.into_iter().chain([early_dial(Err(error()))]) {
             assert_eq!(finding.state, State::Fallback);
             assert!(
                 finding.found.contains("none is mounted") && finding.found.contains("mount -t cgroup2"),

@@ -33,7 +33,7 @@ fn serve(mut stream: TcpStream) -> Option<TcpStream> {
     let (proves, challenge) = introduced.challenge(&key, Nonce([9; Nonce::LEN]));
     stream.write_all(challenge.as_bytes()).ok()?;
     let (session, welcome): (Session, _) = heard(&mut stream, |bytes| {
-        let (_, session, welcome) = proves.handle(bytes).unwrap()?;
+        let (_, session, welcome, _) = proves.handle(bytes, 0).unwrap()?;
         Some((session, welcome))
     })?;
     stream.write_all(welcome.as_bytes()).ok()?;

@@ -7,6 +7,7 @@ use crate::scenario::{SEGMENT, Scenario, Span};
 use crate::server::PORT;
 use crate::steps::Step;
 use crate::topology::address;
+use crate::windows::WindowsBy;
 
 /// Where gateways hear each other.
 pub(crate) const TRUNK_PORT: u16 = 7000;
@@ -23,9 +24,15 @@ const WINDOW_UNLIMITED: u64 = 16 << 20;
 const BUFFER_MAX: u64 = 64 << 20;
 
 /// The files of a step's gateways, from the client's on. `congestion` is set on every leg; `key_file` has what peers prove
-/// to each other.
-pub(crate) fn files(step: Step, scenario: &Scenario, congestion: &str, key_file: &str) -> Vec<String> {
-    let gateway = |place| Gateway { step, scenario, congestion, key_file, place };
+/// to each other; `windows` says by what windows are opened.
+pub(crate) fn files(
+    step: Step,
+    scenario: &Scenario,
+    congestion: &str,
+    key_file: &str,
+    windows: WindowsBy,
+) -> Vec<String> {
+    let gateway = |place| Gateway { step, scenario, congestion, key_file, windows, place };
     (0..scenario.gateways()).map(|place| gateway(place).file()).collect()
 }
 
@@ -34,6 +41,7 @@ struct Gateway<'a> {
     scenario: &'a Scenario,
     congestion: &'a str,
     key_file: &'a str,
+    windows: WindowsBy,
     /// Among the gateways.
     place: usize,
 }
@@ -45,7 +53,10 @@ impl Gateway<'_> {
             self.relay(&mut file);
             return file;
         }
-        line(&mut file, format_args!("[gateway]\nname = \"{}\"\n", self.name(self.place)));
+        line(
+            &mut file,
+            format_args!("[gateway]\nname = \"{}\"\nwindow_by = \"{}\"\n", self.name(self.place), self.windows),
+        );
         if self.place == 0 {
             self.ingress(&mut file);
         } else {
@@ -110,8 +121,13 @@ impl Gateway<'_> {
     fn caller(&self, file: &mut String) {
         line(
             file,
-            format_args!("[[peer]]\nname = \"{}\"\nkey_file = \"{}\"\n", self.name(self.place - 1), self.key_file),
+            format_args!("[[peer]]\nname = \"{}\"\nkey_file = \"{}\"", self.name(self.place - 1), self.key_file),
         );
+        if self.windows == WindowsBy::Route {
+            // Only a host that is known can have a route. Nobody goes through it, so nobody is dialled there.
+            line(file, format_args!("address = \"{}:{TRUNK_PORT}\"\npool_min = 0", address(self.place, 1)));
+        }
+        line(file, format_args!(""));
     }
 
     fn leg(&self, file: &mut String, table: &str, more: &str) {
@@ -184,8 +200,22 @@ mod tests {
     use super::*;
 
     fn files_of(step: Step) -> Vec<toml::Table> {
+        files_by(step, WindowsBy::Auto)
+    }
+
+    fn files_by(step: Step, windows: WindowsBy) -> Vec<toml::Table> {
         let scenario = Scenario::load("pathway").unwrap();
-        files(step, &scenario, "cubic", "/run/key").iter().map(|file| file.parse().unwrap()).collect()
+        files(step, &scenario, "cubic", "/run/key", windows).iter().map(|file| file.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn by_routes_each_end_of_a_trunk_knows_the_other() {
+        for windows in WindowsBy::ALL {
+            let files = files_by(Step::Window, windows);
+            assert_eq!(files[0]["gateway"]["window_by"].as_str(), Some(windows.name()));
+            let caller = files[1]["peer"][0].get("address").and_then(toml::Value::as_str);
+            assert_eq!(caller, (windows == WindowsBy::Route).then_some("10.2.0.1:7000"));
+        }
     }
 
     #[test]

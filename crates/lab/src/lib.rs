@@ -47,3 +47,4 @@ mod tun;
 pub mod units;
 pub mod visit;
 mod waterfall;
+pub mod windows;

@@ -25,11 +25,14 @@ use crate::socket;
 use crate::steps::Step;
 use crate::topology::{HostOptions, Links, Topology};
 use crate::visit::{Visit, visit};
+use crate::windows::{Windows, WindowsBy};
 
 /// Between two visits: what the last one left behind must not meet the next.
 const GAP: Duration = Duration::from_millis(60);
 /// Round trips of the path after which a pool has filled: its connections are dialled one after another.
 const POOL_ROUND_TRIPS: u32 = 12;
+/// The same where each of them is warmed with padding before the next is dialled.
+const WARM_POOL_ROUND_TRIPS: u32 = 100;
 /// Between two looks for an interrupt.
 const LOOK: Duration = Duration::from_millis(50);
 /// The congestion control of one of the steps that are compared.
@@ -54,6 +57,8 @@ pub struct Plan {
     pub trace: bool,
     /// What links are made of.
     pub links: Links,
+    /// What is asked of the gateways' windows.
+    pub windows: Windows,
 }
 
 /// A step's world, up and running.
@@ -159,6 +164,7 @@ impl<'a> Stage<'a> {
             client_buffer: step.client_buffer(scenario),
             gateway_congestion: Peer::of(step).map(|_| congestion),
             links: plan.links,
+            gateway_windows_close: plan.windows.close,
         };
         let topology = Topology::build(scenario, options)?;
         let server = Server::start(topology.server(), congestion)?;
@@ -196,7 +202,8 @@ impl<'a> Stage<'a> {
     /// From the server's on: each finds the next one listening.
     fn start_gateways(&mut self, plan: &Plan) -> Result<()> {
         let key = Key::new()?;
-        let files = gateway_config::files(self.step, &plan.scenario, self.congestion, key.path());
+        let congestion = plan.windows.congestion.as_deref().unwrap_or(self.congestion);
+        let files = gateway_config::files(self.step, &plan.scenario, congestion, key.path(), plan.windows.by);
         for (host, file) in self.topology.gateways().iter().zip(&files).rev() {
             let mut gateway = Gateway::start(host, &plan.program, file)?;
             gateway.wait_ready(self.interrupt)?;
@@ -204,7 +211,9 @@ impl<'a> Stage<'a> {
         }
         self.key = Some(key);
         if self.step.trunk() {
-            self.interrupt.pause(plan.scenario.chain_round_trip() * POOL_ROUND_TRIPS)?;
+            let warmed = self.step >= Step::Window && plan.windows.by == WindowsBy::Traffic;
+            let round_trips = if warmed { WARM_POOL_ROUND_TRIPS } else { POOL_ROUND_TRIPS };
+            self.interrupt.pause(plan.scenario.chain_round_trip() * round_trips)?;
         }
         Ok(())
     }

@@ -26,7 +26,8 @@ const QUEUE_LENGTH: u32 = 10_000;
 /// Second part of the addresses of the direct link.
 const DIRECT: u8 = 250;
 const NETWORK_PREFIX: u8 = 24;
-const HOST_PREFIX: u8 = 32;
+/// Of a link's two ends: a network, so that a gateway may set a route of its own to the other end.
+const LINK_PREFIX: u8 = 30;
 
 /// Settings of every host: what an earlier visit learnt must not make the next one faster, and buffers must not be what limits it.
 const SETTINGS: [(&str, &str); 6] = [
@@ -37,8 +38,8 @@ const SETTINGS: [(&str, &str); 6] = [
     ("net/ipv4/conf/all/rp_filter", "0"),
     ("net/ipv4/conf/default/rp_filter", "0"),
 ];
-/// Settings of gateways: windows that are open stay open (RFC 7661 has why they wouldn't).
-const GATEWAY_SETTINGS: [(&str, &str); 1] = [("net/ipv4/tcp_slow_start_after_idle", "0")];
+/// A setting of gateways: windows that are open stay open (RFC 7661 has why they wouldn't).
+const IDLE_WINDOWS_CLOSE: &str = "net/ipv4/tcp_slow_start_after_idle";
 /// Receive buffers: least, at first, most. The window is half of the buffer.
 const RECEIVE_BUFFERS: &str = "net/ipv4/tcp_rmem";
 /// Where the window that clients offer at first is raised to.
@@ -75,6 +76,8 @@ pub struct HostOptions {
     pub gateway_congestion: Option<&'static str>,
     /// What the hosts are joined by.
     pub links: Links,
+    /// Whether windows of gateways' idle connections close.
+    pub gateway_windows_close: bool,
 }
 
 /// What one host has to be told about one of its devices.
@@ -109,9 +112,9 @@ impl Topology {
             }
         };
         for (place, host) in hosts.iter().enumerate() {
-            let settings =
-                SETTINGS.iter().chain((place > 0 && place < last).then_some(&GATEWAY_SETTINGS).into_iter().flatten());
-            for (path, value) in settings.chain([&FAST_OPEN]) {
+            let close = if options.gateway_windows_close { "1" } else { "0" };
+            let idle = (place > 0 && place < last).then_some((IDLE_WINDOWS_CLOSE, close));
+            for (path, value) in SETTINGS.into_iter().chain(idle).chain([FAST_OPEN]) {
                 host.set_sysctl(path, value)?;
             }
             if let Some(buffer) = options.client_buffer.filter(|_| place == 0) {
@@ -269,8 +272,8 @@ fn configure_device(netlink: &mut Netlink, device: &Device) -> Result<()> {
     netlink.bring_up(number, vec![LinkAttribute::Mtu(MTU), LinkAttribute::TxQueueLen(QUEUE_LENGTH)])?;
     netlink.add_address(number, device.address)?;
     let to_peer = Route {
-        network: device.peer,
-        prefix: HOST_PREFIX,
+        network: Ipv4Addr::from_bits(device.peer.to_bits() & (u32::MAX << (32 - LINK_PREFIX))),
+        prefix: LINK_PREFIX,
         gateway: None,
         device: number,
         initial_window: device.initial_window,
