@@ -15,7 +15,7 @@ const TICKS: usize = 32;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Of 1, what the most that came loses in a tick: it is halved in four seconds.
 const FORGOTTEN_SHARE: u32 = 64;
-/// Likewise, the longest that one took to make: halved in a second.
+/// Likewise, how long one takes to make: halved in a second.
 const MAKING_SHARE: u32 = 16;
 /// Handshakes that may be under way though nobody comes.
 const UNDER_WAY_MIN: u32 = 64;
@@ -32,8 +32,10 @@ pub(crate) struct Demand {
     newest: usize,
     /// The most that came of late while one was made.
     most: u32,
-    /// The longest that one took to make since the last tick, and of late.
-    longest: Duration,
+    /// Those that became ready since the last tick, and how long they took together.
+    made: u32,
+    together: Duration,
+    /// How long one took to make in the worst tick of late.
     making: Duration,
 }
 
@@ -45,16 +47,18 @@ impl Demand {
 
     /// One has become ready, `took` after its dial.
     pub(crate) fn made(&mut self, took: Duration) {
-        self.longest = self.longest.max(took);
-        self.making = self.making.max(took);
+        self.made = self.made.saturating_add(1);
+        self.together = self.together.saturating_add(took);
     }
 
     /// A tick has passed.
     pub(crate) fn tick(&mut self) {
         self.newest = (self.newest + 1) % TICKS;
         self.ticks[self.newest] = std::mem::take(&mut self.taken);
-        self.making = self.longest.max(self.making - self.making / MAKING_SHARE);
-        self.longest = Duration::ZERO;
+        // The mean within the tick: one that lost its SYN says nothing of the others.
+        let mean = self.together.checked_div(std::mem::take(&mut self.made)).unwrap_or_default();
+        self.together = Duration::ZERO;
+        self.making = mean.max(self.making - self.making / MAKING_SHARE);
         let fades = self.most - (self.most / FORGOTTEN_SHARE).max(1).min(self.most);
         self.most = self.come(self.span()).max(fades);
     }
@@ -87,10 +91,12 @@ impl Demand {
         needed.saturating_add(needed / 2).clamp(min.min(max), max)
     }
 
-    /// Handshakes that may be under way at once, so that as many become ready as are taken; and no more, as they must not crowd out
-    /// what flows.
+    /// Handshakes that may be under way at once: as many as come while one is made, or fewer would become ready than are taken
+    /// (Little's law), and a quarter and some to grow by. No more: they would crowd out what flows, and as each then takes longer, ask for more still.
     pub(crate) fn under_way_max(&self) -> u32 {
-        self.needed().saturating_add(UNDER_WAY_MIN)
+        let (span, making) = (TICK.as_micros() * self.span() as u128, self.making.as_micros());
+        let come = u128::from(self.needed()) * making.min(span) / span;
+        u32::try_from(come + come / 4).unwrap_or(u32::MAX).saturating_add(UNDER_WAY_MIN)
     }
 
     /// Of those that wait ready, how many should go at this tick where `wanted` are enough.
