@@ -155,7 +155,7 @@ impl<L> Relay<L> {
     pub(super) fn trunk_ready<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
         let now = cx.now();
         let Some(pooled) = self.pools.slots.get_mut(key) else { return };
-        let took = now.since(std::mem::replace(&mut pooled.since, now));
+        pooled.since = now;
         cx.set_timer(pooled.conn, AGE_MAX);
         let (conn, peer, cold) = (pooled.conn, pooled.peer, pooled.cold);
         let Some(index) = self.pools.index_of(&peer) else { return };
@@ -163,7 +163,6 @@ impl<L> Relay<L> {
         pool.cold += u32::from(cold);
         pool.under_way = pool.under_way.saturating_sub(1);
         pool.recover();
-        pool.demand.made(took);
         pool.look_at_path(now, || cx.path(conn));
         pool.ready.push_back(key);
         self.pools.served = false;

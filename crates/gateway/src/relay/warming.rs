@@ -47,8 +47,11 @@ impl<L> Relay<L> {
     ) {
         let (now, moved) = (cx.now(), self.servings.moved());
         let Some(pooled) = self.pools.slots.get_mut(key) else { return };
-        if let Some(pool) = self.pools.pools.iter_mut().find(|pool| pool.warming == key) {
-            pool.peer_pads = padding.receives > 0;
+        if let Some(pool) = self.pools.pools.iter_mut().find(|pool| pool.peer.name == pooled.peer) {
+            pool.demand.made(now.since(pooled.since));
+            if pool.warming == key {
+                pool.peer_pads = padding.receives > 0;
+            }
         }
         if padding == Padding::default() {
             pooled.state = PooledState::Ready(session);

@@ -45,7 +45,7 @@ impl Demand {
         self.taken = self.taken.saturating_add(1);
     }
 
-    /// One has become ready, `took` after its dial.
+    /// One has proved itself, `took` after its dial. Warming comes on top where there is any, and nobody who waits waits for it.
     pub(crate) fn made(&mut self, took: Duration) {
         self.made = self.made.saturating_add(1);
         self.together = self.together.saturating_add(took);
