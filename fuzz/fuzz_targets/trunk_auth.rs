@@ -42,7 +42,10 @@ fn check_noise(input: &Input<'_>, key: &Key) {
     assert!(check_splits(noise, |bytes| taken_of_challenge(&await_challenge, bytes, key, offer(input))).is_none());
     if let Ok(Some((_, introduced))) = auth::introduction(noise) {
         let (await_proof, challenge) = introduced.challenge(key, Nonce(input.nonces[1]));
-        assert!(check_splits(noise, |bytes| Ok(await_proof.handle(bytes, input.padding[2])?.map(|(taken, ..)| taken))).is_none());
+        assert!(
+            check_splits(noise, |bytes| Ok(await_proof.handle(bytes, input.padding[2])?.map(|(taken, ..)| taken)))
+                .is_none()
+        );
         let answer = await_challenge.handle(challenge.as_bytes(), key, offer(input));
         assert_eq!(answer.is_ok(), noise.starts_with(own.as_bytes()), "an answer to another introduction");
     }
@@ -57,12 +60,7 @@ fn offer(input: &Input<'_>) -> Offer {
     Offer { follows: input.padding[0], takes: input.padding[1] }
 }
 
-fn taken_of_challenge(
-    state: &AwaitChallenge,
-    bytes: &[u8],
-    key: &Key,
-    offer: Offer,
-) -> Result<Option<usize>, Reject> {
+fn taken_of_challenge(state: &AwaitChallenge, bytes: &[u8], key: &Key, offer: Offer) -> Result<Option<usize>, Reject> {
     Ok(state.handle(bytes, key, offer)?.map(|(taken, ..)| taken))
 }
 

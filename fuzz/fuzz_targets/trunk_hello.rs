@@ -15,7 +15,7 @@ use libfuzzer_sys::fuzz_target;
 use midmile_wire::proxy::{self, Accept};
 use midmile_wire::trunk::answer;
 use midmile_wire::trunk::hello::{Encoded, Hello, HelloError, LEN_MAX, decode, encode, fuzz_sealed};
-use midmile_wire::trunk::{Key, Nonce, Session, auth};
+use midmile_wire::trunk::{Key, Nonce, Offer, Session, auth};
 
 type Answer = Result<Option<(usize, Hello)>, HelloError>;
 
@@ -25,9 +25,10 @@ static SESSIONS: LazyLock<(Session, Session)> = LazyLock::new(|| {
     let (dialer, message) = auth::begin("a".parse().expect("valid"), "b".parse().expect("valid"), Nonce([1; 32]));
     let (_, introduced) = auth::introduction(message.as_bytes()).expect("honest").expect("whole");
     let (acceptor, message) = introduced.challenge(&key, Nonce([2; 32]));
-    let (_, message, dialer) = dialer.handle(message.as_bytes(), &key).expect("honest").expect("whole");
-    let (_, accepted, message) = acceptor.handle(message.as_bytes()).expect("honest").expect("whole");
-    let (_, dialled) = dialer.handle(message.as_bytes()).expect("honest").expect("whole");
+    let (_, message, dialer) =
+        dialer.handle(message.as_bytes(), &key, Offer::default()).expect("honest").expect("whole");
+    let (_, accepted, message, _) = acceptor.handle(message.as_bytes(), 0).expect("honest").expect("whole");
+    let (_, dialled, _) = dialer.handle(message.as_bytes()).expect("honest").expect("whole");
     (dialled, accepted)
 });
 
