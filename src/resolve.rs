@@ -132,7 +132,7 @@ fn peer_of(config: &Config, peer: &config::Peer, names: &Names) -> Peer {
         own: config.gateway.expect("a gateway with peers has a name"),
         addrs: peer.address.as_ref().map(|address| addrs(address, names)).unwrap_or_default(),
         key: peer.key,
-        leg: LegOptions { reset_if_killed: true, ..peer.leg.clone() },
+        leg: LegOptions { reset_if_killed: true, delayed_acks: true, ..peer.leg.clone() },
         pool: peer.pool,
         dead_after: peer.dead_after,
         warmth: Warmth::default(),
@@ -162,7 +162,7 @@ fn trunk_route(trunk: &Trunk, peers: &[Arc<Peer>], names: &Names, limits: Limits
     Route {
         name: Arc::clone(&trunk.name),
         listen: addrs(&trunk.listen, names).swap_remove(0),
-        client: trunk.leg.clone(),
+        client: LegOptions { delayed_acks: true, ..trunk.leg.clone() },
         server: trunk.server.clone(),
         backends: Arc::new(BackendSet::new(Vec::new(), Balance::default(), None)),
         via: None,

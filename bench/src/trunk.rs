@@ -16,7 +16,7 @@ use crate::janitor::{Janitor, NETNS_DIR};
 use crate::launch;
 use crate::measure::perf;
 use crate::netns::{Gro, Lab};
-use crate::peers::{Host, MIDMILE, Peer, TRUNK, trunk};
+use crate::peers::{Host, MIDMILE, Peer, TRUNK, TRUNK_APART, trunk};
 use crate::rows::{Kind, OTHERS, Sample};
 use crate::stage::{Stage, Timing};
 use crate::turn;
@@ -50,6 +50,8 @@ struct Row {
     key: &'static str,
     title: &'static str,
     seconds: f64,
+    /// The two gateways.
+    gateways: &'static Peer,
 }
 
 /// Measures and prints.
@@ -67,7 +69,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     fs::create_dir(&dir).with_context(|| format!("create {}", dir.display()))?;
     janitor.owns_dir(&dir)?;
     let lab = Lab::build(&mut janitor, &dir, Gro::Off).context("build the lab")?;
-    println!("relay and both gateways on CPU 0, client and server on CPU 1; the trunk is the loopback device\n");
+    println!(
+        "client and server on CPU 1; the relay on CPU 0, and both gateways for CPU a GB; the trunk is the loopback device"
+    );
+    println!(
+        "for short connections the gateway near the server is on CPU 1, so that both CPUs are full in either case\n"
+    );
     println!("| row | round | relay | gateways | ratio | other programs %, each | pool misses |");
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     for row in rows(options) {
@@ -77,8 +84,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn rows(options: &Options) -> [Row; 3] {
-    let bulk =
-        |conns, title| Row { kind: Kind::Bulk { conns }, key: "proxy_cpu_s_per_gb", title, seconds: options.seconds };
+    let bulk = |conns, title| Row {
+        kind: Kind::Bulk { conns },
+        key: "proxy_cpu_s_per_gb",
+        title,
+        seconds: options.seconds,
+        gateways: &TRUNK,
+    };
     let crr = Kind::Crr { conns: 64 };
     [
         bulk(1, "CPU s a GB, 1 connection"),
@@ -88,6 +100,7 @@ fn rows(options: &Options) -> [Row; 3] {
             key: "requests_per_second",
             title: "short connections/s, 64 at a time",
             seconds: options.hold,
+            gateways: &TRUNK_APART,
         },
     ]
 }
@@ -96,7 +109,7 @@ fn compare(lab: &Lab, host: &Host, row: &Row, rounds: u32) -> Result<()> {
     let mut ratios = Vec::new();
     for round in 1..=rounds {
         let (relay, _) = measure(lab, host, &MIDMILE, row)?;
-        let (gateways, misses) = measure(lab, host, &TRUNK, row)?;
+        let (gateways, misses) = measure(lab, host, row.gateways, row)?;
         let value = |sample: &Sample| sample.get(row.key).copied().context("a value wasn't measured");
         let (one, two) = (value(&relay)?, value(&gateways)?);
         let others = [&relay, &gateways].map(|sample| sample.get(OTHERS.key).copied().unwrap_or_default());

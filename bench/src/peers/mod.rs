@@ -35,7 +35,7 @@ pub(crate) struct Peer {
 }
 
 pub(crate) use midmile::MIDMILE;
-pub(crate) use trunk::TRUNK;
+pub(crate) use trunk::{TRUNK, TRUNK_APART};
 
 /// Every peer, in the order of the table.
 pub(crate) const PEERS: [&Peer; 9] = [

@@ -1,5 +1,5 @@
-//! midmile as two gateways with a trunk between them, each on one core. Both run in the proxy's namespace, on its CPU; the trunk is the
-//! loopback device.
+//! midmile as two gateways with a trunk between them, each on one core. Both run in the proxy's namespace; the trunk is the loopback
+//! device.
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
@@ -7,6 +7,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Context, Result};
+
+use crate::netns::{LOAD_CPU, PROXY_CPU};
 
 use super::{Peer, Wiring, command, first_line, skips_nothing};
 
@@ -17,8 +19,13 @@ pub(crate) const TRUNK: Peer = Peer {
     skips: skips_nothing,
 };
 
-/// Both stand in the shell's process group, so their time is counted together and one signal ends them.
-const SCRIPT: &str = "\"$0\" gateway --config \"$1\" & exec \"$0\" gateway --config \"$2\"";
+/// The same, the gateway near the server on the CPU that client and server are on: with both on one CPU the other would be idle half of
+/// the time, which one relay leaves no time to be.
+pub(crate) const TRUNK_APART: Peer = Peer { command: gateways_apart, ..TRUNK };
+
+/// Both stand in the shell's process group, so their time is counted together and one signal ends them. The far gateway runs on the
+/// CPU that is told.
+const SCRIPT: &str = "taskset -c \"$3\" \"$0\" gateway --config \"$1\" & exec \"$0\" gateway --config \"$2\"";
 /// Nobody but the two of a bench meets it.
 const KEY: &str = "6d69646d696c652062656e63682c206e6f2073656372657420617420616c6c2e";
 /// Connections kept in store.
@@ -29,6 +36,14 @@ const POOL_MAX: u32 = 4096;
 pub(crate) const ADMIN: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1999);
 
 fn gateways(wiring: &Wiring<'_>) -> Result<Option<Vec<OsString>>> {
+    pair(wiring, PROXY_CPU)
+}
+
+fn gateways_apart(wiring: &Wiring<'_>) -> Result<Option<Vec<OsString>>> {
+    pair(wiring, LOAD_CPU)
+}
+
+fn pair(wiring: &Wiring<'_>, far_cpu: usize) -> Result<Option<Vec<OsString>>> {
     let Wiring { listen, to, dir, host } = wiring;
     // Addresses differ, so the port is free on this one too.
     let trunk = SocketAddrV4::new(Ipv4Addr::LOCALHOST, listen.port());
@@ -79,5 +94,5 @@ allow = [\"{to}\"]
     );
     fs::write(&near, near_file).and_then(|()| fs::write(&far, far_file)).context("write the gateways' files")?;
     let midmile = &host.midmile;
-    Ok(Some(command!["sh", "-c", SCRIPT, midmile, far, near]))
+    Ok(Some(command!["sh", "-c", SCRIPT, midmile, far, near, far_cpu.to_string()]))
 }

@@ -95,6 +95,10 @@ pub struct Kernel {
     wakers: Vec<Waker>,
     start: Timespec,
     now: Time,
+    /// Unpredictable bytes in store, drawn from the kernel many at a time (getrandom(2) gives 256 without a break), and how many pieces
+    /// of 32 are left at its front.
+    entropy: [u8; 256],
+    entropy_left: usize,
 }
 
 impl Kernel {
@@ -105,7 +109,15 @@ impl Kernel {
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let start = clock_gettime(ClockId::Monotonic);
-        Ok(Self { epoll, events: Vec::with_capacity(EVENTS), wakers: Vec::new(), start, now: Time::ZERO })
+        Ok(Self {
+            epoll,
+            events: Vec::with_capacity(EVENTS),
+            wakers: Vec::new(),
+            start,
+            now: Time::ZERO,
+            entropy: [0; 256],
+            entropy_left: 0,
+        })
     }
 
     /// Lets `waker` wake the core: it then upcalls `on_wake`.
@@ -383,9 +395,17 @@ impl Backend for Kernel {
     }
 
     fn entropy(&mut self) -> [u8; 32] {
+        if self.entropy_left == 0 {
+            // So few bytes come whole and at once from an initialised generator (getrandom(2)), and it's long initialised.
+            rustix::rand::getrandom(&mut self.entropy, GetRandomFlags::empty()).expect("the kernel has random numbers");
+            self.entropy_left = self.entropy.len() / 32;
+        }
+        self.entropy_left -= 1;
+        let drawn = &mut self.entropy[32 * self.entropy_left..][..32];
         let mut bytes = [0; 32];
-        // So few bytes come whole and at once from an initialised generator (getrandom(2)), and it's long initialised.
-        rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty()).expect("the kernel has random numbers");
+        bytes.copy_from_slice(drawn);
+        // What was given out is nowhere but there.
+        drawn.fill(0);
         bytes
     }
 

@@ -36,6 +36,10 @@ pub struct LegOptions {
     /// Whether the peer of a dialled leg sees a reset, not an end, if this process dies. Accepted legs always do: their clients must
     /// not take half an answer for a whole one.
     pub reset_if_killed: bool,
+    /// Whether acknowledgements wait for bytes to ride with from the first one on (`TCP_QUICKACK` off): for connections on which each
+    /// side answers what it hears at once. It halves the packets of a handshake above TCP's. Where no answer follows, the kernel
+    /// sends the acknowledgement by itself after 40 ms (RFC 9293, 3.8.6.3), and goes back to its own ways.
+    pub delayed_acks: bool,
     /// TCP Fast Open (RFC 7413): a listener takes data that comes with the SYN, a dialled leg sends its first bytes with it once it
     /// has a cookie and if they are there already. Such a dial counts as connected before anybody has answered, so a refusal is a
     /// reset of the connection. `net.ipv4.tcp_fastopen` has to allow it.
@@ -70,6 +74,7 @@ impl Default for LegOptions {
             pacing: None,
             initial_window: None,
             reset_if_killed: false,
+            delayed_acks: false,
             fast_open: false,
             transparent: false,
         }

@@ -299,16 +299,13 @@ impl<L> Relay<L> {
     /// A flowing pair's time to be looked at: its peer is dead, it has been quiet for too long, or is looked at again later.
     fn look_at<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
         self.measure_first_byte(cx, key);
+        self.keep_alive(cx, key);
         if let Some(side) = self.dead_side(cx, key) {
             return self.give_up(cx, key, side, End::TrunkDead);
         }
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let Some(serving) = self.servings.get(pair.serving) else { return };
         let timeouts = serving.route.timeouts;
-        if !pair.kept_alive {
-            pair.kept_alive = true;
-            cx.set_keepalive(pair.server, &serving.route.server);
-        }
         if cx.now() < pair.idle_due {
             return self.set_look(cx, key);
         }

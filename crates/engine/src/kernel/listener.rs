@@ -240,6 +240,9 @@ pub(super) fn set_sending(fd: &OwnedFd, options: &LegOptions) -> Result<(), Errn
     if let Some(rate) = options.pacing {
         sys::set_pacing(fd.as_fd(), rate).map_err(|error| errno_of(&error))?;
     }
+    if options.delayed_acks {
+        sockopt::set_tcp_quickack(fd, false)?;
+    }
     Ok(())
 }
 

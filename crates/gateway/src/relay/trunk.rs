@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use midmile_engine::{Backend, ConnId, Cx, Key, MeterId};
+use midmile_engine::{Backend, ConnId, Cx, Key, MeterId, Time};
 use midmile_wire::trunk::hello::{self, Destination, Hello, Path, TraceId};
 use midmile_wire::trunk::{Name, Nonce, Session, auth};
 
@@ -14,7 +14,9 @@ use crate::trunk::{Pooled, PooledState};
 
 /// For a trunk connection to stand and be authenticated.
 pub(super) const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
-/// How long a connection waits ready at most. Far below what a far end, or a box between that tracks connections, waits.
+/// How long a connection waits ready before it's worth the system calls of keepalive: a busy pool's are taken sooner.
+const KEPT_AFTER: Duration = Duration::from_secs(1);
+/// How long a connection waits ready at most, from then on. Far below what a far end, or a box between that tracks connections, waits.
 const AGE_MAX: Duration = Duration::from_mins(4);
 
 impl<L> Relay<L> {
@@ -58,7 +60,7 @@ impl<L> Relay<L> {
         let to = pool.peer.addrs[pool.turn % pool.peer.addrs.len()].clone();
         let (moved, cold) = (self.servings.moved(), false);
         let (peer, state) = (pool.peer.name, PooledState::Dialling);
-        let pooled = Pooled { conn: Key::NONE, peer, state, since: cx.now(), moved, cold };
+        let pooled = Pooled { conn: Key::NONE, peer, state, since: cx.now(), moved, cold, kept_alive: false };
         let Ok(key) = self.pools.slots.insert(pooled) else { return false };
         pool.counters.dials.add(1);
         match cx.dial(&to, &pool.peer.leg, Token::Pooled(key).to_bits(), MeterId::NONE) {
@@ -73,16 +75,16 @@ impl<L> Relay<L> {
             Err(_) => {
                 self.pools.slots.remove(key);
                 pool.counters.losses[PoolLoss::Dial.index()].add(1);
-                self.pool_failed(cx, index);
+                self.pool_failed(cx, index, cx.now());
                 false
             }
         }
     }
 
-    /// Nothing could be made: rests, and tells the pairs that wait if nothing else is under way.
-    fn pool_failed<B: Backend>(&mut self, cx: &mut Cx<B>, index: usize) {
+    /// One that was begun at `begun` couldn't be made: the pool rests, and tells the pairs that wait if nothing else is under way.
+    fn pool_failed<B: Backend>(&mut self, cx: &mut Cx<B>, index: usize, begun: Time) {
         let Some(pool) = self.pools.pools.get_mut(index) else { return };
-        pool.rest(cx.now());
+        pool.rest(cx.now(), begun);
         while let Some(pool) = self.pools.pools.get_mut(index)
             && pool.under_way == 0
             && let Some(pair) = pool.waiting.pop_front()
@@ -99,7 +101,6 @@ impl<L> Relay<L> {
         let Some(pooled) = self.pools.slots.get_mut(key) else { return };
         let Some(pool) = self.pools.pools.iter_mut().find(|pool| pool.peer.name == pooled.peer) else { return };
         pool.observe_rtt(cx.now().since(pooled.since));
-        cx.set_keepalive(pooled.conn, &pool.peer.leg);
         let (await_challenge, introduction) = auth::begin(pool.peer.own, pool.peer.name, nonce);
         pooled.state = PooledState::Introduced(await_challenge);
         let conn = pooled.conn;
@@ -156,7 +157,7 @@ impl<L> Relay<L> {
         let now = cx.now();
         let Some(pooled) = self.pools.slots.get_mut(key) else { return };
         pooled.since = now;
-        cx.set_timer(pooled.conn, AGE_MAX);
+        cx.set_timer(pooled.conn, KEPT_AFTER);
         let (conn, peer, cold) = (pooled.conn, pooled.peer, pooled.cold);
         let Some(index) = self.pools.index_of(&peer) else { return };
         let pool = &mut self.pools.pools[index];
@@ -205,7 +206,7 @@ impl<L> Relay<L> {
             pool.cold -= u32::from(pooled.cold);
         } else {
             pool.under_way = pool.under_way.saturating_sub(1);
-            self.pool_failed(cx, index);
+            self.pool_failed(cx, index, pooled.since);
         }
         self.tend(cx, index);
     }
@@ -215,9 +216,19 @@ impl<L> Relay<L> {
         let Some(pooled) = self.pools.slots.get(key) else { return };
         match pooled.state {
             PooledState::Warming(..) => self.warm_pooled(cx, key),
+            PooledState::Ready(_) if !pooled.kept_alive => self.keep(cx, key),
             PooledState::Ready(_) => self.lose_trunk(cx, key, PoolLoss::Retired),
             _ => self.lose_trunk(cx, key, PoolLoss::Timeout),
         }
+    }
+
+    /// A connection has waited for a while, and may for longer: its peer is looked after from now on.
+    fn keep<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let Some(pooled) = self.pools.slots.get_mut(key) else { return };
+        let Some(pool) = self.pools.pools.iter().find(|pool| pool.peer.name == pooled.peer) else { return };
+        pooled.kept_alive = true;
+        cx.set_keepalive(pooled.conn, &pool.peer.leg);
+        cx.set_timer(pooled.conn, AGE_MAX);
     }
 
     /// A connection has failed, or its peer has closed it.
@@ -266,7 +277,8 @@ impl<L> Relay<L> {
         let Some(pool) = self.pools.pools.get_mut(index) else { return };
         let taken = pool.ready.pop_front().and_then(|slot| self.pools.slots.remove(slot));
         pool.cold -= u32::from(taken.as_ref().is_some_and(|taken| taken.cold));
-        let (Some(Pooled { conn, state: PooledState::Ready(session), .. }), Some(hello)) = (taken, hello) else {
+        let (Some(Pooled { conn, state: PooledState::Ready(session), kept_alive, .. }), Some(hello)) = (taken, hello)
+        else {
             return self.end(cx, key, End::TrunkUnavailable);
         };
         pool.counters.taken.add(1);
@@ -277,7 +289,7 @@ impl<L> Relay<L> {
         }
         cx.rename(conn, Token::Server(key).to_bits(), serving.meters.downstream);
         pair.server = conn;
-        pair.kept_alive = true;
+        pair.kept_alive = kept_alive;
         if say(cx, conn, &hello, &session) {
             return self.connected(cx, key);
         }

@@ -67,23 +67,32 @@ impl<L> Relay<L> {
         false
     }
 
+    /// Has the server leg probed as the operator wants, if it isn't yet: only a pair that has stood for a while is worth the system
+    /// calls.
+    pub(super) fn keep_alive<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let Some(pair) = self.pairs.get_mut(key) else { return };
+        if !std::mem::replace(&mut pair.kept_alive, true) {
+            self.set_keepalive(cx, key, Side::Server);
+        }
+    }
+
     /// Probes the leg as the operator wants it again.
     fn restore_keepalive<B: Backend>(&self, cx: &mut Cx<B>, key: Key, side: Side) {
         let Some(pair) = self.pairs.get(key) else { return };
-        let leg = pair.leg(side);
-        cx.set_probing(leg, None);
-        match side {
-            Side::Client => {
-                if let Some(serving) = self.servings.get(pair.serving) {
-                    cx.set_keepalive(leg, &serving.route.client);
-                }
-            }
-            Side::Server => {
-                if let Some(index) = self.trunk_of(pair).and_then(|name| self.pools.index_of(&name)) {
-                    cx.set_keepalive(leg, &self.pools.pools[index].peer.leg);
-                }
-            }
-        }
+        cx.set_probing(pair.leg(side), None);
+        self.set_keepalive(cx, key, side);
+    }
+
+    fn set_keepalive<B: Backend>(&self, cx: &mut Cx<B>, key: Key, side: Side) {
+        let Some(pair) = self.pairs.get(key) else { return };
+        let Some(serving) = self.servings.get(pair.serving) else { return };
+        let pool = self.trunk_of(pair).and_then(|name| self.pools.index_of(&name));
+        let options = match (side, pool) {
+            (Side::Client, _) => &serving.route.client,
+            (Side::Server, None) => &serving.route.server,
+            (Side::Server, Some(index)) => &self.pools.pools[index].peer.leg,
+        };
+        cx.set_keepalive(pair.leg(side), options);
     }
 
     /// Why a standing pair ends whose leg on this side has failed by `error`.

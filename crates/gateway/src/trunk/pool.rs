@@ -55,6 +55,8 @@ pub(crate) struct Pooled {
     pub(crate) moved: u64,
     /// It does without padding, where there might be some.
     pub(crate) cold: bool,
+    /// Keepalive looks after it.
+    pub(crate) kept_alive: bool,
 }
 
 /// Connections to one peer.
@@ -85,6 +87,8 @@ pub(crate) struct Pool {
     pub(crate) turn: usize,
     failures: u32,
     rests_until: Time,
+    /// When the last rest began.
+    rested_at: Time,
     /// When the next look at the way to the peer is due.
     look_due: Time,
 }
@@ -109,6 +113,7 @@ impl Pool {
             turn: 0,
             failures: 0,
             rests_until: Time::ZERO,
+            rested_at: Time::ZERO,
             look_due: Time::ZERO,
         }
     }
@@ -171,17 +176,23 @@ impl Pool {
         Demand::surplus(count(&self.ready), self.demand.wanted(self.min, self.max))
     }
 
-    /// One couldn't be made: nothing is tried for a while, longer each time.
-    pub(crate) fn rest(&mut self, now: Time) {
+    /// One that was begun at `begun` couldn't be made: nothing is tried for a while, longer each time. Those that were under way with
+    /// it say nothing new.
+    pub(crate) fn rest(&mut self, now: Time, begun: Time) {
+        if begun < self.rested_at {
+            return;
+        }
+        self.rested_at = now;
         let rest = REST_MIN.saturating_mul(1 << self.failures.min(10)).min(REST_MAX);
         self.failures = self.failures.saturating_add(1);
         self.rests_until = now.after(rest);
         self.turn = self.turn.wrapping_add(1);
     }
 
-    /// One has come to stand.
+    /// One has come to stand: there's no reason to rest any more.
     pub(crate) const fn recover(&mut self) {
         self.failures = 0;
+        self.rests_until = Time::ZERO;
     }
 
     /// A handshake took `took`: the round trip follows it slowly.
@@ -285,5 +296,57 @@ impl Pools {
             pool.publish();
         }
         gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use midmile_engine::{Addr, LegOptions};
+    use midmile_wire::trunk::Key as TrunkKey;
+
+    use super::*;
+    use crate::trunk::{PoolLimits, Warmth};
+
+    const MIN: u32 = 512;
+
+    fn pool() -> Pool {
+        let peer = Peer {
+            name: "b".parse().unwrap(),
+            own: "a".parse().unwrap(),
+            addrs: vec![Addr::Inet(([10, 0, 0, 1], 1).into()), Addr::Inet(([10, 0, 0, 2], 1).into())],
+            key: TrunkKey::from_bytes([7; 32]),
+            leg: LegOptions::default(),
+            pool: PoolLimits { min: MIN, max: 2 * MIN },
+            dead_after: None,
+            warmth: Warmth::default(),
+        };
+        Pool::new(Arc::new(peer), Arc::default(), (MIN, 2 * MIN))
+    }
+
+    #[test]
+    fn dials_that_failed_together_make_one_short_rest_and_the_next_address_is_tried() {
+        let mut pool = pool();
+        let (begun, failed) = (Time::ZERO.after(REST_MIN), Time::ZERO.after(2 * REST_MIN));
+        for _ in 0..64 {
+            pool.rest(failed, begun);
+        }
+        assert_eq!(pool.missing(failed, false), 0, "it rests");
+        assert_eq!(pool.missing(failed.after(REST_MIN), false), 1, "one tries after the shortest rest");
+        assert_eq!(pool.turn % pool.peer.addrs.len(), 1);
+        pool.rest(failed.after(REST_MIN), failed.after(REST_MIN));
+        assert_eq!(pool.missing(failed.after(2 * REST_MIN), false), 0, "the next rest is longer");
+    }
+
+    #[test]
+    fn a_pool_whose_peer_is_back_fills_at_once() {
+        let mut pool = pool();
+        let mut now = Time::ZERO;
+        for _ in 0..20 {
+            pool.rest(now, now);
+            now = now.after(Duration::from_millis(1));
+        }
+        assert_eq!(pool.missing(now, false), 0, "it rests for long");
+        pool.recover();
+        assert!(pool.missing(now, false) >= 64, "{}", pool.missing(now, false));
     }
 }
