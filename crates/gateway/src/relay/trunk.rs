@@ -269,14 +269,13 @@ impl<L> Relay<L> {
         self.tend(cx, index);
     }
 
-    /// The pair takes the connection that has waited longest, says hello on it, and flows.
+    /// The pair takes a connection that is ready, says hello on it, and flows.
     fn set_out<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, index: usize) {
         let hello = self.hello_for(cx, key);
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let Some(serving) = self.servings.get(pair.serving) else { return };
         let Some(pool) = self.pools.pools.get_mut(index) else { return };
-        let taken = pool.ready.pop_front().and_then(|slot| self.pools.slots.remove(slot));
-        pool.cold -= u32::from(taken.as_ref().is_some_and(|taken| taken.cold));
+        let taken = pool.take_ready(&mut self.pools.slots);
         let (Some(Pooled { conn, state: PooledState::Ready(session), kept_alive, .. }), Some(hello)) = (taken, hello)
         else {
             return self.end(cx, key, End::TrunkUnavailable);

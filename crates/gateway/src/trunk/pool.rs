@@ -171,6 +171,20 @@ impl Pool {
         }
     }
 
+    /// Takes a connection that is ready: the one that was made last, whose state is still in the CPU's caches, on this host and on the
+    /// peer's; a warm one before a cold one.
+    pub(crate) fn take_ready(&mut self, slots: &mut Slab<Pooled>) -> Option<Pooled> {
+        let is_warm = |key: &Key| slots.get(*key).is_some_and(|pooled| !pooled.cold);
+        let place = if self.cold > 0 { self.ready.iter().rposition(is_warm) } else { None };
+        let key = match place {
+            Some(place) => self.ready.remove(place),
+            None => self.ready.pop_back(),
+        };
+        let taken = slots.remove(key?);
+        self.cold -= u32::from(taken.as_ref().is_some_and(|taken| taken.cold));
+        taken
+    }
+
     /// How many of those that wait ready should go at this tick: they were made for more than come now.
     pub(crate) fn surplus(&self) -> u32 {
         Demand::surplus(count(&self.ready), self.demand.wanted(self.min, self.max))
@@ -335,6 +349,26 @@ mod tests {
         assert_eq!(pool.turn % pool.peer.addrs.len(), 1);
         pool.rest(failed.after(REST_MIN), failed.after(REST_MIN));
         assert_eq!(pool.missing(failed.after(2 * REST_MIN), false), 0, "the next rest is longer");
+    }
+
+    #[test]
+    fn the_last_one_made_is_taken_first_and_a_cold_one_last() {
+        let mut pool = pool();
+        let mut slots = Slab::with_capacity(4);
+        let keys: Vec<Key> = [false, false, true, true]
+            .map(|cold| {
+                let (peer, state, conn) = (pool.peer.name, PooledState::Dialling, Key::NONE);
+                let pooled = Pooled { conn, peer, state, since: Time::ZERO, moved: 0, cold, kept_alive: false };
+                slots.insert(pooled).unwrap()
+            })
+            .to_vec();
+        pool.ready.extend(keys.iter().copied());
+        pool.cold = 2;
+        for left in [[0, 2, 3].as_slice(), &[2, 3], &[2], &[]] {
+            pool.take_ready(&mut slots).unwrap();
+            assert_eq!(pool.ready, left.iter().map(|at| keys[*at]).collect::<Vec<_>>());
+        }
+        assert_eq!((pool.cold, pool.take_ready(&mut slots).is_none()), (0, true));
     }
 
     #[test]
