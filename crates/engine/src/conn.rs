@@ -17,6 +17,16 @@ pub(crate) enum Reading {
     Forward(Key),
 }
 
+/// Whether bytes were sent ahead of what is forwarded to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ahead {
+    None,
+    /// They wait in the kernel for the first forwarded ones.
+    Waits,
+    /// The first forwarded ones are coming: what doesn't fill a segment waits for more, for a moment.
+    Gathers,
+}
+
 /// State of a connection. It fits in three cache lines (asserted in the tests): user-space memory a leg.
 #[derive(Debug)]
 pub(crate) struct Conn<B: Backend> {
@@ -38,6 +48,7 @@ pub(crate) struct Conn<B: Backend> {
     /// Bytes in `pipe`; 0 without one.
     pub(crate) pipe_bytes: usize,
     pub(crate) failed: Option<ConnError>,
+    pub(crate) ahead: Ahead,
     /// Where the bytes received are counted.
     pub(crate) meter: u16,
     /// Bulk turns in a row that moved little.
@@ -73,6 +84,7 @@ impl<B: Backend> Conn<B> {
             active: now,
             handed_on: 0,
             first_handed_on: Time::ZERO,
+            ahead: Ahead::None,
             stash: None,
             pipe: None,
             pipe_bytes: 0,

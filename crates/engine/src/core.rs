@@ -70,9 +70,10 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
 
     /// How long the loop may sleep.
     fn patience(&self) -> Option<Duration> {
-        if !self.cx.queue.is_empty() || !self.cx.deferred.is_empty() {
+        if !self.cx.queue.is_empty() {
             return Some(Duration::ZERO);
         }
+        let deferred = self.cx.deferred_wait();
         let now = self.cx.now();
         let timer = self
             .cx
@@ -80,10 +81,7 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
             .next_ms()
             .map(|at_ms| Duration::from_millis(at_ms).saturating_sub(Duration::from_nanos(now.as_nanos())));
         let rest = (self.cx.resting > 0).then(|| Duration::from_millis(self.cx.config.accept_rest_ms));
-        match (timer, rest) {
-            (Some(timer), Some(rest)) => Some(timer.min(rest)),
-            (timer, rest) => timer.or(rest),
-        }
+        [deferred, timer, rest].into_iter().flatten().min()
     }
 
     fn dispatch(&mut self, ready: Ready) {

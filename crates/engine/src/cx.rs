@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::addr::Addr;
 use crate::backend::{Backend, Dialled, Progress, Tag, Transfer};
 use crate::config::Config;
-use crate::conn::{Conn, Reading};
+use crate::conn::{Ahead, Conn, Reading};
 use crate::error::ConnError;
 use crate::forward::{Mover, Pumped};
 use crate::handler::{ConnId, ListenerId};
@@ -43,6 +43,9 @@ pub(crate) struct Listening<L> {
     /// When it is watched again, if it rests.
     pub(crate) rests_until: Option<Time>,
 }
+
+/// How long bytes that don't fill a segment wait for more ([`Ahead::Gathers`]): a burst's segments come closer together at 50 Mbit/s.
+const GATHER_WAIT: Duration = Duration::from_micros(500);
 
 /// Everything of a core but the program: connections, timers, pools, and the backend beneath.
 pub struct Cx<B: Backend> {
@@ -216,9 +219,14 @@ impl<B: Backend> Cx<B> {
         self.send_by(id, bytes, B::send)
     }
 
-    /// As [`Cx::send`], for bytes that something follows soon: they go out with it, or by themselves after a fraction of a second.
+    /// As [`Cx::send`], for bytes that something forwarded follows soon: they go out with it, or by themselves after a fraction of a
+    /// second. What follows at once fills segments, so that bytes ahead of them make no short one.
     pub fn send_ahead(&mut self, id: ConnId, bytes: &[u8]) -> usize {
-        self.send_by(id, bytes, B::send_ahead)
+        let sent = self.send_by(id, bytes, B::send_ahead);
+        if let Some(conn) = self.conns.get_mut(id).filter(|_| sent > 0) {
+            conn.ahead = Ahead::Waits;
+        }
+        sent
     }
 
     /// Has what was sent ahead go out now.
@@ -339,18 +347,33 @@ impl<B: Backend> Cx<B> {
         }
     }
 
-    /// Dials that found no first bytes in the turn after theirs go out without.
+    /// Dials that found no first bytes in the turn after theirs go out without, and so does what was gathered for more that didn't come.
     pub(crate) fn begin_deferred(&mut self) {
+        let now = self.backend.now();
         while let Some((turn, id)) = self.deferred.front().copied()
             && turn < self.turns
         {
             self.deferred.pop_front();
             let Some(conn) = self.conns.get_mut(id) else { continue };
-            if let Err(error) = self.backend.begin(&mut conn.socket) {
+            if conn.ahead == Ahead::Gathers {
+                if now.since(conn.active) < GATHER_WAIT {
+                    self.deferred.push_back((self.turns, id));
+                } else {
+                    conn.ahead = Ahead::None;
+                    self.backend.push(&mut conn.socket);
+                }
+            } else if let Err(error) = self.backend.begin(&mut conn.socket) {
                 conn.fail(error);
                 self.enqueue(id);
             }
         }
+    }
+
+    /// How long the loop may sleep before [`Cx::begin_deferred`] has something to do.
+    pub(crate) fn deferred_wait(&self) -> Option<Duration> {
+        let (_, id) = self.deferred.front()?;
+        let gathers = self.conns.get(*id).is_some_and(|conn| conn.ahead == Ahead::Gathers);
+        Some(if gathers { GATHER_WAIT } else { Duration::ZERO })
     }
 
     pub(crate) fn enqueue(&mut self, id: ConnId) {
@@ -375,7 +398,12 @@ impl<B: Backend> Cx<B> {
             meter: &self.meters[usize::from(source.meter)],
             config: &self.config,
         };
-        Some(mover.pump(source, sink, taken))
+        let before = sink.ahead;
+        let pumped = mover.pump(source, sink, taken);
+        if before == Ahead::Waits && sink.ahead == Ahead::Gathers {
+            self.deferred.push_back((self.turns, to));
+        }
+        Some(pumped)
     }
 
     /// Drops what `id` has read and not handed on.

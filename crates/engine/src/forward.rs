@@ -16,7 +16,7 @@
 
 use crate::backend::{Backend, Progress};
 use crate::config::Config;
-use crate::conn::Conn;
+use crate::conn::{Ahead, Conn};
 use crate::error::ConnError;
 use crate::meter::Meter;
 use crate::pool::{BlockPool, PipePool};
@@ -26,6 +26,9 @@ use crate::time::Time;
 const QUIET_BYTES: usize = 16 * 1024;
 /// So many quiet turns in a row end bulk.
 const QUIET_TURNS: u8 = 4;
+
+/// Bytes of a short segment: fewer are all of a message that has come whole, and don't wait.
+const SEGMENT_MIN: usize = 1200;
 
 /// How a turn of a direction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,7 +187,9 @@ impl<B: Backend> Mover<'_, B> {
             source.bulk = true;
             source.quiet_turns = 0;
         }
-        let sent = match self.backend.send(&mut sink.socket, &self.buffer[..bytes]) {
+        let gathers = gathers(sink, bytes, self.now);
+        let send = if gathers { B::send_ahead } else { B::send };
+        let sent = match send(self.backend, &mut sink.socket, &self.buffer[..bytes]) {
             Ok(Progress::Moved(sent)) => sent,
             Ok(Progress::Blocked | Progress::Ended) => 0,
             Err(error) => {
@@ -228,4 +233,16 @@ impl<B: Backend> Mover<'_, B> {
             }
         }
     }
+}
+
+/// Whether `bytes` bytes for the sink wait for more where they don't fill a segment. Behind bytes that were sent ahead, each read of whole
+/// segments would otherwise leave a short one over, which costs as much of the peer's window as a long one.
+fn gathers<B: Backend>(sink: &mut Conn<B>, bytes: usize, now: Time) -> bool {
+    if sink.ahead == Ahead::Waits {
+        sink.ahead = if bytes < SEGMENT_MIN { Ahead::None } else { Ahead::Gathers };
+    }
+    if sink.ahead == Ahead::Gathers {
+        sink.active = now;
+    }
+    sink.ahead == Ahead::Gathers
 }
