@@ -1,7 +1,7 @@
 //! Bytes sent ahead of others, on the kernel's sockets: they share a segment with what follows, or go out by themselves.
 #![expect(clippy::unwrap_used, reason = "a test ends where its own set-up fails")]
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -86,4 +86,31 @@ fn what_is_pushed_arrives_before_a_reset() {
     cx.reset(conn);
     assert_eq!(arrived(&mut far), b"0");
     assert_eq!(far.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_burst_behind_it_fills_segments_and_its_last_piece_doesnt_wait_for_long() {
+    const BURST: usize = 2000;
+    let (mut core, to, mut far) = connected();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let cx = core.parts().1;
+    let from = cx.dial(&server.local_addr().unwrap().into(), &LegOptions::default(), 0, MeterId::NONE).unwrap();
+    let (mut source, _) = server.accept().unwrap();
+    core.turn().unwrap();
+    let cx = core.parts().1;
+    assert_eq!(cx.send_ahead(to, b"0"), 1);
+    cx.forward(from, to);
+    source.write_all(&[b'x'; BURST]).unwrap();
+    while core.parts().1.handed_on(from) < BURST as u64 {
+        core.turn().unwrap();
+    }
+    // A segment of the loopback device's holds far more.
+    assert_eq!(core.parts().1.unsent(to), 1 + BURST, "it waits for more");
+    // Each turn ends by itself, for there's something to be done soon; were there nothing, the first would never.
+    while core.parts().1.unsent(to) > 0 {
+        core.turn().unwrap();
+    }
+    let mut bytes = [0; 1 + BURST];
+    far.read_exact(&mut bytes).unwrap();
+    assert_eq!((bytes[0], bytes[BURST]), (b'0', b'x'));
 }
