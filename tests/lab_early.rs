@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use midmile_lab::server::Server;
 use midmile_lab::visit;
 use process::until;
-use programs::wan::{Gateway, Lines, Wan, near_addr};
+use programs::wan::{Lines, Wan, near_addr};
 use syns::{Packet, RawSender};
 
 const EARLY: Lines<'_> =
@@ -27,21 +27,6 @@ const VISITS: usize = 9;
 fn forged(number: u64) -> SocketAddr {
     let [.., high, low] = number.to_be_bytes();
     (Ipv4Addr::new(10, 200 + high, low, 1), 1024).into()
-}
-
-/// Whether the near gateway hears of SYNs; says so if this kernel or its privileges don't allow it.
-fn hears(near: &Gateway<'_>) -> bool {
-    let line = until("word of SYNs", || {
-        let log = near.running.log();
-        log.lines()
-            .find(|line| line.contains("hears of clients' SYNs") || line.contains("no early dial"))
-            .map(String::from)
-    });
-    let hears = line.contains("hears of");
-    if !hears {
-        println!("SKIP: early dial isn't tried: {line}");
-    }
-    hears
 }
 
 /// The forged SYN of this number, which the near gateway's TCP takes for one.
@@ -83,7 +68,7 @@ fn a_server_that_speaks_first_is_heard_a_round_trip_earlier() {
     let Some(wan) = Wan::new("lab-greeting", [20, 15, 1], "") else { return };
     greeter(wan.listen());
     let (near, far) = wan.gateways(EARLY);
-    if !hears(&near) {
+    if !near.hears_syns() {
         return;
     }
     let early = greeted(&wan);
@@ -103,7 +88,7 @@ fn a_client_that_sends_its_syn_and_vanishes_costs_one_dial_that_ends_unclaimed()
     let Some(wan) = Wan::new("lab-vanished", [2, 2, 1], "") else { return };
     let server = wan.listen();
     let (near, far) = wan.gateways(EARLY);
-    if !hears(&near) {
+    if !near.hears_syns() {
         return;
     }
     // Its kernel would send it again as well.
@@ -126,7 +111,7 @@ fn forged_syns_leave_the_pool_to_clients_that_stand() {
     let Some(wan) = Wan::new("lab-forged", [10, 10, 1], "") else { return };
     let _server = Server::start(wan.topology.server(), "reno").unwrap();
     let (near, far) = wan.gateways(EARLY);
-    if !hears(&near) {
+    if !near.hears_syns() {
         return;
     }
     let visit = || visit::from(wan.topology.client(), near_addr(), 10_000, "reno", false).unwrap().ttfb;

@@ -18,9 +18,8 @@ use std::time::{Duration, Instant};
 use flood::{Flooder, Sent, cookies, per_second, received};
 use midmile_lab::server::Server;
 use midmile_lab::visit;
-use process::until;
 use programs::lacks;
-use programs::wan::{Gateway, Lines, Wan, near_addr};
+use programs::wan::{Lines, Wan, near_addr};
 
 /// SYNs a second that have to arrive.
 const RATE: f64 = 100_000.0;
@@ -102,21 +101,6 @@ fn flooded(wan: &Wan, flooder: &Flooder) -> Flooded {
     Flooded { sent, received: received(victim) - before.0, cookies: cookies(victim) - before.1, visits }
 }
 
-/// Whether the near gateway hears of SYNs; says so if this kernel or its privileges don't allow it.
-fn hears(near: &Gateway<'_>) -> bool {
-    let line = until("word of SYNs", || {
-        let log = near.running.log();
-        log.lines()
-            .find(|line| line.contains("hears of clients' SYNs") || line.contains("no early dial"))
-            .map(String::from)
-    });
-    let hears = line.contains("hears of");
-    if !hears {
-        println!("SKIP: early dial isn't tried: {line}");
-    }
-    hears
-}
-
 /// What a round came to, with early dial on or off.
 struct Measured {
     /// SYNs a second that arrived.
@@ -129,7 +113,7 @@ struct Measured {
 /// Calm and flood with early dial on or off. Whatever the rate, no dial is beyond the bound and nothing is left.
 fn measure(wan: &Wan, flooder: &Flooder, early: bool) -> Option<Measured> {
     let (near, far) = wan.gateways(if early { EARLY } else { LATE });
-    if early && !hears(&near) {
+    if early && !near.hears_syns() {
         return None;
     }
     let calm = Visits::make(wan, |count| count == VISITS);

@@ -5,15 +5,16 @@
 mod process;
 mod programs;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use midmile_wire::trunk::{Key, Nonce, Offer, auth};
+use midmile_wire::trunk::Offer;
 use process::ends::{reset_at_once, reset_client, until_reset};
 use process::{PATIENCE, Scratch, connect, echo, exchange, until};
 use programs::between::between;
+use programs::dialer::proved;
 use programs::gateways::{self, KEYS, More, ONE_CORE, Way, key_file, listener, peer, trunk};
 use programs::relay::Relay;
 use programs::reserve;
@@ -158,40 +159,11 @@ fn a_drain_does_not_wait_for_trunk_connections_that_nobody_uses() {
     assert_eq!(way.a.running.code(), Some(0), "{}", way.a.running.log());
 }
 
-/// A connection to b that has proved that it's a's, and that b waits for a hello on.
-fn authenticated(b: &Relay) -> TcpStream {
-    let mut stream = TcpStream::connect(b.addr()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let key: Key = KEYS[0].parse().unwrap();
-    let (challenged, introduction) = auth::begin("a".parse().unwrap(), "b".parse().unwrap(), Nonce([7; Nonce::LEN]));
-    stream.write_all(introduction.as_bytes()).unwrap();
-    let proved = heard(&mut stream, |bytes| {
-        let (_, proof, proved) = challenged.handle(bytes, &key, Offer::default()).unwrap()?;
-        Some((proof, proved))
-    });
-    stream.write_all(proved.0.as_bytes()).unwrap();
-    heard(&mut stream, |bytes| proved.1.handle(bytes).unwrap());
-    stream
-}
-
-/// Reads until `whole` has what it wants.
-fn heard<T>(stream: &mut TcpStream, whole: impl Fn(&[u8]) -> Option<T>) -> T {
-    let mut bytes = Vec::new();
-    loop {
-        let mut next = [0];
-        stream.read_exact(&mut next).unwrap();
-        bytes.extend(next);
-        if let Some(found) = whole(&bytes) {
-            return found;
-        }
-    }
-}
-
 /// Nothing is left of it at the far gateway, also if its peer says hello just now.
 #[test]
 fn a_trunk_connection_that_waits_is_reset_by_a_drain_and_not_ended() {
     let mut way = Way::to("trunk-drain-reset", echo(b'e'), ONE_CORE);
-    let mut waits = authenticated(&way.b);
+    let mut waits = proved(way.b.addr(), Offer::default()).0;
     way.b.running.signal(Signal::TERM);
     assert_eq!(until_reset(&mut waits), b"");
     assert_eq!(way.b.running.code(), Some(0), "{}", way.b.running.log());

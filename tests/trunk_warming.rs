@@ -1,16 +1,16 @@
 //! Windows opened by padding: clients are served behind it, and who announces padding and doesn't send it is cut in time.
-#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
 
 mod process;
 mod programs;
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use midmile_wire::trunk::{Key, Nonce, Offer, Padding, auth};
+use midmile_wire::trunk::{Offer, Padding};
 use process::ends::until_reset;
-use process::{PATIENCE, Scratch, connect, echo, exchange};
+use process::{Scratch, connect, echo, exchange};
+use programs::dialer::proved;
 use programs::gateways::{self, KEYS, key_file, listener, peer, trunk};
 use programs::relay::Relay;
 
@@ -54,40 +54,12 @@ fn clients_are_served_on_connections_that_padding_has_opened() {
     }
 }
 
-/// A dialer's connection to b that has sent its proof, and what is agreed on.
-fn proved(b: &Relay, offer: Offer) -> (TcpStream, Padding) {
-    let mut stream = TcpStream::connect(b.addr()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let key: Key = KEYS[0].parse().unwrap();
-    let (challenged, introduction) = auth::begin("a".parse().unwrap(), "b".parse().unwrap(), Nonce([7; Nonce::LEN]));
-    stream.write_all(introduction.as_bytes()).unwrap();
-    let (proof, proved) = heard(&mut stream, |bytes| {
-        challenged.handle(bytes, &key, offer).unwrap().map(|(_, proof, proved)| (proof, proved))
-    });
-    stream.write_all(proof.as_bytes()).unwrap();
-    let padding = heard(&mut stream, |bytes| proved.handle(bytes).unwrap().map(|(_, _, padding)| padding));
-    (stream, padding)
-}
-
-/// Reads until `whole` has what it wants.
-fn heard<T>(stream: &mut TcpStream, whole: impl Fn(&[u8]) -> Option<T>) -> T {
-    let mut bytes = Vec::new();
-    loop {
-        let mut next = [0];
-        stream.read_exact(&mut next).unwrap();
-        bytes.extend(next);
-        if let Some(found) = whole(&bytes) {
-            return found;
-        }
-    }
-}
-
 #[test]
 fn padding_that_is_announced_and_does_not_come_is_cut_in_time_and_counted() {
     let scratch = Scratch::new("trunk-warm-late");
     let b = far(&scratch, &echo(b'e').to_string(), "timeouts = { handshake = \"1s\" }");
     let begun = Instant::now();
-    let (mut stream, padding) = proved(&b, Offer { follows: 1000, takes: 0 });
+    let (mut stream, padding) = proved(b.addr(), Offer { follows: 1000, takes: 0 });
     assert_eq!(padding, Padding { sends: 1000, receives: 0 });
     stream.write_all(&[0; 999]).unwrap();
     until_reset(&mut stream);
@@ -101,7 +73,7 @@ fn padding_that_is_not_read_is_cut_in_time_and_counted() {
     let scratch = Scratch::new("trunk-warm-unread");
     let b = far(&scratch, &echo(b'e').to_string(), "timeouts = { handshake = \"1s\" }");
     // More than both kernels' buffers hold isn't sent: what was handed over and never read is what the timeout is for.
-    let (mut stream, padding) = proved(&b, Offer { follows: 1, takes: 16 << 20 });
+    let (mut stream, padding) = proved(b.addr(), Offer { follows: 1, takes: 16 << 20 });
     assert_eq!(padding, Padding { sends: 1, receives: 2 * WINDOW });
     b.counts("/totals/refusals/trunk-warming", 1);
     until_reset(&mut stream);
@@ -111,7 +83,7 @@ fn padding_that_is_not_read_is_cut_in_time_and_counted() {
 fn who_speaks_before_it_has_all_padding_is_cut() {
     let scratch = Scratch::new("trunk-warm-early");
     let b = far(&scratch, &echo(b'e').to_string(), "");
-    let (mut stream, padding) = proved(&b, Offer { follows: 2, takes: 16 << 20 });
+    let (mut stream, padding) = proved(b.addr(), Offer { follows: 2, takes: 16 << 20 });
     assert_eq!(padding.receives, 2 * WINDOW);
     stream.write_all(&[0; 3]).unwrap();
     b.counts("/totals/refusals/trunk-invalid", 1);

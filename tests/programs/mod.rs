@@ -8,6 +8,7 @@
 pub(crate) mod acceptor;
 pub(crate) mod between;
 pub(crate) mod data;
+pub(crate) mod dialer;
 pub(crate) mod gateways;
 pub(crate) mod mute;
 pub(crate) mod nginx;

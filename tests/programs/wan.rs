@@ -176,6 +176,21 @@ pub(crate) fn server_addr() -> SocketAddrV4 {
 }
 
 impl Gateway<'_> {
+    /// Whether it hears of SYNs; says so if this kernel or its privileges don't allow it.
+    pub(crate) fn hears_syns(&self) -> bool {
+        let line = until("word of SYNs", || {
+            let log = self.running.log();
+            log.lines()
+                .find(|line| line.contains("hears of clients' SYNs") || line.contains("no early dial"))
+                .map(String::from)
+        });
+        let hears = line.contains("hears of");
+        if !hears {
+            println!("SKIP: early dial isn't tried: {line}");
+        }
+        hears
+    }
+
     pub(crate) fn status(&self) -> Value {
         let admin = self.admin;
         self.host.run(move || status(admin)).unwrap()
