@@ -108,6 +108,7 @@ impl Checker<'_> {
             reset_if_killed: default.reset_if_killed,
             delayed_acks: default.delayed_acks,
             fast_open: raw.fast_open.map_or(default.fast_open, |fast_open| fast_open.value),
+            shared: default.shared,
             transparent: default.transparent,
         }
     }

@@ -12,15 +12,19 @@
 //! - Once an operation has failed, the error is spent: later ones may look like an orderly end. The engine remembers it.
 //! - Closing a socket ends its events, save those of the batch under way. Tags carry a generation for that reason.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::addr::Addr;
-use crate::error::ConnError;
+use crate::error::{ConnError, ListenError};
 use crate::options::{LegOptions, Probing};
 use crate::path::PathInfo;
 use crate::time::Time;
+use crate::waker::Waker;
+
+/// Most parts that [`Backend::send_vectored`] is given at once (`UIO_MAXIOV` of linux/uio.h).
+pub const PARTS_MAX: usize = 1024;
 
 /// What an event belongs to. The engine chooses it when it registers a socket or a listener, and gets it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +87,8 @@ pub trait Backend {
     type Listener;
     /// A bounded queue of bytes in which data waits between two sockets without being copied.
     type Pipe;
+    /// A connection on its way to another core: one that no backend watches. [`std::convert::Infallible`] where they can't travel.
+    type Parcel: Send;
 
     /// The time read by the last [`Backend::poll`].
     fn now(&self) -> Time;
@@ -95,6 +101,19 @@ pub trait Backend {
 
     /// The event at `index`, below the last poll's number.
     fn ready(&self, index: usize) -> Ready;
+
+    /// Lets `waker` wake the core: an event under [`WAKE`](crate::WAKE) follows each call of it, or several calls at once.
+    ///
+    /// # Errors
+    /// When the system has no room for it.
+    fn watch_waker(&mut self, waker: &Waker) -> io::Result<()>;
+
+    /// Listens on `at` and says where: port 0 is filled in. At most `backlog` connections wait to be accepted, fewer where the system
+    /// says so.
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    fn listen(&mut self, at: &Addr, options: &LegOptions, backlog: u32) -> Result<(Self::Listener, Addr), ListenError>;
 
     /// Lets `listener` report under `tag`; level-triggered, unlike sockets.
     ///
@@ -164,6 +183,22 @@ pub trait Backend {
     /// When the connection has failed.
     fn send(&mut self, socket: &mut Self::Socket, bytes: &[u8]) -> Transfer;
 
+    /// Writes what there is room for of `parts`, one behind another; at least one has bytes, and there are [`PARTS_MAX`] at most.
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    fn send_vectored(&mut self, socket: &mut Self::Socket, parts: &[IoSlice<'_>]) -> Transfer {
+        let mut sent = 0;
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            let Progress::Moved(bytes) = self.send(socket, part)? else { break };
+            sent += bytes;
+            if bytes < part.len() {
+                break;
+            }
+        }
+        Ok(if sent == 0 { Progress::Blocked } else { Progress::Moved(sent) })
+    }
+
     /// Writes what there is room for, to go out with what is sent next: no packet of its own, as far as the transport can. What
     /// waits goes out with the next bytes, with the end, by [`Backend::push`], or by itself after a fraction of a second.
     ///
@@ -209,6 +244,20 @@ pub trait Backend {
 
     /// Ends the connection at once, so that the peer sees a reset where the transport has one.
     fn reset(&mut self, socket: Self::Socket);
+
+    /// Takes a connection off this core, to be attached to another that has a backend of the same kind. Its events end here; bytes that
+    /// wait in it, either way, go along.
+    ///
+    /// # Errors
+    /// The connection, unchanged, when it can't travel (now, or at all).
+    fn detach(&mut self, socket: Self::Socket) -> Result<Self::Parcel, Self::Socket>;
+
+    /// Takes in a connection that another core has detached. Once it is watched, an event tells how it stands: what happened on the
+    /// way isn't lost.
+    ///
+    /// # Errors
+    /// When there's no room for it; its peer sees a reset then.
+    fn attach(&mut self, parcel: Self::Parcel) -> Result<Self::Socket, ConnError>;
 
     /// Takes the error that an event told of; `None` if there's none after all.
     fn take_error(&mut self, socket: &mut Self::Socket) -> Option<ConnError>;

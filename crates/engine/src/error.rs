@@ -1,4 +1,6 @@
-//! How a connection fails: the few kinds that change what a program does next.
+//! How a connection or a listener fails: the few kinds that change what a program does next.
+
+use std::io;
 
 use rustix::io::Errno;
 
@@ -48,5 +50,28 @@ impl From<Errno> for ConnError {
             }
             other => Self::Other(other.raw_os_error()),
         }
+    }
+}
+
+/// Why an address can't be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Someone listens there already. Choose another address, or stop the other program.
+    #[error("the address is in use")]
+    InUse,
+    /// A file that isn't a socket is in the way.
+    #[error("a file that isn't a socket is in the way")]
+    FileInTheWay,
+    /// This process may not take others' connections: it lacks `CAP_NET_ADMIN` (in the namespace's owner) for `IP_TRANSPARENT`.
+    #[error("a transparent listener needs CAP_NET_ADMIN; run as root, or give it (setcap, AmbientCapabilities=)")]
+    NotTransparent,
+    /// Anything else.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+impl From<Errno> for ListenError {
+    fn from(errno: Errno) -> Self {
+        if errno == Errno::ADDRINUSE { Self::InUse } else { Self::System(errno.into()) }
     }
 }

@@ -8,16 +8,17 @@ mod address;
 mod cpu;
 mod listener;
 mod transparent;
-mod wake;
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
+use rustix::net::{
+    self, AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, SocketType, sockopt,
+};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use rustix::rand::GetRandomFlags;
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -25,17 +26,17 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 use crate::addr::Addr;
 use crate::backend::{AcceptError, Backend, Dialled, Progress, Ready, Tag, Transfer};
 use crate::core::WAKE;
-use crate::error::ConnError;
+use crate::error::{ConnError, ListenError};
 use crate::options::{LegOptions, Probing};
 use crate::path::PathInfo;
 use crate::sys::{self, Queued};
 use crate::time::Time;
+use crate::waker::Waker;
 
 pub use cpu::{allowed_cpus, pin_to};
 pub(crate) use listener::try_steering;
-pub use listener::{ListenError, Listener, listen};
+pub use listener::{Listener, listen};
 pub(crate) use transparent::try_transparent;
-pub use wake::Waker;
 
 /// Events fetched at once.
 const EVENTS: usize = 256;
@@ -120,17 +121,6 @@ impl Kernel {
         })
     }
 
-    /// Lets `waker` wake the core: it then upcalls `on_wake`.
-    ///
-    /// # Errors
-    /// When the system has no room for it.
-    pub fn watch_waker(&mut self, waker: &Waker) -> io::Result<()> {
-        // Edge-triggered, so that nobody has to read the counter.
-        epoll::add(&self.epoll, waker, EventData::new_u64(WAKE.0), EventFlags::IN | EventFlags::ET)?;
-        self.wakers.push(waker.clone());
-        Ok(())
-    }
-
     fn read_clock(&mut self) {
         let now = clock_gettime(ClockId::Monotonic);
         let seconds = u64::try_from(now.tv_sec - self.start.tv_sec).unwrap_or(0);
@@ -193,6 +183,7 @@ impl Backend for Kernel {
     type Socket = Socket;
     type Listener = Listener;
     type Pipe = Pipe;
+    type Parcel = Socket;
 
     fn now(&self) -> Time {
         self.now
@@ -221,6 +212,17 @@ impl Backend for Kernel {
             peer_finished: flags.intersects(EventFlags::RDHUP | EventFlags::HUP),
             failed: flags.contains(EventFlags::ERR),
         }
+    }
+
+    fn watch_waker(&mut self, waker: &Waker) -> io::Result<()> {
+        // Edge-triggered, so that nobody has to read the counter.
+        epoll::add(&self.epoll, waker, EventData::new_u64(WAKE.0), EventFlags::IN | EventFlags::ET)?;
+        self.wakers.push(waker.clone());
+        Ok(())
+    }
+
+    fn listen(&mut self, at: &Addr, options: &LegOptions, backlog: u32) -> Result<(Listener, Addr), ListenError> {
+        listener::listen_alone(at, options, backlog)
     }
 
     fn watch_listener(&mut self, listener: &Listener, tag: Tag) -> io::Result<()> {
@@ -307,6 +309,12 @@ impl Backend for Kernel {
         progress(net::send(&socket.fd, bytes, SendFlags::NOSIGNAL), Progress::Blocked)
     }
 
+    fn send_vectored(&mut self, socket: &mut Socket, parts: &[IoSlice<'_>]) -> Transfer {
+        socket.before_send();
+        let answer = net::sendmsg(&socket.fd, parts, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL);
+        progress(answer, Progress::Blocked)
+    }
+
     /// `MSG_MORE`: a segment that isn't full waits (`tcp_nagle_check`, which `TCP_NODELAY` doesn't change) for the next send
     /// without the flag, or for the acknowledgement of what was sent before. If neither comes the timer of zero-window probes sends
     /// it, after a retransmission timeout and 200 ms at least (`tcp_check_probe_timer`, `tcp_probe0_base`). A Unix-domain socket
@@ -358,6 +366,18 @@ impl Backend for Kernel {
             // If it fails, the peer sees an end.
             listener::set_abrupt(&socket.fd).ok();
         }
+    }
+
+    fn detach(&mut self, socket: Socket) -> Result<Socket, Socket> {
+        match epoll::delete(&self.epoll, &socket.fd) {
+            Ok(()) => Ok(socket),
+            Err(_) => Err(socket),
+        }
+    }
+
+    /// Adding a socket to an epoll instance tells how it stands at once, edge-triggered ones too (epoll_ctl(2)).
+    fn attach(&mut self, parcel: Socket) -> Result<Socket, ConnError> {
+        Ok(parcel)
     }
 
     fn take_error(&mut self, socket: &mut Socket) -> Option<ConnError> {

@@ -44,6 +44,9 @@ pub struct LegOptions {
     /// has a cookie and if they are there already. Such a dial counts as connected before anybody has answered, so a refusal is a
     /// reset of the connection. `net.ipv4.tcp_fastopen` has to allow it.
     pub fast_open: bool,
+    /// On a listener: others of this user may listen there too, and get some of what comes (`SO_REUSEPORT`, Linux 3.9): for one
+    /// listener a core. [`crate::kernel::listen`] makes such a group at once and steers by CPU; here the kernel's hash spreads.
+    pub shared: bool,
     /// On a listener: connections to addresses that aren't this host's are accepted too, where the firewall hands them over
     /// (TPROXY); [`crate::Cx::incoming_addr`] then says where the client wanted to go. Needs `CAP_NET_ADMIN` or `CAP_NET_RAW`
     /// (`IP_TRANSPARENT`, Linux 2.6.28; `IPV6_TRANSPARENT`, 2.6.37). See Documentation/networking/tproxy.rst.
@@ -76,6 +79,7 @@ impl Default for LegOptions {
             reset_if_killed: false,
             delayed_acks: false,
             fast_open: false,
+            shared: false,
             transparent: false,
         }
     }

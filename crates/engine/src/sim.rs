@@ -12,6 +12,7 @@
 //! - a cut way tells nobody: what is sent is tried again and again, and no end, no reset and no answer comes;
 //! - accepting may find no descriptor, a dial may fail at once, later, or never answer.
 
+mod entry;
 mod remote;
 mod rng;
 mod way;
@@ -21,16 +22,18 @@ pub use remote::{Remote, RemoteId, Script};
 pub use rng::Rng;
 pub use world::{DialOutcome, Sim, SimListener, SimPipe, SimSocket};
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::addr::Addr;
 use crate::backend::{AcceptError, Backend, Dialled, Progress, Ready, Tag, Transfer};
-use crate::error::ConnError;
+use crate::error::{ConnError, ListenError};
 use crate::options::{LegOptions, Probing};
 use crate::path::PathInfo;
 use crate::time::Time;
+use crate::waker::Waker;
 
 /// Longest sleep.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,6 +42,8 @@ impl Backend for Sim {
     type Socket = SimSocket;
     type Listener = SimListener;
     type Pipe = SimPipe;
+    /// The world has one core.
+    type Parcel = Infallible;
 
     fn now(&self) -> Time {
         self.now
@@ -56,6 +61,16 @@ impl Backend for Sim {
 
     fn ready(&self, index: usize) -> Ready {
         self.batch[index]
+    }
+
+    /// Calls from the thread that runs the world are told in the same run each time; others' when they come.
+    fn watch_waker(&mut self, waker: &Waker) -> io::Result<()> {
+        self.wakers.push((waker.clone(), 0));
+        Ok(())
+    }
+
+    fn listen(&mut self, at: &Addr, options: &LegOptions, _backlog: u32) -> Result<(SimListener, Addr), ListenError> {
+        self.listener_at(at, options)
     }
 
     fn watch_listener(&mut self, listener: &SimListener, tag: Tag) -> io::Result<()> {
@@ -201,6 +216,14 @@ impl Backend for Sim {
         remote.outbound.clear();
         remote.held = 0;
         remote.saw_reset = true;
+    }
+
+    fn detach(&mut self, socket: SimSocket) -> Result<Infallible, SimSocket> {
+        Err(socket)
+    }
+
+    fn attach(&mut self, parcel: Infallible) -> Result<SimSocket, ConnError> {
+        match parcel {}
     }
 
     fn take_error(&mut self, socket: &mut SimSocket) -> Option<ConnError> {

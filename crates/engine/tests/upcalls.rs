@@ -7,8 +7,10 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use midmile_engine::kernel::{self, Kernel, Waker};
-use midmile_engine::{Addr, Backend, Config, ConnError, ConnId, Core, Cx, Handler, Incoming, LegOptions, ListenerId};
+use midmile_engine::kernel::{self, Kernel};
+use midmile_engine::{
+    Addr, Backend, Config, ConnError, ConnId, Core, Cx, Handler, Incoming, LegOptions, ListenError, ListenerId, Waker,
+};
 
 const FRAME: usize = 10;
 const SMALL: Config = Config { conns_max: 4, ..DEFAULT };
@@ -332,7 +334,7 @@ fn an_address_in_use_is_refused_even_by_a_group_of_our_own() {
     let at = Addr::Inet(([127, 0, 0, 1], 0).into());
     let (held, at) = kernel::listen(&at, &LegOptions::default(), &[0, 1], false).unwrap();
     let again = kernel::listen(&at, &LegOptions::default(), &[0, 1], false);
-    assert!(matches!(again, Err(kernel::ListenError::InUse)), "{again:?}");
+    assert!(matches!(again, Err(ListenError::InUse)), "{again:?}");
     // A reload joins it.
     kernel::listen(&at, &LegOptions::default(), &[0, 1], true).unwrap();
     drop(held);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
-use midmile_engine::kernel::{self, Kernel, ListenError, Listener, Waker};
-use midmile_engine::{Addr, Config, Core};
+use midmile_engine::kernel::{self, Kernel, Listener};
+use midmile_engine::{Addr, Backend, Config, Core, ListenError, Waker};
 
 use crate::counters::{CoreCounters, RouteCounters};
 use crate::plan::{Limits, Plan, Route};

@@ -4,7 +4,9 @@ use super::{Cx, Listening, MeterId};
 use crate::addr::Addr;
 use crate::backend::{AcceptError, Backend};
 use crate::conn::Conn;
+use crate::error::ListenError;
 use crate::handler::{ConnId, Incoming, ListenerId};
+use crate::options::LegOptions;
 
 impl<B: Backend> Cx<B> {
     /// Accepts from `listener` from now on.
@@ -21,6 +23,21 @@ impl<B: Backend> Cx<B> {
         self.backend.watch_listener(&listener, id.tag())?;
         self.listeners[index] = Some(Listening { listener, rests_until: None });
         Ok(id)
+    }
+
+    /// Listens on `at`, accepts there from now on, and says where: port 0 is filled in. At most `backlog` connections wait to be
+    /// accepted, fewer where the system says so.
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    pub fn listen_at(
+        &mut self,
+        at: &Addr,
+        options: &LegOptions,
+        backlog: u32,
+    ) -> Result<(ListenerId, Addr), ListenError> {
+        let (listener, at) = self.backend.listen(at, options, backlog)?;
+        Ok((self.listen(listener)?, at))
     }
 
     /// Stops accepting and closes the listener. Connections still in its queue are reset by the kernel.

@@ -15,6 +15,7 @@ use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::{KEEPALIVE_PROBES, address, transparent};
 use crate::addr::{Addr, UnixAddr};
+use crate::error::ListenError;
 use crate::options::{LegOptions, Probing};
 use crate::sys::{self, Instruction};
 
@@ -37,29 +38,6 @@ impl AsFd for Listener {
     }
 }
 
-/// Why an address can't be listened on.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenError {
-    /// Someone listens there already. Choose another address, or stop the other program.
-    #[error("the address is in use")]
-    InUse,
-    /// A file that isn't a socket is in the way.
-    #[error("a file that isn't a socket is in the way")]
-    FileInTheWay,
-    /// This process may not take others' connections: it lacks `CAP_NET_ADMIN` (in the namespace's owner) for `IP_TRANSPARENT`.
-    #[error("a transparent listener needs CAP_NET_ADMIN; run as root, or give it (setcap, AmbientCapabilities=)")]
-    NotTransparent,
-    /// Anything else.
-    #[error(transparent)]
-    System(#[from] io::Error),
-}
-
-impl From<Errno> for ListenError {
-    fn from(errno: Errno) -> Self {
-        if errno == Errno::ADDRINUSE { Self::InUse } else { Self::System(errno.into()) }
-    }
-}
-
 /// Listens on `at`, with one listener for each of `cpus` (the CPU that the core runs on), and says where: port 0 is filled in.
 /// `joining` says that our own listeners may stand there already (a reload); otherwise another group on the address is an error.
 ///
@@ -72,9 +50,21 @@ pub fn listen(
     joining: bool,
 ) -> Result<(Vec<Listener>, Addr), ListenError> {
     match at {
-        Addr::Inet(_) => listen_inet(at, options, cpus, joining),
-        Addr::Unix(name) => listen_unix(at, name, options, cpus.len()),
+        Addr::Inet(_) => listen_inet(at, options, cpus, joining, BACKLOG),
+        Addr::Unix(name) => listen_unix(at, name, options, cpus.len(), BACKLOG),
     }
+}
+
+/// Listens on `at` for one core, with at most `backlog` connections waiting.
+pub(super) fn listen_alone(at: &Addr, options: &LegOptions, backlog: u32) -> Result<(Listener, Addr), ListenError> {
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+    let (listeners, at) = match at {
+        // The steering program looks at the CPU only where there are several.
+        Addr::Inet(_) => listen_inet(at, options, &[0], options.shared, backlog)?,
+        Addr::Unix(name) => listen_unix(at, name, options, 1, backlog)?,
+    };
+    let listener = listeners.into_iter().next().expect("one was asked for");
+    Ok((listener, at))
 }
 
 fn listen_inet(
@@ -82,6 +72,7 @@ fn listen_inet(
     options: &LegOptions,
     cpus: &[u32],
     joining: bool,
+    backlog: i32,
 ) -> Result<(Vec<Listener>, Addr), ListenError> {
     if !joining {
         // A group lets any program of the same user join it: without this look, two of us would share the port unseen.
@@ -110,7 +101,7 @@ fn listen_inet(
             })?;
         }
         address::bind(&fd, &at)?;
-        net::listen(&fd, BACKLOG)?;
+        net::listen(&fd, backlog)?;
         at = address::from_any(Some(net::getsockname(&fd)?));
         listeners.push(Listener { fd: Arc::new(fd), _file: None });
     }
@@ -162,6 +153,7 @@ fn listen_unix(
     name: &UnixAddr,
     options: &LegOptions,
     count: usize,
+    backlog: i32,
 ) -> Result<(Vec<Listener>, Addr), ListenError> {
     let fd = open(at)?;
     set_buffers(&fd, options)?;
@@ -176,7 +168,7 @@ fn listen_unix(
         UnixAddr::Path(path) => Some(Arc::new(SocketFile { path: path.clone(), identity: identity(path)? })),
         UnixAddr::Abstract(_) | UnixAddr::Unnamed => None,
     };
-    net::listen(&fd, BACKLOG)?;
+    net::listen(&fd, backlog)?;
     let fd = Arc::new(fd);
     let listeners = (0..count).map(|_| Listener { fd: fd.clone(), _file: file.clone() }).collect();
     Ok((listeners, at.clone()))

@@ -12,6 +12,7 @@ use crate::addr::Addr;
 use crate::backend::{Dialled, Progress, Ready, Tag, Transfer};
 use crate::error::ConnError;
 use crate::time::Time;
+use crate::waker::Waker;
 
 /// How long bytes wait for more at most.
 const HELD: Duration = Duration::from_millis(200);
@@ -100,11 +101,11 @@ pub(super) struct Door {
     pub(super) tag: Option<Tag>,
     pub(super) addr: Addr,
     pub(super) queue: VecDeque<RemoteId>,
-    open: Rc<Cell<bool>>,
+    pub(super) open: Rc<Cell<bool>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
+pub(super) enum Event {
     /// A client connects to a listener.
     Arrive { remote: usize, door: usize },
     /// A remote takes a step.
@@ -128,6 +129,8 @@ pub struct Sim {
     pub(super) remotes: Vec<Remote>,
     pub(super) doors: Vec<Door>,
     pub(super) batch: Vec<Ready>,
+    /// Those that may wake the program, and how often each had been called at the last look.
+    pub(super) wakers: Vec<(Waker, u64)>,
     /// Since when the way between the program's own ends is cut.
     pub(super) cut_since: Option<Time>,
     servers: BTreeMap<String, Vec<DialOutcome>>,
@@ -148,6 +151,7 @@ impl Sim {
             remotes: Vec::new(),
             doors: Vec::new(),
             batch: Vec::new(),
+            wakers: Vec::new(),
             cut_since: None,
             servers: BTreeMap::new(),
             dialled: Vec::new(),
@@ -166,10 +170,7 @@ impl Sim {
 
     /// A client that connects to `listener` after `wait`.
     pub fn client(&mut self, listener: &SimListener, wait: Duration, script: Script) -> RemoteId {
-        let meets = self.doors[listener.index].addr.clone();
-        let id = self.add(Remote::new(script, meets, true));
-        self.schedule(wait, Event::Arrive { remote: id.0, door: listener.index });
-        id
+        self.arrive(listener.index, wait, script)
     }
 
     /// What dials to `addr` lead to, one after another; the last goes for all that follow. Dials elsewhere are refused.
@@ -195,12 +196,18 @@ impl Sim {
         self.calendar.is_empty() && self.pending.is_empty()
     }
 
+    /// A remote that comes by a listener.
+    pub(super) fn remote_at(&mut self, door: usize, script: Script) -> RemoteId {
+        let meets = self.doors[door].addr.clone();
+        self.add(Remote::new(script, meets, true))
+    }
+
     fn add(&mut self, remote: Remote) -> RemoteId {
         self.remotes.push(remote);
         RemoteId(self.remotes.len() - 1)
     }
 
-    fn schedule(&mut self, wait: Duration, event: Event) {
+    pub(super) fn schedule(&mut self, wait: Duration, event: Event) {
         self.serial += 1;
         self.calendar.push(Reverse((self.now.after(wait), self.serial, event)));
     }
@@ -380,6 +387,7 @@ impl Sim {
     /// Makes the next batch of events: some of those that pend, in any order.
     pub(super) fn gather(&mut self) {
         self.batch.clear();
+        self.hear_wakers();
         for door in self.doors.iter_mut().filter(|door| !door.open.get()) {
             for id in door.queue.drain(..) {
                 let remote = &mut self.remotes[id.0];

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use midmile_engine::kernel::Waker;
+use midmile_engine::Waker;
 
 use super::Listening;
 use crate::plan::Route;

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
 
-use midmile_engine::kernel::{self, Kernel, Waker};
-use midmile_engine::{Addr, Config, Core, LegOptions};
+use midmile_engine::kernel::{self, Kernel};
+use midmile_engine::{Addr, Backend as _, Config, Core, LegOptions, Waker};
 use midmile_wire::proxy::Version;
 
 use super::{Order, Parts, Relay};
