@@ -13,6 +13,8 @@ pub(crate) enum Reading {
     Paused,
     /// They're offered to the program.
     Upcall,
+    /// They're offered to the program as whole messages.
+    Messages,
     /// They go to another connection.
     Forward(Key),
 }
@@ -72,6 +74,13 @@ pub(crate) struct Conn<B: Backend> {
     pub(crate) awaits_room: bool,
     /// It stands in the run queue.
     pub(crate) queued: bool,
+}
+
+impl Reading {
+    /// Whether upcalls offer them.
+    pub(crate) const fn is_offer(self) -> bool {
+        matches!(self, Self::Upcall | Self::Messages)
+    }
 }
 
 impl<B: Backend> Conn<B> {

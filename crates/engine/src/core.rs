@@ -229,7 +229,7 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
                 Some(Pumped::SourceFailed) => self.fail(id),
                 Some(Pumped::SinkFailed) => self.sink_failed(id, sink),
             },
-            Reading::Upcall => self.offer(id),
+            Reading::Upcall | Reading::Messages => self.offer(id),
             Reading::Paused if conn.failed.is_some() => self.fail(id),
             Reading::Paused => {}
         }

@@ -3,6 +3,7 @@
 mod check;
 mod listening;
 mod look;
+mod sending;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::addr::Addr;
-use crate::backend::{Backend, Dialled, Progress, Tag, Transfer};
+use crate::backend::{Backend, Dialled, Tag};
 use crate::config::Config;
 use crate::conn::{Ahead, Conn, Reading};
 use crate::error::ConnError;
@@ -172,12 +173,22 @@ impl<B: Backend> Cx<B> {
     /// Offers what the connection receives to [`Handler::on_data`](crate::Handler::on_data) from now on; what was left over is
     /// offered again at once.
     pub fn read(&mut self, id: ConnId) {
+        self.offer_as(id, Reading::Upcall);
+    }
+
+    /// Offers what the connection receives to [`Handler::on_message`](crate::Handler::on_message) from now on, message by message as
+    /// [`Handler::frame`](crate::Handler::frame) finds them, beginning with what was left over.
+    pub fn read_messages(&mut self, id: ConnId) {
+        self.offer_as(id, Reading::Messages);
+    }
+
+    fn offer_as(&mut self, id: ConnId, reading: Reading) {
         if let Some(conn) = self.conns.get_mut(id) {
             conn.offer_due = true;
             // Bytes that were only peeked at make no event again.
             conn.readable = true;
         }
-        self.set_reading(id, Reading::Upcall);
+        self.set_reading(id, reading);
     }
 
     /// Leaves what the connection receives where it is.
@@ -201,6 +212,10 @@ impl<B: Backend> Cx<B> {
     fn set_reading(&mut self, id: ConnId, reading: Reading) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let before = std::mem::replace(&mut conn.reading, reading);
+        if reading != Reading::Paused && conn.failed.is_none() {
+            // An end is met again, behind what was only peeked at.
+            conn.ended = false;
+        }
         if let Reading::Forward(sink) = before
             && before != reading
             && let Some(sink) = self.conns.get_mut(sink)
@@ -209,64 +224,6 @@ impl<B: Backend> Cx<B> {
             sink.source = Key::NONE;
         }
         if reading != Reading::Paused {
-            self.enqueue(id);
-        }
-    }
-
-    /// Sends what there is room for and says how much that was. After a short answer `on_writable` follows; the rest is the
-    /// caller's to keep. Sends nothing while another connection is forwarded to this one.
-    pub fn send(&mut self, id: ConnId, bytes: &[u8]) -> usize {
-        self.send_by(id, bytes, B::send)
-    }
-
-    /// As [`Cx::send`], for bytes that something forwarded follows soon: they go out with it, or by themselves after a fraction of a
-    /// second. What follows at once fills segments, so that bytes ahead of them make no short one.
-    pub fn send_ahead(&mut self, id: ConnId, bytes: &[u8]) -> usize {
-        let sent = self.send_by(id, bytes, B::send_ahead);
-        if let Some(conn) = self.conns.get_mut(id).filter(|_| sent > 0) {
-            conn.ahead = Ahead::Waits;
-        }
-        sent
-    }
-
-    /// Has what was sent ahead go out now.
-    pub fn push(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(id) {
-            self.backend.push(&mut conn.socket);
-        }
-    }
-
-    fn send_by(
-        &mut self,
-        id: ConnId,
-        bytes: &[u8],
-        send: impl FnOnce(&mut B, &mut B::Socket, &[u8]) -> Transfer,
-    ) -> usize {
-        let Some(conn) = self.conns.get_mut(id) else { return 0 };
-        if conn.source != Key::NONE || conn.failed.is_some() {
-            return 0;
-        }
-        let sent = match conn.writable.then(|| send(&mut self.backend, &mut conn.socket, bytes)) {
-            Some(Ok(Progress::Moved(sent))) => sent,
-            Some(Ok(_)) | None => 0,
-            Some(Err(error)) => {
-                conn.fail(error);
-                self.enqueue(id);
-                return 0;
-            }
-        };
-        if sent < bytes.len() {
-            conn.writable = false;
-            conn.awaits_room = true;
-        }
-        sent
-    }
-
-    /// Finishes sending: the peer reads the end after what was sent.
-    pub fn shutdown(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        if let Err(error) = self.backend.shutdown(&mut conn.socket) {
-            conn.fail(error);
             self.enqueue(id);
         }
     }

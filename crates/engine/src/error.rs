@@ -30,6 +30,12 @@ pub enum ConnError {
     /// soon.
     #[error("the listener's queue is full")]
     Busy,
+    /// What came is no message, says the program's framer ([`crate::Handler::frame`]).
+    #[error("what came is no message")]
+    Broken,
+    /// A message has more bytes than [`crate::Config::read_bytes`].
+    #[error("a message is longer than the buffer")]
+    TooLong,
     /// Anything else, by its number.
     #[error("system error {0}")]
     Other(i32),

@@ -22,14 +22,36 @@ pub struct Incoming<S> {
     pub peer: Addr,
 }
 
+/// What stands at the front of received bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// A message of so many bytes, at least one. If not all of them have come, the framer is asked again when more have.
+    Message(usize),
+    /// The beginning of a message; its length can't be told yet.
+    More,
+    /// No message, whatever follows: the connection ends with [`ConnError::Broken`].
+    Broken,
+}
+
+/// The answer of a decoder without I/O (`midmile-wire` has some): bytes of the message, `None` while it isn't whole.
+impl<E> From<Result<Option<usize>, E>> for Frame {
+    fn from(answer: Result<Option<usize>, E>) -> Self {
+        match answer {
+            Ok(Some(len)) => Self::Message(len),
+            Ok(None) => Self::More,
+            Err(_) => Self::Broken,
+        }
+    }
+}
+
 /// A program on the engine: one value a core, called by that core's loop only.
 ///
 /// # Order of upcalls
 /// - For an admitted connection: nothing until the program asks for something ([`Cx::read`], [`Cx::forward`], a timer), save
 ///   [`Handler::on_error`] if it fails meanwhile.
 /// - For a dialled one: first [`Handler::on_connect`], or [`Handler::on_error`] if the dial failed.
-/// - Then any number of `on_data`, `on_writable`, `on_timer`.
-/// - [`Handler::on_peer_close`] at most once, when the peer has finished sending and all it sent was offered to `on_data` or
+/// - Then any number of `on_data` or `on_message`, `on_writable`, `on_timer`.
+/// - [`Handler::on_peer_close`] at most once, when the peer has finished sending and all it sent was offered to the program or
 ///   handed to the connection that it's forwarded to. Sending goes on.
 /// - [`Handler::on_error`] at most once, last. What the peer sent before it failed has been offered or handed on by then, unless
 ///   the connection wasn't being read.
@@ -54,6 +76,23 @@ pub trait Handler<B: Backend>: Sized {
     /// Bytes have come. They are lent for the length of the call; the answer says how many were used, and the rest is offered
     /// again, in front of what comes next. While [`Config::read_bytes`](crate::Config::read_bytes) bytes are left over, nothing more is read.
     fn on_data(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64, bytes: &[u8]) -> usize;
+
+    /// Says what stands at the front of `bytes`, on a connection that is read by [`Cx::read_messages`]. The program says it for every
+    /// message, and again for a beginning each time that more of it has come: let it look at the front only.
+    ///
+    /// A program that reads messages has this upcall; without it nothing is one.
+    fn frame(&mut self, _conn: ConnId, _token: u64, _bytes: &[u8]) -> Frame {
+        Frame::Broken
+    }
+
+    /// A whole message has come: all of its bytes, as [`Handler::frame`] measured it, and no others. They are lent for the length of the
+    /// call. Several that came together are told one after another, each by a call of its own, until the program asks for something
+    /// else ([`Cx::pause`], [`Cx::read`], [`Cx::forward`]); the rest is then left over.
+    ///
+    /// A message has at most [`Config::read_bytes`](crate::Config::read_bytes) bytes: one that is longer ends the connection with
+    /// [`ConnError::TooLong`]. Where the peer finishes in the midst of one, [`Handler::on_peer_close`] comes, and [`Cx::left_over`]
+    /// says so.
+    fn on_message(&mut self, _cx: &mut Cx<B>, _conn: ConnId, _token: u64, _bytes: &[u8]) {}
 
     /// There is room again after a short [`Cx::send`].
     fn on_writable(&mut self, _cx: &mut Cx<B>, _conn: ConnId, _token: u64) {}

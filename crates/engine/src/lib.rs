@@ -63,7 +63,7 @@ pub use crate::config::Config;
 pub use crate::core::{Core, WAKE};
 pub use crate::cx::{Cx, Gauges, MeterId};
 pub use crate::error::{ConnError, ListenError};
-pub use crate::handler::{ConnId, Handler, Incoming, ListenerId};
+pub use crate::handler::{ConnId, Frame, Handler, Incoming, ListenerId};
 pub use crate::meter::Meter;
 pub use crate::options::{LegOptions, Probing};
 pub use crate::path::PathInfo;

@@ -1,23 +1,33 @@
 //! Received bytes, offered to the program: lent for the length of an upcall, kept where they weren't used.
 //!
-//! Bytes are read into the core's buffer and offered from there. What the program leaves over moves to a block, and stands in
-//! front of what comes next, so that the program always sees one piece. With no block left the bytes are only peeked at, and
-//! what was used is discarded afterwards: a sender that never completes its message then costs no memory here at all.
+//! Bytes are read into the core's buffer and offered from there. What the program leaves over moves to a block; what comes next is
+//! read behind it, so that the program always sees one piece. With no block left the bytes are only peeked at, and what was used
+//! is discarded afterwards: a sender that never completes its message then costs no memory here at all.
 
 use crate::backend::{Backend, Progress};
 use crate::conn::Reading;
 use crate::core::Core;
 use crate::cx::Cx;
-use crate::handler::{ConnId, Handler};
+use crate::error::ConnError;
+use crate::handler::{ConnId, Frame, Handler};
+use crate::pool::Stash;
 
 /// What a read for an offer brought.
 struct Fetched {
-    /// Bytes left over from before, at the front of the buffer.
-    kept: usize,
-    /// Bytes behind them that have come now.
+    /// Bytes left over from before and, behind them, what has come now. Without it, all is in the core's buffer.
+    kept: Option<Stash>,
+    /// Bytes in the core's buffer.
     fresh: usize,
-    /// The fresh bytes are still in the kernel as well.
+    /// Those are still in the transport as well.
     peeked: bool,
+    /// Nothing comes behind them but the end.
+    last: bool,
+}
+
+impl Fetched {
+    fn bytes<'a>(&'a self, buffer: &'a [u8]) -> &'a [u8] {
+        self.kept.as_ref().map_or(&buffer[..self.fresh], Stash::bytes)
+    }
 }
 
 impl<B: Backend, H: Handler<B>> Core<B, H> {
@@ -26,13 +36,11 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
         let mut buffer = std::mem::take(&mut self.cx.buffer);
         let mut left = self.cx.config.turn_bytes;
         while let Some(fetched) = self.cx.fetch(id, &mut buffer) {
-            let Some(conn) = self.cx.conns.get_mut(id) else { break };
-            conn.offer_due = false;
-            let token = conn.token;
-            let offered = &buffer[..fetched.kept + fetched.fresh];
-            let used = self.handler.on_data(&mut self.cx, id, token, offered).min(offered.len());
-            self.cx.keep_rest(id, offered, used, &fetched);
-            left = left.saturating_sub(offered.len());
+            let offered = fetched.bytes(&buffer);
+            let len = offered.len();
+            let used = self.tell(id, offered, buffer.len());
+            self.cx.keep_rest(id, fetched, &buffer, used);
+            left = left.saturating_sub(len);
             if left == 0 {
                 self.cx.enqueue(id);
                 break;
@@ -41,28 +49,63 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
         self.cx.buffer = buffer;
         let Some(conn) = self.cx.conns.get(id) else { return };
         match (conn.reading, conn.ended, conn.failed) {
-            (Reading::Upcall, true, None) => self.tell_end(id),
-            (Reading::Upcall, true, Some(_)) | (Reading::Paused, _, Some(_)) => self.fail(id),
+            (Reading::Upcall | Reading::Messages, true, None) => self.tell_end(id),
+            (Reading::Upcall | Reading::Messages, true, Some(_)) | (Reading::Paused, _, Some(_)) => self.fail(id),
             _ => {}
         }
+    }
+
+    /// Offers bytes as the program reads them, and says how many it used.
+    fn tell(&mut self, id: ConnId, offered: &[u8], len_max: usize) -> usize {
+        let Some(conn) = self.cx.conns.get_mut(id) else { return 0 };
+        conn.offer_due = false;
+        if conn.reading == Reading::Messages {
+            return self.tell_messages(id, offered, len_max);
+        }
+        let token = conn.token;
+        self.handler.on_data(&mut self.cx, id, token, offered).min(offered.len())
+    }
+
+    /// Tells whole messages one by one, as long as the program takes messages.
+    fn tell_messages(&mut self, id: ConnId, offered: &[u8], len_max: usize) -> usize {
+        let mut used = 0;
+        while used < offered.len()
+            && let Some(conn) = self.cx.conns.get(id)
+            && conn.reading == Reading::Messages
+        {
+            let (token, rest) = (conn.token, &offered[used..]);
+            let error = match self.handler.frame(id, token, rest) {
+                Frame::Message(len @ 1..) if len <= rest.len() => {
+                    used += len;
+                    self.handler.on_message(&mut self.cx, id, token, &rest[..len]);
+                    continue;
+                }
+                Frame::Message(0) | Frame::Broken => ConnError::Broken,
+                // More than this is never offered.
+                Frame::Message(len) if len > len_max => ConnError::TooLong,
+                Frame::Message(_) | Frame::More if rest.len() == len_max => ConnError::TooLong,
+                Frame::Message(_) | Frame::More => break,
+            };
+            if let Some(conn) = self.cx.conns.get_mut(id) {
+                conn.fail(error);
+                conn.ended = true;
+            }
+            break;
+        }
+        used
     }
 }
 
 impl<B: Backend> Cx<B> {
-    /// Fills `buffer` with what is to be offered; `None` if there's nothing to say.
+    /// Reads what is to be offered, behind what was left over or into `buffer`; `None` if there's nothing to say.
     fn fetch(&mut self, id: ConnId, buffer: &mut [u8]) -> Option<Fetched> {
         let conn = self.conns.get_mut(id)?;
-        if conn.reading != Reading::Upcall {
+        if !conn.reading.is_offer() {
             return None;
         }
-        let kept = conn.stash.as_ref().map_or(0, |stash| {
-            let bytes = stash.bytes();
-            buffer[..bytes.len()].copy_from_slice(bytes);
-            bytes.len()
-        });
-        let peeked = kept == 0 && self.blocks.is_empty();
-        let room = &mut buffer[kept..];
-        let mut fresh = 0;
+        let peeked = conn.stash.is_none() && self.blocks.is_empty();
+        let room = conn.stash.as_mut().map_or(buffer, Stash::room);
+        let (mut fresh, mut short) = (0, false);
         if conn.readable && !conn.ended && !room.is_empty() {
             let wanted = room.len();
             let got = if peeked {
@@ -74,7 +117,8 @@ impl<B: Backend> Cx<B> {
                 Ok(Progress::Moved(bytes)) => {
                     fresh = bytes;
                     conn.active = self.backend.now();
-                    conn.readable = bytes == wanted || conn.end_ahead;
+                    short = bytes < wanted;
+                    conn.readable = !short || conn.end_ahead;
                 }
                 Ok(Progress::Blocked) if conn.failed.is_none() => conn.readable = false,
                 Ok(_) => conn.ended = true,
@@ -84,34 +128,46 @@ impl<B: Backend> Cx<B> {
                 }
             }
         }
-        (fresh > 0 || (conn.offer_due && kept > 0)).then_some(Fetched { kept, fresh, peeked })
+        if fresh == 0 && !(conn.offer_due && conn.stash.is_some()) {
+            return None;
+        }
+        let mut kept = conn.stash.take();
+        if let Some(stash) = &mut kept {
+            stash.grow(fresh);
+        }
+        Some(Fetched { kept, fresh, peeked, last: short && conn.end_ahead })
     }
 
-    /// Keeps what of `offered` the program didn't use.
-    fn keep_rest(&mut self, id: ConnId, offered: &[u8], used: usize, fetched: &Fetched) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        let rest = &offered[used..];
-        if fetched.peeked {
-            if used > 0
-                && let Err(error) = self.backend.discard(&mut conn.socket, used)
-            {
-                conn.fail(error);
-                conn.ended = true;
+    /// Keeps what the program didn't use of what was offered.
+    fn keep_rest(&mut self, id: ConnId, fetched: Fetched, buffer: &[u8], used: usize) {
+        let rest = fetched.bytes(buffer).len() - used;
+        let conn = self.conns.get_mut(id);
+        if let Some(mut stash) = fetched.kept {
+            match conn {
+                Some(conn) if rest > 0 => {
+                    stash.consume(used);
+                    conn.stash = Some(stash);
+                }
+                _ => self.blocks.give_back(stash),
             }
-            // The rest is still in the kernel and makes no event again: an upcall sees it when more comes, or when the program asks;
-            // whoever takes it otherwise finds it there.
-            if !rest.is_empty() {
-                conn.readable = conn.reading != Reading::Upcall || conn.offer_due;
-            }
-        } else if let Some(mut stash) = conn.stash.take() {
-            if rest.is_empty() {
-                self.blocks.give_back(stash);
-            } else {
-                stash.replace(rest);
-                conn.stash = Some(stash);
-            }
-        } else if !rest.is_empty() {
-            conn.stash = Some(self.blocks.keep(rest));
+            return;
+        }
+        let Some(conn) = conn else { return };
+        if !fetched.peeked {
+            conn.stash = (rest > 0).then(|| self.blocks.keep(&buffer[used..fetched.fresh]));
+            return;
+        }
+        if used > 0
+            && let Err(error) = self.backend.discard(&mut conn.socket, used)
+        {
+            conn.fail(error);
+            conn.ended = true;
+        }
+        // The rest is still in the transport and makes no event again: an upcall sees it when more comes, or when the program asks;
+        // whoever takes it otherwise finds it there. The end hides behind it.
+        if rest > 0 {
+            conn.ended |= fetched.last;
+            conn.readable = fetched.last || !conn.reading.is_offer() || conn.offer_due;
         }
     }
 }

@@ -75,6 +75,22 @@ impl Stash {
         (self.start, self.end) = (0, rest.len());
     }
 
+    /// Where bytes that come next go: behind those it holds, with more than half of the block if they are fewer.
+    pub(crate) fn room(&mut self) -> &mut [u8] {
+        // What is moved was read since the last move, so each byte is moved once at most on the average.
+        if self.start > 0 && (self.start >= self.end - self.start || self.end == self.block.len()) {
+            self.block.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        &mut self.block[self.end..]
+    }
+
+    /// Holds `len` bytes more, which were put into its room.
+    pub(crate) fn grow(&mut self, len: usize) {
+        self.end += len;
+        debug_assert!(self.end <= self.block.len(), "more than there was room for");
+    }
+
     /// Drops the first `len` bytes.
     pub(crate) fn consume(&mut self, len: usize) {
         self.start += len;

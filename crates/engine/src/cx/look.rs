@@ -42,6 +42,13 @@ impl<B: Backend> Cx<B> {
         (conn.handed_on > 0).then_some(conn.first_handed_on)
     }
 
+    /// Bytes read from the connection that wait to be offered again, between upcalls. Those that are still in the transport aren't among
+    /// them.
+    #[must_use]
+    pub fn left_over(&self, id: ConnId) -> usize {
+        self.conns.get(id).and_then(|conn| conn.stash.as_ref()).map_or(0, |stash| stash.bytes().len())
+    }
+
     /// What the transport knows of the way to the peer, for connections that have a way. A system call on the kernel: not for each event.
     #[must_use]
     pub fn path(&self, id: ConnId) -> Option<PathInfo> {

@@ -23,6 +23,8 @@ const fn end_by(error: ConnError) -> End {
         ConnError::TimedOut => End::DialTimeout,
         ConnError::Exhausted | ConnError::Busy => End::DialExhausted,
         ConnError::Unreachable | ConnError::Denied | ConnError::Other(_) => End::DialUnreachable,
+        // The relay reads no messages.
+        ConnError::Broken | ConnError::TooLong => End::DialRefused,
     }
 }
 

@@ -1,0 +1,81 @@
+//! What a program sends itself.
+
+use std::io::IoSlice;
+
+use super::Cx;
+use crate::backend::{Backend, PARTS_MAX, Progress, Transfer};
+use crate::conn::Ahead;
+use crate::handler::ConnId;
+use crate::slab::Key;
+
+impl<B: Backend> Cx<B> {
+    /// Sends what there is room for and says how much that was. After a short answer `on_writable` follows; the rest is the
+    /// caller's to keep. Sends nothing while another connection is forwarded to this one.
+    pub fn send(&mut self, id: ConnId, bytes: &[u8]) -> usize {
+        self.send_by(id, bytes.len(), |backend, socket| backend.send(socket, bytes))
+    }
+
+    /// As [`Cx::send`], of `parts` one behind another, as if they were one piece: one system call on the kernel.
+    pub fn send_vectored(&mut self, id: ConnId, parts: &[IoSlice<'_>]) -> usize {
+        let mut all = 0;
+        for parts in parts.chunks(PARTS_MAX) {
+            let len = parts.iter().map(|part| part.len()).sum();
+            if len == 0 {
+                continue;
+            }
+            let sent = self.send_by(id, len, |backend, socket| backend.send_vectored(socket, parts));
+            all += sent;
+            if sent < len {
+                break;
+            }
+        }
+        all
+    }
+
+    /// As [`Cx::send`], for bytes that something forwarded follows soon: they go out with it, or by themselves after a fraction of a
+    /// second. What follows at once fills segments, so that bytes ahead of them make no short one.
+    pub fn send_ahead(&mut self, id: ConnId, bytes: &[u8]) -> usize {
+        let sent = self.send_by(id, bytes.len(), |backend, socket| backend.send_ahead(socket, bytes));
+        if let Some(conn) = self.conns.get_mut(id).filter(|_| sent > 0) {
+            conn.ahead = Ahead::Waits;
+        }
+        sent
+    }
+
+    /// Has what was sent ahead go out now.
+    pub fn push(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            self.backend.push(&mut conn.socket);
+        }
+    }
+
+    fn send_by(&mut self, id: ConnId, len: usize, send: impl FnOnce(&mut B, &mut B::Socket) -> Transfer) -> usize {
+        let Some(conn) = self.conns.get_mut(id) else { return 0 };
+        if conn.source != Key::NONE || conn.failed.is_some() {
+            return 0;
+        }
+        let sent = match conn.writable.then(|| send(&mut self.backend, &mut conn.socket)) {
+            Some(Ok(Progress::Moved(sent))) => sent,
+            Some(Ok(_)) | None => 0,
+            Some(Err(error)) => {
+                conn.fail(error);
+                self.enqueue(id);
+                return 0;
+            }
+        };
+        if sent < len {
+            conn.writable = false;
+            conn.awaits_room = true;
+        }
+        sent
+    }
+
+    /// Finishes sending: the peer reads the end after what was sent.
+    pub fn shutdown(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if let Err(error) = self.backend.shutdown(&mut conn.socket) {
+            conn.fail(error);
+            self.enqueue(id);
+        }
+    }
+}
