@@ -73,6 +73,7 @@ pub(crate) fn examine() -> Vec<Finding> {
         limits::descriptors(&system),
         steering(probe::steering()),
         io_uring(probe::io_uring()),
+        datagrams(probe::datagram_coalescing()),
         bpf::early_dial(bpf_probe::syn_watch()),
         bpf::windows(bpf_probe::windows(), bpf_probe::routes()),
         bpf::idle_windows(bpf_probe::slow_start_after_idle()),
@@ -149,6 +150,20 @@ fn steering(probed: io::Result<()>) -> Finding {
     }
 }
 
+fn datagrams(probed: io::Result<()>) -> Finding {
+    let (feature, state) = ("datagrams in pieces", State::Unused);
+    match probed {
+        Ok(()) => {
+            let effect = "the relay carries none; programs on the engine send and receive many as one";
+            Finding::new(feature, state, "UDP_GRO and UDP_SEGMENT work", effect)
+        }
+        Err(error) => {
+            let effect = "the relay carries none; programs on the engine send and receive them one by one";
+            Finding::new(feature, State::Fallback, format!("tried: {error}"), effect)
+        }
+    }
+}
+
 fn io_uring(probed: io::Result<()>) -> Finding {
     let effect = "the loops use epoll: splice by io_uring goes through worker threads and is slower";
     match probed {
@@ -212,6 +227,7 @@ mod tests {
             splice(Err(io::ErrorKind::Unsupported.into())),
             steering(Err(io::ErrorKind::Unsupported.into())),
             io_uring(Err(io::ErrorKind::Unsupported.into())),
+            datagrams(Err(io::ErrorKind::Unsupported.into())),
             transparent(Err(io::ErrorKind::PermissionDenied.into()), Err("no nft".to_owned())),
             netem(Err((State::Unknown, "no".to_owned()))),
             bpf::early_dial(Err(Unavailable::NoDevice { device: "lo".to_owned() })),

@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::addr::Addr;
+use crate::datagram::DatagramBackend;
 use crate::error::{ConnError, ListenError};
 use crate::options::{LegOptions, Probing};
 use crate::path::PathInfo;
@@ -80,7 +81,7 @@ pub enum AcceptError {
 }
 
 /// Non-blocking sockets, pipes and a clock. See the [module](self) for the contract.
-pub trait Backend {
+pub trait Backend: DatagramBackend {
     /// One connection. Dropping it ends it, in order or by a reset: see [`Backend::close`] and [`Backend::reset`].
     type Socket;
     /// A socket that accepts.

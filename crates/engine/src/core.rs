@@ -1,5 +1,7 @@
 //! The loop: events in, upcalls out, every direction in its turn.
 
+mod datagrams;
+
 use std::io;
 use std::time::Duration;
 
@@ -7,6 +9,7 @@ use crate::backend::{AcceptError, Backend, Ready, Tag};
 use crate::config::Config;
 use crate::conn::Reading;
 use crate::cx::{ALARM, Cx};
+use crate::datagram::DatagramId;
 use crate::error::ConnError;
 use crate::forward::Pumped;
 use crate::handler::{ConnId, Handler, Incoming, ListenerId};
@@ -59,18 +62,20 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
             self.dispatch(ready);
         }
         self.run_queue();
+        self.run_datagrams();
         self.fire_timers();
         if self.cx.resting > 0 {
             self.rouse_listeners()?;
         }
         self.handler.on_turn_end(&mut self.cx);
+        self.cx.flush_gathered();
         self.cx.begin_deferred();
         Ok(())
     }
 
     /// How long the loop may sleep.
     fn patience(&self) -> Option<Duration> {
-        if !self.cx.queue.is_empty() {
+        if !self.cx.queue.is_empty() || !self.cx.datagrams.queue.is_empty() {
             return Some(Duration::ZERO);
         }
         let deferred = self.cx.deferred_wait();
@@ -89,6 +94,8 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
             self.handler.on_wake(&mut self.cx);
         } else if let Some(listener) = ListenerId::from_tag(ready.tag) {
             self.accept(listener);
+        } else if let Some(socket) = DatagramId::from_tag(ready.tag) {
+            self.dispatch_datagrams(socket, ready);
         } else {
             self.dispatch_conn(Key::from_bits(ready.tag.0), ready);
         }

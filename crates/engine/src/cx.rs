@@ -1,6 +1,7 @@
 //! Downcalls: what a program asks of the engine.
 
 mod check;
+mod datagrams;
 mod listening;
 mod look;
 mod sending;
@@ -24,6 +25,7 @@ use crate::slab::{Key, Slab};
 use crate::time::Time;
 use crate::timer::Wheel;
 
+pub(crate) use datagrams::Datagrams;
 pub use look::Gauges;
 
 /// Tags with this bit belong to listeners.
@@ -60,6 +62,7 @@ pub struct Cx<B: Backend> {
     pub(crate) deferred: VecDeque<(u64, ConnId)>,
     pub(crate) listeners: Vec<Option<Listening<B::Listener>>>,
     pub(crate) resting: usize,
+    pub(crate) datagrams: Datagrams<B>,
     pub(crate) buffer: Box<[u8]>,
     pub(crate) blocks: BlockPool,
     pub(crate) pipes: PipePool<B::Pipe>,
@@ -80,6 +83,7 @@ impl<B: Backend> Cx<B> {
             deferred: VecDeque::new(),
             listeners: Vec::new(),
             resting: 0,
+            datagrams: Datagrams::new(),
             buffer: vec![0; config.read_bytes].into_boxed_slice(),
             blocks: BlockPool::new(config.blocks, config.read_bytes),
             pipes: PipePool::new(config.pipes_max, config.pipe_bytes),

@@ -3,6 +3,7 @@
 use crate::addr::Addr;
 use crate::backend::Backend;
 use crate::cx::Cx;
+use crate::datagram::{DatagramId, Flow};
 use crate::error::ConnError;
 use crate::slab::Key;
 
@@ -56,6 +57,7 @@ impl<E> From<Result<Option<usize>, E>> for Frame {
 /// - [`Handler::on_error`] at most once, last. What the peer sent before it failed has been offered or handed on by then, unless
 ///   the connection wasn't being read.
 /// - After the program has called [`Cx::close`] or [`Cx::reset`]: nothing.
+/// - For a socket for datagrams: any number of `on_datagram` and `on_datagrams_writable`; after [`Cx::unbind`] nothing.
 ///
 /// # Re-entry
 /// Downcalls on [`Cx`] never call back: what follows from them comes as an upcall later, in the same turn or the next.
@@ -102,6 +104,13 @@ pub trait Handler<B: Backend>: Sized {
 
     /// The connection has failed, or the dial did. It's gone when this returns.
     fn on_error(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64, error: ConnError);
+
+    /// A datagram has come. Its bytes are lent for the length of the call; sent to the same `flow`, an answer goes to whoever sent it,
+    /// from the address that it came to.
+    fn on_datagram(&mut self, _cx: &mut Cx<B>, _socket: DatagramId, _flow: Flow, _bytes: &[u8]) {}
+
+    /// There is room again after [`Cx::send_to`] answered [`SendToError::Full`](crate::SendToError::Full).
+    fn on_datagrams_writable(&mut self, _cx: &mut Cx<B>, _socket: DatagramId) {}
 
     /// The connection's timer has run out.
     fn on_timer(&mut self, _cx: &mut Cx<B>, _conn: ConnId, _token: u64) {}

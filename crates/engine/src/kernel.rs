@@ -6,6 +6,7 @@
 
 mod address;
 mod cpu;
+mod datagram;
 mod listener;
 mod transparent;
 
@@ -34,6 +35,8 @@ use crate::time::Time;
 use crate::waker::Waker;
 
 pub use cpu::{allowed_cpus, pin_to};
+pub use datagram::DatagramSocket;
+pub(crate) use datagram::try_coalescing;
 pub(crate) use listener::try_steering;
 pub use listener::{Listener, listen};
 pub(crate) use transparent::try_transparent;
@@ -148,7 +151,7 @@ fn leg_for(to: &Addr, options: &LegOptions) -> Result<OwnedFd, Errno> {
         Addr::Unix(_) => AddressFamily::UNIX,
     };
     let fd = net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
-    listener::set_buffers(&fd, options)?;
+    listener::set_buffers(&fd, options.recv_buffer, options.send_buffer)?;
     if to.inet().is_some() {
         listener::set_sending(&fd, options)?;
         if options.fast_open {

@@ -5,7 +5,7 @@
 //! between threads, no future. The idea is Tempesta's "synchronous sockets" (2013); here it runs in user space on stock kernels.
 //!
 //! ```text
-//!        Handler (the program)         on_accept  on_connect  on_data  on_peer_close  on_error  on_timer …
+//!        Handler (the program)         on_accept  on_connect  on_data  on_peer_close  on_error  on_timer  on_datagram …
 //!            │ downcalls    ▲ upcalls
 //!            ▼              │
 //!   Cx ── connections, timers, pools ── Core (the loop)          one a CPU
@@ -25,6 +25,7 @@
 //! - **Memory** is bounded by [`Config`] and reserved when the core is made: nothing is allocated per event.
 //! - **Turns**: a connection moves at most [`Config::turn_bytes`], then the others run; bulk directions together at most
 //!   [`Config::loop_bytes`], then events are looked for again.
+//! - **Datagrams** have a contract of their own: [`datagram`].
 //! - **Handles** ([`ConnId`]) outlive what they name without harm.
 //!
 //! # Modules
@@ -40,6 +41,7 @@ mod config;
 mod conn;
 mod core;
 mod cx;
+pub mod datagram;
 mod error;
 mod forward;
 mod handler;
@@ -62,6 +64,7 @@ pub use crate::backend::Backend;
 pub use crate::config::Config;
 pub use crate::core::{Core, WAKE};
 pub use crate::cx::{Cx, Gauges, MeterId};
+pub use crate::datagram::{DatagramCounts, DatagramId, DatagramOptions, Flow, SendToError};
 pub use crate::error::{ConnError, ListenError};
 pub use crate::handler::{ConnId, Frame, Handler, Incoming, ListenerId};
 pub use crate::meter::Meter;

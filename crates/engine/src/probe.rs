@@ -57,6 +57,14 @@ pub fn transparent() -> io::Result<()> {
     kernel::try_transparent()
 }
 
+/// Has datagrams come up together and cut up late (`UDP_GRO`, Linux 5.0; `UDP_SEGMENT`, Linux 4.18).
+///
+/// # Errors
+/// The system's, when it can't be done: datagrams then come and go one by one.
+pub fn datagram_coalescing() -> io::Result<()> {
+    kernel::try_coalescing()
+}
+
 /// Makes an io_uring.
 ///
 /// # Errors

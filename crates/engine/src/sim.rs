@@ -10,14 +10,17 @@
 //! - edges come in any order, several are told as one, and some are told though nothing has changed;
 //! - a splice may take fewer bytes than there are; a socket may have less room than its queue;
 //! - a cut way tells nobody: what is sent is tried again and again, and no end, no reset and no answer comes;
+//! - datagrams are lost, doubled and overtake one another, and come and go in partial batches;
 //! - accepting may find no descriptor, a dial may fail at once, later, or never answer.
 
+mod datagrams;
 mod entry;
 mod remote;
 mod rng;
 mod way;
 mod world;
 
+pub use datagrams::{SimDatagramSocket, Weather};
 pub use remote::{Remote, RemoteId, Script};
 pub use rng::Rng;
 pub use world::{DialOutcome, Sim, SimListener, SimPipe, SimSocket};

@@ -1,6 +1,8 @@
 //! The system calls that rustix doesn't wrap. All unsafe code of the engine is here.
 #![expect(unsafe_code, reason = "system calls without a safe wrapper")]
 
+pub(crate) mod datagram;
+
 use std::io;
 use std::mem::{offset_of, size_of, size_of_val};
 use std::os::fd::{AsRawFd, BorrowedFd};

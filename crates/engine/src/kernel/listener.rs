@@ -85,7 +85,7 @@ fn listen_inet(
     for _ in cpus {
         let fd = open(&at)?;
         sockopt::set_socket_reuseport(&fd, true)?;
-        set_buffers(&fd, options)?;
+        set_buffers(&fd, options.recv_buffer, options.send_buffer)?;
         set_sending(&fd, options)?;
         set_abrupt(&fd)?;
         if options.fast_open {
@@ -156,7 +156,7 @@ fn listen_unix(
     backlog: i32,
 ) -> Result<(Vec<Listener>, Addr), ListenError> {
     let fd = open(at)?;
-    set_buffers(&fd, options)?;
+    set_buffers(&fd, options.recv_buffer, options.send_buffer)?;
     match (address::bind(&fd, at), name) {
         (Err(Errno::ADDRINUSE), UnixAddr::Path(path)) => {
             remove_stale(at, path)?;
@@ -188,14 +188,14 @@ fn remove_stale(at: &Addr, path: &Path) -> Result<(), ListenError> {
 }
 
 /// Buffer sizes; before bind and connect, so that the window scale follows them (RFC 7323, 2.3).
-pub(super) fn set_buffers(fd: &OwnedFd, options: &LegOptions) -> Result<(), Errno> {
+pub(super) fn set_buffers(fd: &OwnedFd, recv: Option<u32>, send: Option<u32>) -> Result<(), Errno> {
     // Beyond the system's limits where we may, within them where not.
-    if let Some(bytes) = options.recv_buffer
+    if let Some(bytes) = recv
         && sockopt::set_socket_recv_buffer_size_force(fd, bytes as usize).is_err()
     {
         sockopt::set_socket_recv_buffer_size(fd, bytes as usize)?;
     }
-    if let Some(bytes) = options.send_buffer
+    if let Some(bytes) = send
         && sockopt::set_socket_send_buffer_size_force(fd, bytes as usize).is_err()
     {
         sockopt::set_socket_send_buffer_size(fd, bytes as usize)?;

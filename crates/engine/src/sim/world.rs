@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::datagrams::Mail;
 use super::remote::{Remote, RemoteId, Script};
 use super::rng::Rng;
 use crate::addr::Addr;
@@ -118,6 +119,8 @@ pub(super) enum Event {
     Tell { remote: usize },
     /// What waited for more goes out by itself.
     Release { remote: usize },
+    /// A datagram arrives.
+    Letter { letter: usize },
 }
 
 /// The world, as a backend.
@@ -137,6 +140,7 @@ pub struct Sim {
     dialled: Vec<(String, RemoteId)>,
     calendar: BinaryHeap<Reverse<(Time, u64, Event)>>,
     pending: Vec<RemoteId>,
+    pub(super) mail: Mail,
     serial: u64,
 }
 
@@ -157,6 +161,7 @@ impl Sim {
             dialled: Vec::new(),
             calendar: BinaryHeap::new(),
             pending: Vec::new(),
+            mail: Mail::default(),
             serial: 0,
         }
     }
@@ -193,7 +198,7 @@ impl Sim {
     /// Nothing more will ever happen by itself.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.calendar.is_empty() && self.pending.is_empty()
+        self.calendar.is_empty() && self.pending.is_empty() && !self.mail.has_news()
     }
 
     /// A remote that comes by a listener.
@@ -354,6 +359,7 @@ impl Sim {
             }
             Event::Tell { remote } => self.tell(RemoteId(remote)),
             Event::Release { remote } => self.remotes[remote].held = 0,
+            Event::Letter { letter } => self.hand_in(letter),
             Event::Step { remote } => self.step(RemoteId(remote)),
         }
     }
@@ -400,6 +406,7 @@ impl Sim {
                 self.batch.push(Ready { tag, readable: true, writable: false, peer_finished: false, failed: false });
             }
         }
+        self.mail.gather(&mut self.batch);
         let count = self.pending.len().min(1 + self.rng.up_to(3));
         for _ in 0..count {
             let at = self.rng.up_to(self.pending.len() - 1);
