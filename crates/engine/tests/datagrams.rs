@@ -143,8 +143,20 @@ fn datagrams_of_all_lengths_come_back_one_by_one() {
     random_datagrams_come_back("127.0.0.1:0", options);
 }
 
+/// Whether there's IPv6 here; says so if not.
+fn has_ipv6() -> bool {
+    let found = UdpSocket::bind("[::1]:0").is_ok();
+    if !found {
+        println!("SKIP: IPv6 isn't tried: there's no ::1");
+    }
+    found
+}
+
 #[test]
 fn datagrams_of_all_lengths_come_back_over_ipv6() {
+    if !has_ipv6() {
+        return;
+    }
     random_datagrams_come_back("[::1]:0", DatagramOptions::default());
 }
 
@@ -210,7 +222,11 @@ fn pieces_are_cut_up_and_put_together_to_the_byte() {
 
 #[test]
 fn answers_of_a_wildcard_socket_come_from_the_address_that_was_asked() {
+    let v6 = has_ipv6();
     for (at, asked) in [("0.0.0.0:0", "127.0.0.2"), ("[::]:0", "::1"), ("[::]:0", "127.0.0.3")] {
+        if at.starts_with('[') && !v6 {
+            continue;
+        }
         let (mut core, _, at) = core(at, DatagramOptions::default());
         let asked: IpAddr = asked.parse().unwrap();
         let client = plain(if asked.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" });

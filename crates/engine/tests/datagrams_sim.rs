@@ -171,6 +171,7 @@ fn bulk_that_waits_for_room_loses_nothing_to_a_full_socket() {
         let mut turns = 0;
         while core.parts().1.backend().posted(to).len() < BULK as usize {
             core.turn().unwrap();
+            core.parts().1.check();
             turns += 1;
             assert!(turns < 100_000, "seed {seed}: no progress");
         }

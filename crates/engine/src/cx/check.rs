@@ -5,11 +5,12 @@ use crate::backend::Backend;
 use crate::conn::Reading;
 
 impl<B: Backend> Cx<B> {
-    /// Asserts the invariants between connections, pools and queue. Simulation and fuzzing call it each step.
+    /// Asserts, between turns, the invariants between connections, pools, queue and sockets for datagrams. Simulation and fuzzing call it each step.
     ///
     /// # Panics
     /// When one of them doesn't hold.
     pub fn check(&self) {
+        self.datagrams.check();
         let (mut blocks, mut pipes) = (0, 0);
         for id in self.conns.keys() {
             let Some(conn) = self.conns.get(id) else { continue };

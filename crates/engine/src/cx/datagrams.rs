@@ -53,6 +53,14 @@ impl<B: DatagramBackend> Datagrams<B> {
         }
     }
 
+    /// Asserts, between turns, that no socket is forgotten.
+    pub(crate) fn check(&self) {
+        for bound in self.sockets.keys().filter_map(|key| self.sockets.get(key)) {
+            assert!(bound.queued || !bound.readable, "datagrams wait, and nobody will read them");
+            assert!(bound.gathers || !bound.writable || bound.outbox.is_empty(), "an outbox won't be sent");
+        }
+    }
+
     /// Has the socket read in its turn.
     pub(crate) fn enqueue(&mut self, id: DatagramId) {
         if let Some(bound) = self.sockets.get_mut(id.0)
