@@ -4,7 +4,7 @@
 //! level-triggered and exclusively. Small exchanges cost one `recv` and one `send` a message. Bulk goes by `splice(2)` through
 //! a pipe of a megabyte, which hands pages over. Needs Linux 4.5.
 
-mod address;
+pub(crate) mod address;
 mod cpu;
 mod datagram;
 mod listener;

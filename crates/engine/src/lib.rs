@@ -38,6 +38,8 @@
 mod addr;
 pub mod backend;
 mod config;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod conn;
 mod core;
 mod cx;

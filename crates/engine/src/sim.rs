@@ -13,6 +13,7 @@
 //! - datagrams are lost, doubled and overtake one another, and come and go in partial batches;
 //! - accepting may find no descriptor, a dial may fail at once, later, or never answer.
 
+mod by_hand;
 mod datagrams;
 mod entry;
 mod remote;
@@ -90,6 +91,9 @@ impl Backend for Sim {
         let index = listener.index;
         if self.doors[index].queue.is_empty() {
             return Err(AcceptError::Empty);
+        }
+        if self.starves {
+            return Err(AcceptError::Exhausted);
         }
         if self.faults && self.rng.one_in(20) {
             return Err(if self.rng.one_in(2) { AcceptError::Exhausted } else { AcceptError::Failed });

@@ -9,7 +9,7 @@ use crate::addr::{Addr, UnixAddr};
 
 /// The kernel's address as ours. A family that we never use, or none, is an unnamed Unix-domain socket: so the kernel reports the
 /// peers of those.
-pub(super) fn from_any(addr: Option<SocketAddrAny>) -> Addr {
+pub(crate) fn from_any(addr: Option<SocketAddrAny>) -> Addr {
     let Some(addr) = addr else { return Addr::Unix(UnixAddr::Unnamed) };
     if let Ok(inet) = std::net::SocketAddr::try_from(addr.clone()) {
         return Addr::Inet(inet);
@@ -33,14 +33,14 @@ fn to_unix(name: &UnixAddr) -> Result<SocketAddrUnix, Errno> {
     }
 }
 
-pub(super) fn connect(fd: impl AsFd, to: &Addr) -> Result<(), Errno> {
+pub(crate) fn connect(fd: impl AsFd, to: &Addr) -> Result<(), Errno> {
     match to {
         Addr::Inet(addr) => net::connect(fd, addr),
         Addr::Unix(name) => net::connect(fd, &to_unix(name)?),
     }
 }
 
-pub(super) fn bind(fd: impl AsFd, to: &Addr) -> Result<(), Errno> {
+pub(crate) fn bind(fd: impl AsFd, to: &Addr) -> Result<(), Errno> {
     match to {
         Addr::Inet(addr) => net::bind(fd, addr),
         Addr::Unix(name) => net::bind(fd, &to_unix(name)?),

@@ -97,6 +97,10 @@ pub struct Remote {
     pub(super) owes_room: bool,
     /// A step of it is in the world's calendar.
     pub(super) scheduled: bool,
+    /// A test acts for it: its script says only how much may wait.
+    pub(super) by_hand: bool,
+    /// It has closed its socket: bytes for it are answered by a reset.
+    pub(super) left: bool,
 }
 
 impl fmt::Debug for Remote {
@@ -159,6 +163,8 @@ impl Remote {
             was_reset_by_itself: false,
             owes_room: false,
             scheduled: false,
+            by_hand: false,
+            left: false,
         }
     }
 
@@ -235,10 +241,11 @@ impl Remote {
     }
 
     /// The program has closed its socket. Bytes that it left unread, or that come now, are answered by a reset, and what it had
-    /// sent before is lost then (RFC 9293, 3.10.4; RFC 2525, 2.17).
+    /// sent before is lost then (RFC 9293, 3.10.4; RFC 2525, 2.17). A connection that was dropped before it was admitted is reset, as the
+    /// kernel's listeners have it.
     pub(super) fn meet_nobody(&mut self) -> bool {
         let more = !self.finished && self.sent.len() < self.script.preamble.len() + self.script.sends;
-        if !self.inbound.is_empty() || more {
+        if !self.inbound.is_empty() || more || self.tag.is_none() {
             self.saw_reset = !self.saw_end;
             self.outbound.clear();
         }

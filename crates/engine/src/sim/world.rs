@@ -31,6 +31,8 @@ pub enum DialOutcome {
     FailsAtOnce(ConnError),
     /// It fails after a while.
     FailsAfter(Duration, ConnError),
+    /// It stands after a while, and a test acts for the remote, with room for so many bytes each way.
+    ByHand(Duration, usize),
     /// Nobody ever answers.
     Silent,
     /// It stands after a while, and leads to the program's own listener at an address: two sockets of the program talk to each
@@ -136,6 +138,8 @@ pub struct Sim {
     pub(super) wakers: Vec<(Waker, u64)>,
     /// Since when the way between the program's own ends is cut.
     pub(super) cut_since: Option<Time>,
+    /// No accept finds a descriptor.
+    pub(super) starves: bool,
     servers: BTreeMap<String, Vec<DialOutcome>>,
     dialled: Vec<(String, RemoteId)>,
     calendar: BinaryHeap<Reverse<(Time, u64, Event)>>,
@@ -157,6 +161,7 @@ impl Sim {
             batch: Vec::new(),
             wakers: Vec::new(),
             cut_since: None,
+            starves: false,
             servers: BTreeMap::new(),
             dialled: Vec::new(),
             calendar: BinaryHeap::new(),
@@ -207,7 +212,7 @@ impl Sim {
         self.add(Remote::new(script, meets, true))
     }
 
-    fn add(&mut self, remote: Remote) -> RemoteId {
+    pub(super) fn add(&mut self, remote: Remote) -> RemoteId {
         self.remotes.push(remote);
         RemoteId(self.remotes.len() - 1)
     }
@@ -230,6 +235,9 @@ impl Sim {
             DialOutcome::After(wait, script) => (script, Some(wait), None),
             DialOutcome::FailsAfter(wait, error) => (Script::default(), Some(wait), Some(error)),
             DialOutcome::Silent => (Script::default(), None, Some(ConnError::TimedOut)),
+            DialOutcome::ByHand(wait, window) => {
+                return Ok((self.dial_by_hand(name, to, wait, window), Dialled::Pending));
+            }
             DialOutcome::Loops(wait, listener, window) => {
                 return Ok((self.dial_own(to, wait, &listener, window)?, Dialled::Pending));
             }
@@ -245,6 +253,13 @@ impl Sim {
             (None, Some(_)) => {}
         }
         Ok((self.socket(id), if at_once { Dialled::Connected } else { Dialled::Pending }))
+    }
+
+    fn dial_by_hand(&mut self, name: String, to: &Addr, wait: Duration, window: usize) -> SimSocket {
+        let id = self.add(Remote::by_hand(to.clone(), window, false));
+        self.dialled.push((name, id));
+        self.schedule(wait, Event::Stand { remote: id.0 });
+        self.socket(id)
     }
 
     /// Connects two sockets of the program: one that is dialled, and one that its listener accepts.
@@ -367,6 +382,9 @@ impl Sim {
     fn step(&mut self, id: RemoteId) {
         let remote = &mut self.remotes[id.0];
         remote.scheduled = false;
+        if remote.by_hand {
+            return self.step_by_hand(id);
+        }
         if let Some(twin) = remote.twin {
             if self.cut_since.is_none() {
                 self.carry(id, twin);

@@ -1,0 +1,35 @@
+//! One test program for every backend: each order of upcalls, each way to fail, on each.
+//!
+//! A *case* is a function over a [`World`]: the backend under test with its surroundings. It drives a core turn by turn, acts for the
+//! peers in between ([`Stage`]), and holds each upcall against the contract of [`Handler`](crate::Handler) ([`Trace`]); what
+//! it's about itself it asserts from what was seen. Nothing sleeps to wait for something: turns are taken until it's there.
+//!
+//! ```text
+//!   case ──► Stage ──┬── Core + Trace ── Backend (kernel, simulation, …) ──┐
+//!                    └── peers' scripts ── World (sockets, remotes, …) ────┘
+//! ```
+//!
+//! A backend whose peers can be the kernel's sockets needs no more than a [`Side`]; others implement [`World`]. What a world lacks it
+//! declares ([`Ability`]), and cases that need it say that they're skipped. [`conformance_tests!`](crate::conformance_tests) makes a
+//! test of each case.
+
+mod actor;
+mod run;
+mod sim_world;
+mod socket_world;
+mod sockets;
+mod stage;
+mod trace;
+mod world;
+
+pub mod accepting;
+pub mod receiving;
+
+pub use actor::Ending;
+pub use run::run;
+pub use sim_world::{SimDoor, SimWorld};
+pub use socket_world::{KernelSide, Side, SocketWorld, kernel_world};
+pub use sockets::{Home, Opener, SocketDoor, SocketPeer, Sockets};
+pub use stage::{PeerId, SMALL, Stage};
+pub use trace::{Door, Hook, Record, Seen, Story, Take, Trace};
+pub use world::{Ability, Heard, Skip, Verdict, World, needs};

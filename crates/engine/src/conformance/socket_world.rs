@@ -1,0 +1,174 @@
+//! A world whose peers are the kernel's sockets, for any backend that the kernel can talk to.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::sockets::{Home, SocketDoor, SocketPeer, Sockets};
+use super::world::{Ability, Heard, Skip, World};
+use crate::addr::Addr;
+use crate::backend::Backend;
+use crate::kernel::Kernel;
+
+/// What a backend adds to a world of the kernel's sockets.
+pub trait Side {
+    /// What is tested.
+    type Backend: Backend;
+
+    /// Its name.
+    fn name(&self) -> &'static str;
+
+    /// A backend of its own for a core.
+    fn backend(&mut self) -> Self::Backend;
+
+    /// Where its listeners stand, with port 0, if that isn't where peers do.
+    fn home(&self) -> Option<Addr> {
+        None
+    }
+
+    /// Why it lacks `ability`, beyond what its transport lacks.
+    fn lacks(&self, _ability: Ability) -> Option<&'static str> {
+        None
+    }
+}
+
+/// A backend among the kernel's sockets.
+pub struct SocketWorld<S> {
+    side: S,
+    sockets: Sockets,
+    /// The process does nothing but this, so that its descriptors may be taken away.
+    alone: bool,
+    limit: Option<Rlimit>,
+}
+
+impl<S: Side> SocketWorld<S> {
+    /// `side` with peers among `sockets`.
+    #[must_use]
+    pub const fn new(side: S, sockets: Sockets) -> Self {
+        Self { side, sockets, alone: false, limit: None }
+    }
+
+    /// The same in a process that does nothing else.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self { alone: true, ..self }
+    }
+
+    fn transport_lacks(&self, ability: Ability) -> Option<&'static str> {
+        match (self.sockets.home(), ability) {
+            (_, Ability::Starving) if !self.alone => Some("the process's descriptors aren't this test's alone"),
+            (Home::Inet(_), _) => None,
+            (Home::Unix, Ability::Resets | Ability::QueueResets) => Some("Unix-domain sockets know no reset"),
+            (Home::Unix, Ability::Silence) => Some("a Unix-domain listener answers at once, be it that it's full"),
+            (Home::Unix, Ability::PeerAddrs) => Some("Unix-domain peers have no names"),
+            (Home::Unix, Ability::DialFrom) => Some("Unix-domain peers have no addresses"),
+            (Home::Unix, Ability::SendsAhead) => Some("a Unix-domain socket sends at once"),
+            (Home::Unix, Ability::Starving) => None,
+        }
+    }
+}
+
+impl<S: Side> World for SocketWorld<S> {
+    type Backend = S::Backend;
+    type Peer = SocketPeer;
+    type Door = SocketDoor;
+
+    fn name(&self) -> String {
+        format!("{} among {}", self.side.name(), self.sockets.home())
+    }
+
+    fn lacks(&self, ability: Ability) -> Option<&'static str> {
+        self.transport_lacks(ability).or_else(|| self.side.lacks(ability))
+    }
+
+    fn backend(&mut self) -> S::Backend {
+        self.side.backend()
+    }
+
+    fn free_addr(&mut self) -> Addr {
+        self.side.home().unwrap_or_else(|| self.sockets.free_addr())
+    }
+
+    fn connect(&mut self, _backend: &mut S::Backend, to: &Addr) -> SocketPeer {
+        self.sockets.connect(to)
+    }
+
+    fn door(&mut self, _backend: &mut S::Backend) -> (SocketDoor, Addr) {
+        self.sockets.door()
+    }
+
+    fn take(&mut self, _backend: &mut S::Backend, door: &mut SocketDoor) -> Option<SocketPeer> {
+        Sockets::take(door)
+    }
+
+    fn refusing(&mut self, _backend: &mut S::Backend) -> Addr {
+        self.sockets.refusing()
+    }
+
+    fn unreachable(&mut self, _backend: &mut S::Backend) -> Addr {
+        self.sockets.unreachable()
+    }
+
+    fn silent(&mut self, _backend: &mut S::Backend) -> Addr {
+        self.sockets.full()
+    }
+
+    fn send(&mut self, _backend: &mut S::Backend, peer: &mut SocketPeer, bytes: &[u8]) -> Option<usize> {
+        Sockets::send(peer, bytes)
+    }
+
+    fn recv(&mut self, _backend: &mut S::Backend, peer: &mut SocketPeer, buf: &mut [u8]) -> Heard {
+        Sockets::recv(peer, buf)
+    }
+
+    fn finish(&mut self, _backend: &mut S::Backend, peer: &mut SocketPeer) {
+        Sockets::finish(peer);
+    }
+
+    fn close(&mut self, _backend: &mut S::Backend, peer: SocketPeer) {
+        drop(peer);
+    }
+
+    fn reset(&mut self, _backend: &mut S::Backend, peer: SocketPeer) {
+        Sockets::reset(peer);
+    }
+
+    fn addr_of(&self, _backend: &mut S::Backend, peer: &SocketPeer) -> Option<Addr> {
+        self.lacks(Ability::PeerAddrs).map_or_else(|| Sockets::addr_of(peer), |_| None)
+    }
+
+    /// Lowers the limit of descriptors to those that are open, so that the next one isn't to be had (`RLIMIT_NOFILE`, getrlimit(2)).
+    fn starve(&mut self, _backend: &mut S::Backend, starves: bool) {
+        if let Some(limit) = self.limit.take() {
+            setrlimit(Resource::Nofile, limit).expect("a soft limit below the hard one is allowed");
+        }
+        if starves {
+            let limit = getrlimit(Resource::Nofile);
+            self.limit = Some(limit);
+            let next = Sockets::next_descriptor();
+            setrlimit(Resource::Nofile, Rlimit { current: Some(next), ..limit }).expect("a limit may be lowered");
+        }
+    }
+}
+
+/// The kernel's sockets by epoll.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KernelSide;
+
+impl Side for KernelSide {
+    type Backend = Kernel;
+
+    fn name(&self) -> &'static str {
+        "kernel"
+    }
+
+    fn backend(&mut self) -> Kernel {
+        Kernel::new().expect("the system has an epoll instance left")
+    }
+}
+
+/// The kernel's sockets by epoll, with peers at `home`.
+///
+/// # Errors
+/// When this host has no such address.
+pub fn kernel_world(home: Home) -> Result<SocketWorld<KernelSide>, Skip> {
+    Ok(SocketWorld::new(KernelSide, Sockets::new(home)?))
+}

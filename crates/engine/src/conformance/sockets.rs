@@ -1,0 +1,239 @@
+//! Peers that are the kernel's sockets, none of which ever blocks: for every backend whose peers the kernel can be.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
+
+use super::world::{Heard, Skip};
+use crate::addr::{Addr, UnixAddr};
+use crate::kernel::address;
+
+/// Makes a stream socket of a family: in another network namespace, if that's where peers are.
+pub type Opener = Box<dyn Fn(AddressFamily) -> io::Result<OwnedFd>>;
+
+/// A place where peers are the kernel's sockets.
+pub struct Sockets {
+    home: Home,
+    open: Opener,
+    /// Kept for as long as the case runs: bound and not listening, or listening with a full queue.
+    held: Vec<OwnedFd>,
+}
+
+/// Where peers stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// At an IP address.
+    Inet(IpAddr),
+    /// At abstract names of Unix-domain sockets.
+    Unix,
+}
+
+impl Home {
+    /// TCP by IPv4, on this host.
+    pub const V4: Self = Self::Inet(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    /// TCP by IPv6, on this host.
+    pub const V6: Self = Self::Inet(IpAddr::V6(Ipv6Addr::LOCALHOST));
+}
+
+impl fmt::Display for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inet(IpAddr::V4(_)) => "IPv4",
+            Self::Inet(IpAddr::V6(_)) => "IPv6",
+            Self::Unix => "Unix-domain sockets",
+        })
+    }
+}
+
+/// A peer.
+#[derive(Debug)]
+pub struct SocketPeer {
+    fd: OwnedFd,
+    refused: bool,
+}
+
+/// A listening peer.
+#[derive(Debug)]
+pub struct SocketDoor {
+    fd: OwnedFd,
+}
+
+static NAMES: AtomicU32 = AtomicU32::new(0);
+
+impl Sockets {
+    /// Peers of this process at `home`.
+    ///
+    /// # Errors
+    /// When this host has no such address.
+    pub fn new(home: Home) -> Result<Self, Skip> {
+        if let Home::Inet(ip) = home {
+            std::net::TcpListener::bind((ip, 0)).map_err(|error| Skip(format!("{home} isn't tried: {error}")))?;
+        }
+        Ok(Self::opened_by(home, Box::new(open)))
+    }
+
+    /// Peers at `home` whose sockets `open` makes: non-blocking, and closed on exec.
+    #[must_use]
+    pub fn opened_by(home: Home, open: Opener) -> Self {
+        Self { home, open, held: Vec::new() }
+    }
+
+    /// Where peers stand.
+    #[must_use]
+    pub const fn home(&self) -> Home {
+        self.home
+    }
+
+    /// An address that nobody has, to bind to: any port, or a name of its own.
+    #[must_use]
+    pub fn free_addr(&self) -> Addr {
+        match self.home {
+            Home::Inet(ip) => Addr::Inet(SocketAddr::new(ip, 0)),
+            Home::Unix => {
+                let name = format!("midmile-conformance-{}-{}", std::process::id(), NAMES.fetch_add(1, Relaxed));
+                Addr::Unix(UnixAddr::Abstract(name.into_bytes().into()))
+            }
+        }
+    }
+
+    fn socket(&self, at: &Addr) -> OwnedFd {
+        let family = match at {
+            Addr::Inet(addr) if addr.is_ipv4() => AddressFamily::INET,
+            Addr::Inet(_) => AddressFamily::INET6,
+            Addr::Unix(_) => AddressFamily::UNIX,
+        };
+        (self.open)(family).expect("peers have a socket")
+    }
+
+    fn bound(&self) -> (OwnedFd, Addr) {
+        let at = self.free_addr();
+        let fd = self.socket(&at);
+        address::bind(&fd, &at).expect("peers have an address");
+        let at = if at.inet().is_some() {
+            address::from_any(Some(net::getsockname(&fd).expect("a bound socket has a name")))
+        } else {
+            at
+        };
+        (fd, at)
+    }
+
+    /// See [`World::connect`](super::World::connect).
+    #[must_use]
+    pub fn connect(&self, to: &Addr) -> SocketPeer {
+        let fd = self.socket(to);
+        let refused = match address::connect(&fd, to) {
+            Ok(()) | Err(Errno::INPROGRESS) => false,
+            Err(Errno::CONNREFUSED | Errno::CONNRESET) => true,
+            Err(errno) => panic!("a peer can't connect to {to}: {errno}"),
+        };
+        SocketPeer { fd, refused }
+    }
+
+    /// See [`World::door`](super::World::door).
+    #[must_use]
+    pub fn door(&self) -> (SocketDoor, Addr) {
+        let (fd, at) = self.bound();
+        net::listen(&fd, 4096).expect("a bound socket listens");
+        (SocketDoor { fd }, at)
+    }
+
+    /// See [`World::take`](super::World::take).
+    #[must_use]
+    pub fn take(door: &SocketDoor) -> Option<SocketPeer> {
+        match net::accept_with(&door.fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok(fd) => Some(SocketPeer { fd, refused: false }),
+            Err(Errno::AGAIN | Errno::CONNABORTED) => None,
+            Err(errno) => panic!("a peer can't accept: {errno}"),
+        }
+    }
+
+    /// See [`World::refusing`](super::World::refusing): somebody is bound there and doesn't listen.
+    pub fn refusing(&mut self) -> Addr {
+        let (fd, at) = self.bound();
+        self.held.push(fd);
+        at
+    }
+
+    /// See [`World::unreachable`](super::World::unreachable): no TCP goes to a multicast group, and a name that's missing is nowhere.
+    ///
+    /// # Panics
+    /// Never: the addresses are well-formed.
+    #[must_use]
+    pub fn unreachable(&self) -> Addr {
+        match self.home {
+            Home::Inet(IpAddr::V4(_)) => Addr::Inet(([224, 0, 0, 1], 9).into()),
+            Home::Inet(IpAddr::V6(_)) => Addr::Inet("[ff02::1]:9".parse().expect("well-formed")),
+            Home::Unix => Addr::unix("/nonexistent/midmile-conformance"),
+        }
+    }
+
+    /// See [`World::silent`](super::World::silent): a listener whose queue of one is full answers no SYN. A Unix-domain one says that
+    /// it's full.
+    pub fn full(&mut self) -> Addr {
+        let (fd, at) = self.bound();
+        net::listen(&fd, 0).expect("a bound socket listens");
+        self.held.push(self.connect(&at).fd);
+        self.held.push(fd);
+        at
+    }
+
+    /// See [`World::send`](super::World::send).
+    pub fn send(peer: &SocketPeer, bytes: &[u8]) -> Option<usize> {
+        match net::send(&peer.fd, bytes, SendFlags::NOSIGNAL) {
+            Ok(sent) => Some(sent),
+            Err(Errno::AGAIN | Errno::INTR) if !peer.refused => Some(0),
+            Err(_) => None,
+        }
+    }
+
+    /// See [`World::recv`](super::World::recv).
+    pub fn recv(peer: &SocketPeer, buf: &mut [u8]) -> Heard {
+        if peer.refused {
+            return Heard::Reset;
+        }
+        match net::recv(&peer.fd, buf, RecvFlags::empty()).map(|(bytes, _)| bytes) {
+            Ok(0) => Heard::End,
+            Ok(bytes) => Heard::Bytes(bytes),
+            Err(Errno::AGAIN | Errno::INTR) => Heard::Nothing,
+            Err(_) => Heard::Reset,
+        }
+    }
+
+    /// See [`World::finish`](super::World::finish).
+    pub fn finish(peer: &SocketPeer) {
+        // It fails only on a connection that has failed, and that shows at the next read.
+        net::shutdown(&peer.fd, Shutdown::Write).ok();
+    }
+
+    /// See [`World::reset`](super::World::reset).
+    ///
+    /// # Panics
+    /// When the kernel refuses the option.
+    pub fn reset(peer: SocketPeer) {
+        sockopt::set_socket_linger(&peer.fd, Some(Duration::ZERO)).expect("a socket takes SO_LINGER");
+        drop(peer);
+    }
+
+    /// The number that the process's next descriptor gets: all below it are open.
+    pub(super) fn next_descriptor() -> u64 {
+        let fd = open(AddressFamily::UNIX).expect("a descriptor is left");
+        u64::try_from(fd.as_raw_fd()).expect("a descriptor isn't negative")
+    }
+
+    /// See [`World::addr_of`](super::World::addr_of).
+    #[must_use]
+    pub fn addr_of(peer: &SocketPeer) -> Option<Addr> {
+        net::getsockname(peer.fd.as_fd()).ok().map(|name| address::from_any(Some(name)))
+    }
+}
+
+fn open(family: AddressFamily) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    Ok(net::socket_with(family, SocketType::STREAM, flags, None)?)
+}

@@ -1,0 +1,462 @@
+//! One case as it runs: a core with its [`Trace`], and the peers it talks to, each a little program of its own.
+
+use std::time::{Duration, Instant};
+
+use super::actor::{Actor, Ending, STEP};
+use super::trace::{Hook, Record, Seen, Take, Trace};
+use super::world::World;
+use crate::addr::Addr;
+use crate::config::Config;
+use crate::core::Core;
+use crate::cx::{Cx, MeterId};
+use crate::error::ConnError;
+use crate::handler::{ConnId, ListenerId};
+use crate::options::LegOptions;
+
+/// What no step of a case takes, however busy the machine: a case that waits longer has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the core may sleep while a peer could have something to do.
+const BEAT: Duration = Duration::from_millis(1);
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// A peer of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerId(usize);
+
+/// A small core: limits are met soon.
+pub const SMALL: Config = Config {
+    conns_max: 8,
+    read_bytes: 4096,
+    blocks: 4,
+    pipes_max: 4,
+    pipe_bytes: 64 * 1024,
+    turn_bytes: 256 * 1024,
+    loop_bytes: 512 * 1024,
+    accept_batch: 4,
+    accept_rest_ms: 20,
+};
+
+/// A core, its trace, its peers.
+pub struct Stage<'w, W: World> {
+    world: &'w mut W,
+    core: Core<W::Backend, Trace<W::Backend>>,
+    actors: Vec<Actor<W::Peer>>,
+    door: Option<(W::Door, Addr)>,
+    listener: Option<(ListenerId, Addr)>,
+    deadline: Instant,
+    /// Peers did something in the last step.
+    lively: bool,
+    buffer: Vec<u8>,
+}
+
+impl<'w, W: World> Stage<'w, W> {
+    /// A core of `config`, without connections.
+    pub fn new(world: &'w mut W, config: Config) -> Self {
+        let backend = world.backend();
+        Self {
+            core: Core::new(backend, config, Trace::default()),
+            world,
+            actors: Vec::new(),
+            door: None,
+            listener: None,
+            deadline: Instant::now() + PATIENCE,
+            lively: true,
+            buffer: vec![0; STEP],
+        }
+    }
+
+    /// Downcalls.
+    pub const fn cx(&mut self) -> &mut Cx<W::Backend> {
+        self.core.parts().1
+    }
+
+    /// What happened so far.
+    pub const fn record(&mut self) -> &mut Record {
+        &mut self.core.parts().0.record
+    }
+
+    /// Both at once.
+    pub const fn parts(&mut self) -> (&mut Record, &mut Cx<W::Backend>) {
+        let (trace, cx) = self.core.parts();
+        (&mut trace.record, cx)
+    }
+
+    /// The world and the backend.
+    pub const fn world(&mut self) -> (&mut W, &mut W::Backend) {
+        (self.world, self.core.parts().1.backend())
+    }
+
+    /// Calls `hook` within each upcall from now on.
+    pub fn hook(&mut self, hook: Hook<W::Backend>) {
+        self.core.parts().0.hook = Some(hook);
+    }
+
+    // Engine's side.
+
+    /// Listens, unless it does, and says where.
+    pub fn listen(&mut self) -> Addr {
+        self.listen_with(&LegOptions::default())
+    }
+
+    /// As [`Stage::listen`], with options.
+    pub fn listen_with(&mut self, options: &LegOptions) -> Addr {
+        if self.listener.is_none() {
+            let cx = self.core.parts().1;
+            let at = self.world.free_addr();
+            self.listener = Some(cx.listen_at(&at, options, BACKLOG).expect("nobody listens there"));
+        }
+        self.listener.as_ref().expect("it listens by now").1.clone()
+    }
+
+    /// The listener.
+    pub fn listener(&mut self) -> ListenerId {
+        self.listen();
+        self.listener.as_ref().expect("it listens by now").0
+    }
+
+    /// A connection that was accepted, and its peer.
+    pub fn accepted(&mut self) -> (ConnId, PeerId) {
+        let before = self.record().accepted().len();
+        let peer = self.connect();
+        // Others may be met before it. Where peers have no addresses, they're met in the order of their coming.
+        let addr = self.addr_of(peer);
+        let mut met = None;
+        self.until("a connection is accepted", |stage| {
+            let record = stage.record();
+            let known = |conn: &&ConnId| addr.is_none() || record.peer(**conn) == addr.as_ref();
+            met = record.accepted()[before..].iter().find(known).copied();
+            met.is_some()
+        });
+        let conn = met.expect("until one was");
+        self.introduce(conn, peer);
+        (conn, peer)
+    }
+
+    /// Begins a dial to `to`.
+    ///
+    /// # Errors
+    /// When it failed at once.
+    pub fn dial(&mut self, to: &Addr) -> Result<ConnId, ConnError> {
+        let (record, cx) = self.parts();
+        let token = record.token();
+        let conn = cx.dial(to, &LegOptions::default(), token, MeterId::NONE)?;
+        record.begin(conn, token, true);
+        Ok(conn)
+    }
+
+    /// Where dials reach peers.
+    pub fn door(&mut self) -> Addr {
+        if self.door.is_none() {
+            let cx = self.core.parts().1;
+            self.door = Some(self.world.door(cx.backend()));
+        }
+        self.door.as_ref().expect("there's a door by now").1.clone()
+    }
+
+    /// The peer of the next dial that comes to stand.
+    pub fn taken(&mut self) -> PeerId {
+        let mut peer = None;
+        self.until("a peer accepts", |stage| {
+            peer = stage.take();
+            peer.is_some()
+        });
+        peer.expect("until one did")
+    }
+
+    fn take(&mut self) -> Option<PeerId> {
+        let (door, _) = self.door.as_mut()?;
+        let peer = self.world.take(self.core.parts().1.backend(), door)?;
+        Some(self.enter(peer))
+    }
+
+    /// A connection that was dialled and stands, and its peer. It isn't read yet.
+    pub fn dialled(&mut self) -> (ConnId, PeerId) {
+        let to = self.door();
+        let conn = self.dial(&to).expect("a peer listens there");
+        let peer = self.taken();
+        self.introduce(conn, peer);
+        self.until("the dial stands", |stage| stage.record().order(conn).contains(&Seen::Connect));
+        (conn, peer)
+    }
+
+    /// Sends on a connection.
+    pub fn send(&mut self, conn: ConnId, bytes: &[u8]) -> usize {
+        let (record, cx) = self.parts();
+        record.send(cx, conn, bytes)
+    }
+
+    /// Closes a connection.
+    pub fn close(&mut self, conn: ConnId) {
+        let (record, cx) = self.parts();
+        record.over(conn);
+        cx.close(conn);
+    }
+
+    /// Resets a connection.
+    pub fn reset(&mut self, conn: ConnId) {
+        let (record, cx) = self.parts();
+        record.over(conn);
+        cx.reset(conn);
+    }
+
+    /// Sets a connection's timer.
+    pub fn set_timer(&mut self, conn: ConnId, wait: Duration) {
+        let (record, cx) = self.parts();
+        record.expect_timer(conn, Some(cx.now().after(wait)));
+        cx.set_timer(conn, wait);
+    }
+
+    // Peers' side.
+
+    /// A peer that begins to connect to the listener.
+    pub fn connect(&mut self) -> PeerId {
+        let at = self.listen();
+        let peer = self.world.connect(self.core.parts().1.backend(), &at);
+        self.enter(peer)
+    }
+
+    fn enter(&mut self, peer: W::Peer) -> PeerId {
+        self.actors.push(Actor::new(peer));
+        PeerId(self.actors.len() - 1)
+    }
+
+    /// Has the bytes of `conn` and `peer` compared as they come.
+    pub fn introduce(&mut self, conn: ConnId, peer: PeerId) {
+        self.actors[peer.0].conn = Some(conn);
+    }
+
+    /// Has what `to` hears compared with what `from` says: one's connection is forwarded to the other's.
+    pub fn relay(&mut self, from: PeerId, to: PeerId) {
+        self.actors[to.0].source = Some(from.0);
+    }
+
+    /// The peer sends `bytes` after what it has to send already.
+    pub fn say(&mut self, peer: PeerId, bytes: &[u8]) {
+        self.actors[peer.0].to_say.extend(bytes);
+        self.step_peer(peer.0);
+    }
+
+    /// The peer sends at most so many bytes at once.
+    pub fn says_at_once(&mut self, peer: PeerId, most: usize) {
+        self.actors[peer.0].says_at_once = most;
+    }
+
+    /// The peer reads at most so many bytes at once from now on; 0: none.
+    pub fn reads(&mut self, peer: PeerId, most: usize) {
+        self.actors[peer.0].reads = most;
+    }
+
+    /// The peer finishes sending once it has sent all.
+    pub fn finish(&mut self, peer: PeerId) {
+        self.actors[peer.0].finishes = true;
+        self.step_peer(peer.0);
+    }
+
+    /// The peer sends nothing of what it hasn't sent yet.
+    pub fn hold_tongue(&mut self, peer: PeerId) {
+        self.actors[peer.0].to_say.clear();
+    }
+
+    /// The peer closes its socket now.
+    pub fn leave(&mut self, peer: PeerId) {
+        if let Some(peer) = self.actors[peer.0].peer.take() {
+            self.world.close(self.core.parts().1.backend(), peer);
+        }
+    }
+
+    /// The peer resets the connection now.
+    pub fn rip(&mut self, peer: PeerId) {
+        if let Some(peer) = self.actors[peer.0].peer.take() {
+            self.world.reset(self.core.parts().1.backend(), peer);
+        }
+    }
+
+    /// What the peer has sent.
+    #[must_use]
+    pub fn said(&self, peer: PeerId) -> &[u8] {
+        &self.actors[peer.0].said
+    }
+
+    /// Whether the peer has sent all that it was to, and finished if it was to.
+    #[must_use]
+    pub fn said_all(&self, peer: PeerId) -> bool {
+        let actor = &self.actors[peer.0];
+        actor.to_say.is_empty() && (actor.finished || !actor.finishes)
+    }
+
+    /// What the peer has received.
+    #[must_use]
+    pub fn heard(&self, peer: PeerId) -> &[u8] {
+        &self.actors[peer.0].heard
+    }
+
+    /// How the connection ended for the peer, if it did.
+    #[must_use]
+    pub fn ending(&self, peer: PeerId) -> Option<Ending> {
+        self.actors[peer.0].ending
+    }
+
+    /// Steps in a row in which the peer had something to send and found no room.
+    #[must_use]
+    pub fn stuck(&self, peer: PeerId) -> u32 {
+        self.actors[peer.0].stuck
+    }
+
+    /// The address that the peer connects from.
+    pub fn addr_of(&mut self, peer: PeerId) -> Option<Addr> {
+        let peer = self.actors[peer.0].peer.as_ref()?;
+        self.world.addr_of(self.core.parts().1.backend(), peer)
+    }
+
+    // Time.
+
+    /// One turn of the core and one step of each peer.
+    pub fn turn(&mut self) {
+        let wait = if self.lively { Duration::ZERO } else { BEAT };
+        if !self.record().shows_alarms {
+            self.cx().set_alarm(wait);
+        }
+        self.bare_turn();
+        self.lively = false;
+        for index in 0..self.actors.len() {
+            self.lively |= self.step_peer(index);
+        }
+        self.compare();
+    }
+
+    /// One turn of the core, however long it sleeps.
+    pub fn bare_turn(&mut self) {
+        self.core.turn().expect("the backend can wait for events");
+        self.cx().check();
+    }
+
+    /// Takes turns until `done`.
+    ///
+    /// # Panics
+    /// When that doesn't come.
+    pub fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+        self.deadline = Instant::now() + PATIENCE;
+        while !done(self) {
+            assert!(Instant::now() < self.deadline, "{what}: that doesn't come\n{}", self.tell());
+            self.turn();
+        }
+    }
+
+    /// Takes turns until nothing has happened for a while, so that a case can see that nothing does.
+    pub fn settle(&mut self) {
+        let (mut quiet, mut before) = (0, self.progress());
+        self.deadline = Instant::now() + PATIENCE;
+        while quiet < self.world.quiet_turns() {
+            assert!(Instant::now() < self.deadline, "it never comes to rest\n{}", self.tell());
+            self.turn();
+            let now = self.progress();
+            quiet = if now == before { quiet + 1 } else { 0 };
+            before = now;
+        }
+    }
+
+    fn progress(&mut self) -> (usize, usize) {
+        let moved = self.actors.iter().map(|actor| actor.said.len() + actor.heard.len()).sum();
+        (self.record().len(), moved)
+    }
+
+    /// Takes turns until `conn` has used `count` bytes in all.
+    pub fn until_received(&mut self, conn: ConnId, count: usize) {
+        self.until("so many bytes are received", |stage| stage.record().received(conn).len() >= count);
+        assert_eq!(self.record().received(conn).len(), count, "more bytes than were sent");
+    }
+
+    /// Takes turns until the peer has received `count` bytes in all.
+    pub fn until_heard(&mut self, peer: PeerId, count: usize) {
+        self.until("the peer receives so many bytes", |stage| stage.heard(peer).len() >= count);
+        assert_eq!(self.heard(peer).len(), count, "more bytes than were sent");
+    }
+
+    /// Takes turns until `seen` has been seen on `conn`.
+    pub fn until_seen(&mut self, conn: ConnId, seen: Seen) {
+        self.until(&format!("{seen:?}"), |stage| stage.record().order(conn).contains(&seen));
+    }
+
+    /// Takes turns until the connection has failed, and says how.
+    pub fn until_failed(&mut self, conn: ConnId) -> ConnError {
+        self.until("the connection fails", |stage| stage.record().error(conn).is_some());
+        self.record().error(conn).expect("until it did")
+    }
+
+    /// Takes turns until the peer has seen the end of the connection, and asserts how.
+    pub fn until_ending(&mut self, peer: PeerId, ending: Ending) {
+        self.until("the peer sees the end", |stage| stage.ending(peer).is_some());
+        assert_eq!(self.ending(peer), Some(ending), "{}", self.tell());
+    }
+
+    /// Asserts the upcalls of a connection, and that nothing else comes.
+    pub fn expect(&mut self, conn: ConnId, order: &[Seen]) {
+        self.settle();
+        let seen = self.record().order(conn);
+        assert_eq!(seen, order, "{}", self.tell());
+    }
+
+    /// Another way to use what `conn` is offered.
+    pub fn take_as(&mut self, conn: ConnId, take: Take) {
+        self.record().set_take(conn, take);
+    }
+
+    /// Asserts that nothing is left of the case in the core: no connection, block or pipe.
+    pub fn expect_nothing_left(&mut self) {
+        let cx = self.cx();
+        cx.check();
+        let gauges = cx.gauges();
+        assert_eq!((cx.conns_open(), gauges.blocks_leased, gauges.pipes_leased), (0, 0, 0), "something is left");
+    }
+
+    /// What happened, for a message.
+    pub fn tell(&mut self) -> String {
+        let peers: Vec<String> = self
+            .actors
+            .iter()
+            .enumerate()
+            .take(20)
+            .map(|(index, actor)| {
+                format!(
+                    "  peer {index}: said {} of {}, heard {}, ending {:?}, stuck {}",
+                    actor.said.len(),
+                    actor.said.len() + actor.to_say.len(),
+                    actor.heard.len(),
+                    actor.ending,
+                    actor.stuck
+                )
+            })
+            .collect();
+        format!("{}{}", self.record().tell(), peers.join("\n"))
+    }
+
+    // Within.
+
+    /// Lets a peer do what it can. Says whether that was anything.
+    fn step_peer(&mut self, index: usize) -> bool {
+        let backend = self.core.parts().1.backend();
+        self.actors[index].step::<W>(self.world, backend, &mut self.buffer)
+    }
+
+    /// Holds what each side has received against what the other has sent.
+    fn compare(&mut self) {
+        let record = &self.core.parts().0.record;
+        for index in 0..self.actors.len() {
+            let actor = &self.actors[index];
+            let Some(conn) = actor.conn else { continue };
+            let source = actor.source.map_or_else(|| record.sent(conn), |source| &self.actors[source].said[..]);
+            let received = same(record.received(conn), &actor.said, actor.compared.0);
+            let heard = same(&actor.heard, source, actor.compared.1);
+            self.actors[index].compared = (received, heard);
+        }
+    }
+}
+
+/// Asserts that `got` begins `sent`, from `from` on where it was compared before.
+fn same(got: &[u8], sent: &[u8], from: usize) -> usize {
+    assert!(got.len() <= sent.len(), "{} bytes received of {} sent", got.len(), sent.len());
+    assert!(got[from..] == sent[from..got.len()], "other bytes are received than were sent, after {from}");
+    got.len()
+}

@@ -1,0 +1,133 @@
+//! What a case needs of the surroundings of a backend: listeners that peers can reach, addresses to dial, and peers to act for.
+
+use std::fmt;
+
+use crate::addr::Addr;
+use crate::backend::Backend;
+
+/// What a world may lack. A case that needs it is skipped there, and says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ability {
+    /// Connections can be reset, and the other side can tell a reset from an end.
+    Resets,
+    /// There is an address where a dial is never answered.
+    Silence,
+    /// The backend can be brought to find no descriptor for an accept: [`World::starve`].
+    Starving,
+    /// Connections that stand and weren't accepted are reset when their listener is closed.
+    QueueResets,
+    /// Peers have addresses of their own, which [`Incoming::peer`](crate::Incoming) shows.
+    PeerAddrs,
+    /// [`Cx::dial_from`](crate::Cx::dial_from) works for this process.
+    DialFrom,
+    /// Bytes sent ahead wait for others, which [`Cx::unsent`](crate::Cx::unsent) shows.
+    SendsAhead,
+}
+
+/// Why a case wasn't run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skip(pub String);
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How a case ended that didn't fail. A failure is a panic.
+pub type Verdict = Result<(), Skip>;
+
+/// What a peer's read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// So many bytes, at least one.
+    Bytes(usize),
+    /// None for the moment.
+    Nothing,
+    /// The end, after all bytes.
+    End,
+    /// The connection was reset, or never came to stand.
+    Reset,
+}
+
+/// The surroundings of one backend under test. Made anew for each case.
+///
+/// Peers are never waited for: each call does what can be done at once, and the case calls again after the core's next turn. So peers may
+/// stand behind the very core that is tested (a TCP in user space), or in another network namespace: see [`super::Sockets`].
+pub trait World {
+    /// What is tested.
+    type Backend: Backend;
+    /// The far end of a connection.
+    type Peer;
+    /// Where peers accept what the core dials.
+    type Door;
+
+    /// The world's name, and whatever makes the run repeatable, for messages.
+    fn name(&self) -> String;
+
+    /// Why the world lacks `ability`; `None` if it has it.
+    fn lacks(&self, ability: Ability) -> Option<&'static str>;
+
+    /// A backend of its own for a core. Cases with several cores ask several times.
+    fn backend(&mut self) -> Self::Backend;
+
+    /// An address that nobody listens on, for a listener of the core's, where peers reach it. Its port may be 0.
+    fn free_addr(&mut self) -> Addr;
+
+    /// A peer that begins to connect to `to`, which may be closed by now.
+    fn connect(&mut self, backend: &mut Self::Backend, to: &Addr) -> Self::Peer;
+
+    /// A place where peers accept, and its address to dial.
+    fn door(&mut self, backend: &mut Self::Backend) -> (Self::Door, Addr);
+
+    /// The peer of the next dial that stands at `door`, if one does.
+    fn take(&mut self, backend: &mut Self::Backend, door: &mut Self::Door) -> Option<Self::Peer>;
+
+    /// An address where a dial is refused.
+    fn refusing(&mut self, backend: &mut Self::Backend) -> Addr;
+
+    /// An address to which there's no way.
+    fn unreachable(&mut self, backend: &mut Self::Backend) -> Addr;
+
+    /// An address where nobody answers ([`Ability::Silence`]).
+    fn silent(&mut self, backend: &mut Self::Backend) -> Addr;
+
+    /// The peer sends what there's room for. `None`: the connection is broken.
+    fn send(&mut self, backend: &mut Self::Backend, peer: &mut Self::Peer, bytes: &[u8]) -> Option<usize>;
+
+    /// The peer reads into `buf`.
+    fn recv(&mut self, backend: &mut Self::Backend, peer: &mut Self::Peer, buf: &mut [u8]) -> Heard;
+
+    /// The peer finishes sending and goes on reading.
+    fn finish(&mut self, backend: &mut Self::Backend, peer: &mut Self::Peer);
+
+    /// The peer closes its socket.
+    fn close(&mut self, backend: &mut Self::Backend, peer: Self::Peer);
+
+    /// The peer resets the connection ([`Ability::Resets`]).
+    fn reset(&mut self, backend: &mut Self::Backend, peer: Self::Peer);
+
+    /// The address that a peer connects from; `None` without [`Ability::PeerAddrs`].
+    fn addr_of(&self, backend: &mut Self::Backend, peer: &Self::Peer) -> Option<Addr>;
+
+    /// Takes all descriptors away, or what stands for them, so that no accept succeeds; or gives them back ([`Ability::Starving`]).
+    fn starve(&mut self, backend: &mut Self::Backend, starves: bool);
+
+    /// Bytes that the transport may hold for one direction of a connection that isn't read, at most.
+    fn held_max(&self) -> usize {
+        8 * 1024 * 1024
+    }
+
+    /// Turns without any news after which nothing more comes by itself.
+    fn quiet_turns(&self) -> u32 {
+        8
+    }
+}
+
+/// Goes on if `world` has `ability`.
+///
+/// # Errors
+/// Why it's skipped, if it hasn't.
+pub fn needs<W: World>(world: &W, ability: Ability) -> Verdict {
+    world.lacks(ability).map_or(Ok(()), |why| Err(Skip(why.into())))
+}
