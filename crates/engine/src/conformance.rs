@@ -23,7 +23,13 @@ mod trace;
 mod world;
 
 pub mod accepting;
+pub mod dialling;
+pub mod ending;
+pub mod failing;
 pub mod receiving;
+pub mod sending;
+pub mod timers;
+pub mod wakes;
 
 pub use actor::Ending;
 pub use run::run;

@@ -44,6 +44,19 @@ macro_rules! conformance_tests {
                 reset_before_it_was_accepted,
                 a_stale_handle_is_inert,
             ];
+            dialling: [
+                a_dial_that_stands_is_told_before_its_bytes,
+                a_dial_that_stands_is_not_read_by_itself,
+                a_dial_is_refused,
+                a_dial_leads_nowhere,
+                a_dial_to_a_full_listener_is_told_to_come_again,
+                a_dial_that_is_never_answered_ends_by_its_timer,
+                a_dial_may_be_given_up_at_once,
+                a_dial_that_stood_and_was_reset_is_told_as_such,
+                a_full_core_dials_nobody,
+                a_dial_from_anothers_address,
+                many_dials_at_once,
+            ];
             receiving: [
                 what_is_left_over_stands_in_front_of_what_comes_next,
                 what_is_left_over_is_offered_again_when_asked_for,
@@ -51,6 +64,57 @@ macro_rules! conformance_tests {
                 a_paused_connection_holds_its_peer_back,
                 any_pieces_arrive_in_order,
                 any_part_may_be_used,
+            ];
+            sending: [
+                a_short_send_is_followed_by_word_of_room,
+                a_slow_peer_gets_all_bytes,
+                much_both_ways_at_once,
+                an_empty_send_is_nothing,
+                what_is_sent_ahead_arrives,
+                what_is_pushed_arrives_before_a_reset,
+                what_a_peer_has_not_taken_is_known,
+            ];
+            ending: [
+                sending_goes_on_after_the_peers_end,
+                receiving_goes_on_after_the_programs_end,
+                both_end_at_once,
+                an_end_without_bytes,
+                what_was_sent_before_a_close_arrives,
+                a_reset_is_seen_by_the_peer,
+                a_close_with_unread_bytes_is_a_reset,
+                an_end_from_within_every_upcall,
+                sending_to_a_peer_that_has_left_fails,
+            ];
+            failing: [
+                reset_while_nothing_moves,
+                reset_while_nobody_reads,
+                bytes_before_a_reset_are_offered_before_it,
+                reset_with_bytes_left_over,
+                reset_while_paused,
+                reset_while_the_program_awaits_room,
+                reset_after_our_end,
+                reset_after_its_end,
+                reset_with_a_timer_set,
+                many_resets_at_once,
+                a_failed_connection_is_ended_before_it_is_told,
+                a_failed_connection_is_ended_while_it_is_told,
+            ];
+            timers: [
+                a_timer_runs_out_once_and_not_early,
+                a_timer_without_a_wait_runs_out,
+                a_timer_is_replaced,
+                a_timer_is_cleared,
+                a_timer_is_gone_with_its_connection,
+                a_timer_is_set_again_when_it_runs_out,
+                timers_run_out_in_order,
+                an_alarm_runs_out_once_and_not_early,
+            ];
+            wakes: [
+                a_wake_before_the_core_sleeps,
+                no_wake_is_lost,
+                wakes_at_once_may_be_told_as_one,
+                a_wake_from_within_an_upcall_comes_after_it,
+                a_wake_comes_through_traffic,
             ];
         }
     };

@@ -1,5 +1,6 @@
 //! The simulation as a world: peers are remotes that the case acts for, and a seed decides the rest.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::world::{Ability, Heard, Skip, World};
@@ -77,8 +78,7 @@ impl World for SimWorld {
     }
 
     fn lacks(&self, ability: Ability) -> Option<&'static str> {
-        let _ = ability;
-        None
+        (ability == Ability::BusyListeners).then_some("the simulation's listeners have room for all")
     }
 
     fn backend(&mut self) -> Sim {
@@ -153,6 +153,14 @@ impl World for SimWorld {
         backend.hand_reset(peer);
     }
 
+    fn strange_addr(&mut self) -> SocketAddr {
+        ([10, 77, 0, 9], 0).into()
+    }
+
+    fn caller_of(&self, backend: &mut Sim, peer: &RemoteId) -> Option<Addr> {
+        backend.remote(*peer).source().map(Addr::Inet)
+    }
+
     fn addr_of(&self, _backend: &mut Sim, peer: &RemoteId) -> Option<Addr> {
         Some(peer.addr())
     }
@@ -163,6 +171,10 @@ impl World for SimWorld {
 
     fn held_max(&self) -> usize {
         50_000
+    }
+
+    fn is_virtual(&self) -> bool {
+        true
     }
 
     fn quiet_turns(&self) -> u32 {

@@ -1,5 +1,7 @@
 //! A world whose peers are the kernel's sockets, for any backend that the kernel can talk to.
 
+use std::net::{IpAddr, SocketAddr};
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::sockets::{Home, SocketDoor, SocketPeer, Sockets};
@@ -55,13 +57,15 @@ impl<S: Side> SocketWorld<S> {
     fn transport_lacks(&self, ability: Ability) -> Option<&'static str> {
         match (self.sockets.home(), ability) {
             (_, Ability::Starving) if !self.alone => Some("the process's descriptors aren't this test's alone"),
+            (Home::Inet(_), Ability::BusyListeners) => Some("TCP waits by itself for room in a listener's queue"),
+            (Home::Inet(IpAddr::V6(_)), Ability::DialFrom) => Some("this host has one IPv6 address of its own"),
             (Home::Inet(_), _) => None,
             (Home::Unix, Ability::Resets | Ability::QueueResets) => Some("Unix-domain sockets know no reset"),
             (Home::Unix, Ability::Silence) => Some("a Unix-domain listener answers at once, be it that it's full"),
             (Home::Unix, Ability::PeerAddrs) => Some("Unix-domain peers have no names"),
             (Home::Unix, Ability::DialFrom) => Some("Unix-domain peers have no addresses"),
             (Home::Unix, Ability::SendsAhead) => Some("a Unix-domain socket sends at once"),
-            (Home::Unix, Ability::Starving) => None,
+            (Home::Unix, _) => None,
         }
     }
 }
@@ -131,6 +135,15 @@ impl<S: Side> World for SocketWorld<S> {
         Sockets::reset(peer);
     }
 
+    /// On loopback every address below 127 is this host's; the source is one that nobody has bound.
+    fn strange_addr(&mut self) -> SocketAddr {
+        ([127, 77, 0, 9], 0).into()
+    }
+
+    fn caller_of(&self, _backend: &mut S::Backend, peer: &SocketPeer) -> Option<Addr> {
+        self.lacks(Ability::PeerAddrs).map_or_else(|| Sockets::caller_of(peer), |_| None)
+    }
+
     fn addr_of(&self, _backend: &mut S::Backend, peer: &SocketPeer) -> Option<Addr> {
         self.lacks(Ability::PeerAddrs).map_or_else(|| Sockets::addr_of(peer), |_| None)
     }
@@ -158,6 +171,11 @@ impl Side for KernelSide {
 
     fn name(&self) -> &'static str {
         "kernel"
+    }
+
+    fn lacks(&self, ability: Ability) -> Option<&'static str> {
+        (ability == Ability::DialFrom && crate::probe::transparent().is_err())
+            .then_some("this process may not take others' addresses")
     }
 
     fn backend(&mut self) -> Kernel {

@@ -231,6 +231,12 @@ impl Sockets {
     pub fn addr_of(peer: &SocketPeer) -> Option<Addr> {
         net::getsockname(peer.fd.as_fd()).ok().map(|name| address::from_any(Some(name)))
     }
+
+    /// See [`World::caller_of`](super::World::caller_of).
+    #[must_use]
+    pub fn caller_of(peer: &SocketPeer) -> Option<Addr> {
+        net::getpeername(peer.fd.as_fd()).ok().map(address::from_any)
+    }
 }
 
 fn open(family: AddressFamily) -> io::Result<OwnedFd> {

@@ -187,6 +187,18 @@ impl<'w, W: World> Stage<'w, W> {
         record.send(cx, conn, bytes)
     }
 
+    /// Sends all of `bytes`, waiting for room where there's none.
+    pub fn send_all(&mut self, conn: ConnId, bytes: &[u8]) {
+        let mut sent = 0;
+        self.until("all is sent", |stage| {
+            if stage.record().awaits_room(conn) {
+                return false;
+            }
+            sent += stage.send(conn, &bytes[sent..]);
+            sent == bytes.len()
+        });
+    }
+
     /// Closes a connection.
     pub fn close(&mut self, conn: ConnId) {
         let (record, cx) = self.parts();
@@ -310,6 +322,12 @@ impl<'w, W: World> Stage<'w, W> {
         self.world.addr_of(self.core.parts().1.backend(), peer)
     }
 
+    /// Who connected to the peer, as it sees it.
+    pub fn caller_of(&mut self, peer: PeerId) -> Option<Addr> {
+        let peer = self.actors[peer.0].peer.as_ref()?;
+        self.world.caller_of(self.core.parts().1.backend(), peer)
+    }
+
     // Time.
 
     /// One turn of the core and one step of each peer.
@@ -394,6 +412,11 @@ impl<'w, W: World> Stage<'w, W> {
     /// Asserts the upcalls of a connection, and that nothing else comes.
     pub fn expect(&mut self, conn: ConnId, order: &[Seen]) {
         self.settle();
+        self.expect_order(conn, order);
+    }
+
+    /// Asserts the upcalls of a connection so far.
+    pub fn expect_order(&mut self, conn: ConnId, order: &[Seen]) {
         let seen = self.record().order(conn);
         assert_eq!(seen, order, "{}", self.tell());
     }

@@ -79,6 +79,8 @@ pub struct Story {
     left_over: Vec<u8>,
     /// What it has sent.
     sent: Vec<u8>,
+    /// What it says in answer, and found no room for yet.
+    owed: Vec<u8>,
     /// A send was short, and nobody has said since that there's room.
     short: bool,
     ended: bool,
@@ -138,6 +140,7 @@ impl Record {
             received: Vec::new(),
             left_over: Vec::new(),
             sent: Vec::new(),
+            owed: Vec::new(),
             short: false,
             ended: false,
             error: None,
@@ -159,6 +162,23 @@ impl Record {
         let sent = cx.send(conn, bytes);
         self.note_sent(conn, &bytes[..sent], sent < bytes.len());
         sent
+    }
+
+    /// Sends all of `bytes`, what there's no room for when there is.
+    pub fn say<B: Backend>(&mut self, cx: &mut Cx<B>, conn: ConnId, bytes: &[u8]) {
+        let story = self.story_mut(conn);
+        story.owed.extend(bytes);
+        if !story.short {
+            let owed = std::mem::take(&mut story.owed);
+            let sent = self.send(cx, conn, &owed);
+            self.story_mut(conn).owed = owed[sent..].to_vec();
+        }
+    }
+
+    /// Whether a send was short, and nobody has said since that there's room.
+    #[must_use]
+    pub fn awaits_room(&self, conn: ConnId) -> bool {
+        self.story(conn).short
     }
 
     /// Remembers what went out, and whether more was to.
@@ -249,6 +269,16 @@ impl Record {
             self.log.iter().filter(|(_, id, _)| *id == Some(conn)).map(|(.., seen)| *seen).collect();
         order.dedup_by(|next, before| *next == Seen::Data && *before == Seen::Data);
         order
+    }
+
+    /// When `seen` was first seen on the connection.
+    ///
+    /// # Panics
+    /// When it wasn't.
+    #[must_use]
+    pub fn seen_at(&self, conn: ConnId, seen: Seen) -> Time {
+        let found = self.log.iter().find(|(_, id, what)| *id == Some(conn) && *what == seen);
+        found.expect("it was seen").0
     }
 
     /// Upcalls so far.
@@ -423,7 +453,7 @@ impl<B: Backend> Handler<B> for Trace<B> {
         assert_eq!(reading, Some(Reading::Upcall), "bytes of {conn:?} that nobody asked for");
         self.record.offers.push(bytes.len());
         if self.record.echoes {
-            self.record.send(cx, conn, &bytes[..used]);
+            self.record.say(cx, conn, &bytes[..used]);
         }
         self.note(cx, Some(conn), Seen::Data);
         used
@@ -432,6 +462,9 @@ impl<B: Backend> Handler<B> for Trace<B> {
     fn on_writable(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64) {
         let story = self.of_conn(cx, conn, token, Seen::Writable);
         assert!(std::mem::take(&mut story.short), "room for {conn:?}, which didn't lack any");
+        if !story.owed.is_empty() {
+            self.record.say(cx, conn, b"");
+        }
         self.note(cx, Some(conn), Seen::Writable);
     }
 

@@ -1,6 +1,7 @@
 //! What a case needs of the surroundings of a backend: listeners that peers can reach, addresses to dial, and peers to act for.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use crate::addr::Addr;
 use crate::backend::Backend;
@@ -12,6 +13,8 @@ pub enum Ability {
     Resets,
     /// There is an address where a dial is never answered.
     Silence,
+    /// A dial to a listener whose queue is full fails with [`ConnError::Busy`](crate::ConnError::Busy), rather than wait.
+    BusyListeners,
     /// The backend can be brought to find no descriptor for an accept: [`World::starve`].
     Starving,
     /// Connections that stand and weren't accepted are reset when their listener is closed.
@@ -34,7 +37,7 @@ impl fmt::Display for Skip {
     }
 }
 
-/// How a case ended that didn't fail. A failure is a panic.
+/// How a case ended that didn't fail: `Err` says why it was skipped. A failure is a panic.
 pub type Verdict = Result<(), Skip>;
 
 /// What a peer's read brought.
@@ -89,7 +92,8 @@ pub trait World {
     /// An address to which there's no way.
     fn unreachable(&mut self, backend: &mut Self::Backend) -> Addr;
 
-    /// An address where nobody answers ([`Ability::Silence`]).
+    /// An address where nobody answers ([`Ability::Silence`]), or where a listener says that its queue is full
+    /// ([`Ability::BusyListeners`]).
     fn silent(&mut self, backend: &mut Self::Backend) -> Addr;
 
     /// The peer sends what there's room for. `None`: the connection is broken.
@@ -107,6 +111,12 @@ pub trait World {
     /// The peer resets the connection ([`Ability::Resets`]).
     fn reset(&mut self, backend: &mut Self::Backend, peer: Self::Peer);
 
+    /// Another's address, to dial from ([`Ability::DialFrom`]).
+    fn strange_addr(&mut self) -> SocketAddr;
+
+    /// Who connected to the peer, as the peer sees it; `None` without [`Ability::PeerAddrs`].
+    fn caller_of(&self, backend: &mut Self::Backend, peer: &Self::Peer) -> Option<Addr>;
+
     /// The address that a peer connects from; `None` without [`Ability::PeerAddrs`].
     fn addr_of(&self, backend: &mut Self::Backend, peer: &Self::Peer) -> Option<Addr>;
 
@@ -116,6 +126,11 @@ pub trait World {
     /// Bytes that the transport may hold for one direction of a connection that isn't read, at most.
     fn held_max(&self) -> usize {
         8 * 1024 * 1024
+    }
+
+    /// Whether the backend's clock isn't the real one.
+    fn is_virtual(&self) -> bool {
+        false
     }
 
     /// Turns without any news after which nothing more comes by itself.
