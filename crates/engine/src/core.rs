@@ -187,7 +187,8 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
         conn.active = self.cx.backend.now();
         let token = conn.token;
         self.handler.on_connect(&mut self.cx, id, token);
-        if stood {
+        // Its bytes may have come with it, in the same event, and the program may have asked for them before.
+        if stood || self.cx.conns.get(id).is_some_and(|conn| conn.reading != Reading::Paused) {
             self.cx.enqueue(id);
         }
     }
@@ -218,7 +219,10 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
             let Some(conn) = self.cx.conns.get_mut(id) else { continue };
             conn.queued = false;
             if conn.connecting {
-                self.dialled(id);
+                // It may stand in the queue before it stands: the program has asked for its bytes early.
+                if conn.writable || conn.failed.is_some() {
+                    self.dialled(id);
+                }
             } else {
                 self.run_conn(id, &mut taken);
             }

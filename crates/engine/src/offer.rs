@@ -20,8 +20,8 @@ struct Fetched {
     fresh: usize,
     /// Those are still in the transport as well.
     peeked: bool,
-    /// Nothing comes behind them but the end.
-    last: bool,
+    /// Nothing was behind them when they were read.
+    short: bool,
 }
 
 impl Fetched {
@@ -135,7 +135,7 @@ impl<B: Backend> Cx<B> {
         if let Some(stash) = &mut kept {
             stash.grow(fresh);
         }
-        Some(Fetched { kept, fresh, peeked, last: short && conn.end_ahead })
+        Some(Fetched { kept, fresh, peeked, short })
     }
 
     /// Keeps what the program didn't use of what was offered.
@@ -164,10 +164,11 @@ impl<B: Backend> Cx<B> {
             conn.ended = true;
         }
         // The rest is still in the transport and makes no event again: an upcall sees it when more comes, or when the program asks;
-        // whoever takes it otherwise finds it there. The end hides behind it.
+        // whoever takes it otherwise finds it there. The end hides behind it, and so do bytes for which there was no room.
         if rest > 0 {
-            conn.ended |= fetched.last;
-            conn.readable = fetched.last || !conn.reading.is_offer() || conn.offer_due;
+            let last = fetched.short && conn.end_ahead;
+            conn.ended |= last;
+            conn.readable = last || !conn.reading.is_offer() || conn.offer_due || (used > 0 && !fetched.short);
         }
     }
 }

@@ -128,9 +128,8 @@ pub fn a_dial_may_be_given_up_at_once<W: World>(world: &mut W) -> Verdict {
         }
         stage.expect(conn, &[]);
         stage.expect_nothing_left();
-        let (other, peer) = (stage.dial(&to).expect("a peer listens there"), stage.taken());
+        let other = stage.dial(&to).expect("a peer listens there");
         stage.until_seen(other, Seen::Connect);
-        drop(peer);
     }
     Ok(())
 }
