@@ -12,7 +12,7 @@ mod transparent;
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
@@ -68,9 +68,42 @@ pub struct Socket {
 }
 
 impl Socket {
+    /// A connection that a listener gave, which has lent it `SO_LINGER`.
+    pub(crate) const fn accepted(fd: OwnedFd, tcp: bool) -> Self {
+        Self { fd, tcp, nodelay: Nodelay::Settled, deferred: false, abrupt: tcp }
+    }
+
+    /// Whether the kernel keeps the SYN back until something is sent.
+    pub(crate) const fn is_deferred(&self) -> bool {
+        self.deferred
+    }
+
+    /// The descriptor as it is, for a close of which the peer sees what it would if this process ended.
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
+    /// The descriptor, for a close that sends what waits, and then the end.
+    pub(crate) fn for_close(self) -> OwnedFd {
+        if self.abrupt {
+            // If it fails, the peer sees a reset.
+            sockopt::set_socket_linger(&self.fd, None).ok();
+        }
+        self.fd
+    }
+
+    /// The descriptor, for a close that the peer sees as a reset.
+    pub(crate) fn for_reset(self) -> OwnedFd {
+        if self.tcp && !self.abrupt {
+            // If it fails, the peer sees an end.
+            listener::set_abrupt(&self.fd).ok();
+        }
+        self.fd
+    }
+
     /// Sets `TCP_NODELAY` when it begins to matter. With nothing unacknowledged, Nagle's algorithm (RFC 1122, 4.2.3.4) sends at
     /// once, so a connection that answers one request never pays for the option.
-    fn before_send(&mut self) {
+    pub(crate) fn before_send(&mut self) {
         self.deferred = false;
         match self.nodelay {
             Nodelay::Settled => {}
@@ -84,11 +117,37 @@ impl Socket {
     }
 }
 
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Who is at the other end of a connection.
+pub(crate) fn peer_of(fd: &OwnedFd) -> Addr {
+    match net::getpeername(fd) {
+        Ok(peer) => address::from_any(peer),
+        // It's over already.
+        Err(_) => sys::peer_name(fd.as_fd()).map_or_else(|_| address::from_any(None), Addr::Inet),
+    }
+}
+
 /// A pipe: both ends of it.
 #[derive(Debug)]
 pub struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
+}
+
+impl Pipe {
+    /// Copies `bytes` into it and says how many there was room for.
+    pub(crate) fn fill(&self, bytes: &[u8]) -> Result<usize, ConnError> {
+        match rustix::io::write(&self.write, bytes) {
+            Ok(len) => Ok(len),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+            Err(errno) => Err(errno.into()),
+        }
+    }
 }
 
 /// The kernel as a [`Backend`]. One a core.
@@ -124,7 +183,7 @@ impl Kernel {
         })
     }
 
-    fn read_clock(&mut self) {
+    pub(crate) fn read_clock(&mut self) {
         let now = clock_gettime(ClockId::Monotonic);
         let seconds = u64::try_from(now.tv_sec - self.start.tv_sec).unwrap_or(0);
         // Either may be the larger within its second, so the difference is taken in wrapping arithmetic.
@@ -244,8 +303,7 @@ impl Backend for Kernel {
             Ok((fd, peer)) => {
                 let peer = address::from_any(peer);
                 let tcp = peer.inet().is_some();
-                // The listener has lent it SO_LINGER.
-                Ok((Socket { fd, tcp, nodelay: Nodelay::Settled, deferred: false, abrupt: tcp }, peer))
+                Ok((Socket::accepted(fd, tcp), peer))
             }
             Err(Errno::AGAIN) => Err(AcceptError::Empty),
             Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Err(AcceptError::Exhausted),
@@ -358,17 +416,11 @@ impl Backend for Kernel {
     }
 
     fn close(&mut self, socket: Socket) {
-        if socket.abrupt {
-            // If it fails, the peer sees a reset.
-            sockopt::set_socket_linger(&socket.fd, None).ok();
-        }
+        drop(socket.for_close());
     }
 
     fn reset(&mut self, socket: Socket) {
-        if socket.tcp && !socket.abrupt {
-            // If it fails, the peer sees an end.
-            listener::set_abrupt(&socket.fd).ok();
-        }
+        drop(socket.for_reset());
     }
 
     fn detach(&mut self, socket: Socket) -> Result<Socket, Socket> {

@@ -59,6 +59,7 @@ mod slab;
 mod sys;
 mod time;
 mod timer;
+pub mod uring;
 mod waker;
 
 pub use crate::addr::{Addr, UNIX_NAME_LEN_MAX, UnixAddr};

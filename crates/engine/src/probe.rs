@@ -6,7 +6,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 use crate::kernel;
-use crate::sys;
+use crate::uring::{self, Unavailable};
 
 /// Moves bytes from a socket to a socket through a pipe (`splice(2)`, Linux 2.6.35 for what we do).
 ///
@@ -65,12 +65,12 @@ pub fn datagram_coalescing() -> io::Result<()> {
     kernel::try_coalescing()
 }
 
-/// Makes an io_uring.
+/// Receives by an io_uring what was sent by it, as the engine's backend does.
 ///
 /// # Errors
-/// The system's, when it can't be done (`kernel.io_uring_disabled`, a seccomp filter).
-pub fn io_uring() -> io::Result<()> {
-    sys::try_io_uring()
+/// What is missing, and what mends it.
+pub fn io_uring() -> Result<(), Unavailable> {
+    uring::try_uring()
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 #![expect(unsafe_code, reason = "system calls without a safe wrapper")]
 
 pub(crate) mod datagram;
+pub(crate) mod ring;
 
 use std::io;
 use std::mem::{offset_of, size_of, size_of_val};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
@@ -163,15 +165,41 @@ pub(crate) fn path(fd: BorrowedFd<'_>) -> io::Result<Option<PathInfo>> {
     }))
 }
 
-/// Whether io_uring may be used here: a ring of one entry is made and closed again.
-pub(crate) fn try_io_uring() -> io::Result<()> {
-    let mut params = [0_u8; 120];
-    // SAFETY: io_uring_params is 120 bytes (linux/io_uring.h); the kernel reads and writes no more than that.
-    let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, params.as_mut_ptr()) };
-    let fd = libc::c_int::try_from(fd).unwrap_or(-1);
-    checked(fd)?;
-    // SAFETY: the descriptor was made just now and belongs to nobody else.
-    checked(unsafe { libc::close(fd) })
+/// The address of a TCP connection's peer, also when the connection is over, for which getpeername(2) has none (`SO_PEERNAME`).
+pub(crate) fn peer_name(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    /// Of asm-generic/socket.h, which libc doesn't name.
+    const SO_PEERNAME: libc::c_int = 28;
+    let mut name = libc::sockaddr_in6 {
+        sin6_family: 0,
+        sin6_port: 0,
+        sin6_flowinfo: 0,
+        sin6_addr: libc::in6_addr { s6_addr: [0; 16] },
+        sin6_scope_id: 0,
+    };
+    // The kernel refuses to fill more than it has, and both families' addresses begin with family and port.
+    for len in [size_of::<libc::sockaddr_in6>(), size_of::<libc::sockaddr_in>()] {
+        let mut told = libc::socklen_t::try_from(len).expect("it is small");
+        // SAFETY: the kernel writes at most `told` bytes to `name`, which is at least as long and takes any bytes; it reads and
+        // writes `told`. Both outlive the call.
+        let answer = unsafe {
+            libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, SO_PEERNAME, (&raw mut name).cast(), &raw mut told)
+        };
+        match checked(answer) {
+            Ok(()) => break,
+            Err(error) if len == size_of::<libc::sockaddr_in>() => return Err(error),
+            Err(_) => {}
+        }
+    }
+    let port = u16::from_be(name.sin6_port);
+    match libc::c_int::from(name.sin6_family) {
+        // The address of IPv4 stands where IPv6 has its flow.
+        libc::AF_INET => Ok(SocketAddr::from((name.sin6_flowinfo.to_ne_bytes(), port))),
+        libc::AF_INET6 => {
+            let ip = Ipv6Addr::from(name.sin6_addr.s6_addr);
+            Ok(SocketAddr::V6(SocketAddrV6::new(ip, port, name.sin6_flowinfo, name.sin6_scope_id)))
+        }
+        _ => Err(io::ErrorKind::Unsupported.into()),
+    }
 }
 
 fn checked(answer: libc::c_int) -> io::Result<()> {

@@ -32,6 +32,13 @@ pub struct Listener {
     _file: Option<Arc<SocketFile>>,
 }
 
+impl Listener {
+    /// The socket, which listeners on one Unix-domain address share.
+    pub(crate) const fn shared(&self) -> &Arc<OwnedFd> {
+        &self.fd
+    }
+}
+
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
