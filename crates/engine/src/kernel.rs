@@ -192,6 +192,13 @@ impl Kernel {
     }
 }
 
+/// The epoll instance: readable while there are events to [poll](Backend::poll) for.
+impl AsFd for Kernel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
 /// Sorts the answer of a read or a write.
 fn progress(answer: Result<usize, Errno>, none: Progress) -> Transfer {
     match answer {

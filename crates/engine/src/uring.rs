@@ -27,6 +27,7 @@
 mod accept;
 mod available;
 mod config;
+mod datagrams;
 mod receive;
 mod socket;
 mod transmit;
@@ -91,6 +92,8 @@ pub struct Uring {
     doors: Vec<Door>,
     /// Kept, for a wake that came before the last other clone was dropped would be lost with its descriptor.
     wakers: Vec<Waker>,
+    /// The epoll instance of `plain` is looked at, for it has sockets for datagrams.
+    has_datagrams: bool,
     events: Vec<Ready>,
     /// Whose they are.
     event_of: Vec<u32>,
@@ -136,6 +139,7 @@ impl Uring {
             blocks: (0..config.send_blocks).rev().collect(),
             doors: Vec::new(),
             wakers: Vec::new(),
+            has_datagrams: false,
             events: Vec::with_capacity(1024),
             event_of: Vec::with_capacity(1024),
             told: 0,
@@ -178,6 +182,7 @@ impl Uring {
                 What::Send => self.send_came_short(&done),
                 What::Accept => self.accepted(done),
                 What::Wake => self.woken(&done),
+                What::Datagrams => self.datagrams_came(),
                 What::Nothing => {}
             }
         }

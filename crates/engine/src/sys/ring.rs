@@ -47,6 +47,8 @@ pub(crate) enum What {
     Accept,
     /// A look at a waker.
     Wake,
+    /// A look at the sockets for datagrams.
+    Datagrams,
     /// Something whose success nobody awaits.
     Nothing,
 }
@@ -67,7 +69,7 @@ impl Name {
 
     #[expect(clippy::cast_possible_truncation, reason = "the two halves of the word are taken apart")]
     const fn from_bits(bits: u64) -> Self {
-        const ALL: [What; 8] = [
+        const ALL: [What; 9] = [
             What::Recv,
             What::Readable,
             What::Room,
@@ -75,6 +77,7 @@ impl Name {
             What::Send,
             What::Accept,
             What::Wake,
+            What::Datagrams,
             What::Nothing,
         ];
         Self { what: ALL[(bits >> 32) as usize % ALL.len()], of: bits as u32 }
@@ -341,9 +344,7 @@ impl Ring {
                 let queued = u32::try_from(self.uring.submission().len()).unwrap_or(u32::MAX);
                 // SAFETY: no argument is given, and as many entries as were queued are handed over. Without this flag the kernel
                 // wouldn't do what it has deferred.
-                unsafe {
-                    self.uring.submitter().enter::<libc::sigset_t>(queued, 0, EnterFlags::GETEVENTS.bits(), None)
-                }
+                unsafe { self.uring.submitter().enter::<libc::sigset_t>(queued, 0, EnterFlags::GETEVENTS.bits(), None) }
             }
             Some(wait) => {
                 let time = Timespec::from(wait);

@@ -15,13 +15,17 @@ pub enum Unavailable {
     #[error("the kernel is too old for this use of io_uring: it takes Linux 6.1")]
     KernelTooOld,
     /// The kernel was built without it (`CONFIG_IO_URING`), or a filter hides the system call (`ENOSYS`).
-    #[error("the kernel has no io_uring, or a seccomp filter hides it: allow io_uring_setup, _enter and _register in the filter")]
+    #[error(
+        "the kernel has no io_uring, or a seccomp filter hides it: allow io_uring_setup, _enter and _register in the filter"
+    )]
     Missing,
     /// `kernel.io_uring_disabled` forbids it to everybody (2), or to those outside of `kernel.io_uring_group` (1).
     #[error("sysctl kernel.io_uring_disabled={0} forbids io_uring: set it to 0, or at 1 join kernel.io_uring_group")]
     Disabled(u8),
     /// Something else forbids it, mostly a container's seccomp filter.
-    #[error("io_uring is forbidden, mostly by a container's seccomp filter: allow io_uring_setup, _enter and _register in it")]
+    #[error(
+        "io_uring is forbidden, mostly by a container's seccomp filter: allow io_uring_setup, _enter and _register in it"
+    )]
     Forbidden,
     /// The kernel lacks an operation, by this name.
     #[error("the kernel's io_uring lacks the operation {0}: it takes Linux 6.1 with networking by io_uring")]
@@ -56,15 +60,14 @@ fn disabled() -> Option<u8> {
 /// Sends and receives a few bytes by a small ring, for [`crate::probe`].
 pub(crate) fn try_uring() -> Result<(), Unavailable> {
     const WORD: &[u8] = b"uring";
-    let sizes =
-        Sizes { submissions: 4, completions: 8, buffers: 2, buffer_bytes: 256, blocks: 1, block_bytes: 256 };
+    let sizes = Sizes { submissions: 4, completions: 8, buffers: 2, buffer_bytes: 256, blocks: 1, block_bytes: 256 };
     let mut ring = Ring::new(sizes).map_err(Unavailable::from_setup)?;
     if let Some(operation) = ring.missing()? {
         return Err(Unavailable::Lacks(operation));
     }
     ring.start()?;
-    let (near, far) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-        .map_err(io::Error::from)?;
+    let (near, far) =
+        socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(io::Error::from)?;
     ring.block(0)[..WORD.len()].copy_from_slice(WORD);
     ring.send(near.as_raw_fd(), 0, 0..5, false, 0);
     ring.recv(far.as_raw_fd(), 0, false);

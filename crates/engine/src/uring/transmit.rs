@@ -215,7 +215,8 @@ impl Uring {
         let slot = &mut self.table[index];
         match done.result {
             0.. => {
-                slot.from += short(usize::try_from(done.result).expect("it isn't negative")).min(slot.filled - slot.from);
+                slot.from +=
+                    short(usize::try_from(done.result).expect("it isn't negative")).min(slot.filled - slot.from);
                 self.look_for_room(index);
             }
             failure => match Errno::from_raw_os_error(-failure) {
@@ -327,8 +328,6 @@ impl Uring {
             return Ok(Progress::Blocked);
         }
         let deferred = self.table[index].sock().is_deferred();
-        self.after_write(index, deferred, len, |uring| {
-            uring.plain.splice_out(pipe, uring.table[index].sock(), len)
-        })
+        self.after_write(index, deferred, len, |uring| uring.plain.splice_out(pipe, uring.table[index].sock(), len))
     }
 }
