@@ -19,6 +19,7 @@ enum map_type {
     MAP_TYPE_ARRAY = 2,
     MAP_TYPE_PERCPU_ARRAY = 6,
     MAP_TYPE_LRU_HASH = 9,
+    MAP_TYPE_XSKMAP = 17,
     MAP_TYPE_RINGBUF = 27,
 };
 
@@ -27,7 +28,7 @@ enum { ANY = 0, NOEXIST = 1 };
 
 enum { EEXIST = 17 };
 enum { AF_INET = 2, AF_INET6 = 10 };
-enum { IPPROTO_TCP = 6 };
+enum { IPPROTO_TCP = 6, IPPROTO_UDP = 17 };
 
 /* The first fields of the context of a tc program; the kernel rewrites reads of them. */
 struct __sk_buff {
@@ -43,6 +44,18 @@ struct __sk_buff {
     u32 ingress_ifindex;
     u32 ifindex;
 };
+
+/* The context of an XDP program. The first two are pointers, as the verifier sees them. */
+struct xdp_md {
+    u32 data;
+    u32 data_end;
+    u32 data_meta;
+    u32 ingress_ifindex;
+    u32 rx_queue_index;
+};
+
+/* What becomes of a frame. */
+enum xdp_action { XDP_PASS = 2 };
 
 /* The first fields of the context of a sock_ops program. */
 struct bpf_sock_ops {
@@ -81,6 +94,7 @@ static u64 (*const ktime_ns)(void) = (void *)5;
 static u32 (*const cpu_number)(void) = (void *)8;
 static long (*const skb_pull)(struct __sk_buff *skb, u32 bytes) = (void *)39;
 static long (*const sock_ops_setsockopt)(struct bpf_sock_ops *ops, int level, int name, void *value, int bytes) = (void *)49;
+static long (*const redirect_map)(void *map, u64 key, u64 otherwise) = (void *)51;
 static long (*const skb_load_relative)(const struct __sk_buff *skb, u32 offset, void *to, u32 bytes, u32 start) = (void *)68;
 static long (*const fib_lookup)(void *context, struct bpf_fib_lookup *question, int bytes, u32 flags) = (void *)69;
 static u64 (*const netns_cookie)(void *context) = (void *)122;

@@ -1,6 +1,6 @@
 //! Help of the kernel: what midmile does below its sockets, by BPF and by routes.
 //!
-//! Two programs, each a help and none a need: where one can't be had, its loader says why and what to mend, and midmile goes
+//! Two programs for the gateway, each a help and none a need: where one can't be had, its loader says why and what to mend, and midmile goes
 //! another way.
 //!
 //! ```text
@@ -12,6 +12,9 @@
 //!                    ▼                     └── Windows::set
 //!                 sockets
 //! ```
+//!
+//! A third one, [`Redirect`], serves the stack of `midmile-stack`, which somebody has to ask for: it hands packets of chosen ports
+//! to AF_XDP sockets. [`neighbour`] tells that stack by whom its packets leave.
 //!
 //! Where programs may not be loaded and routes may be changed, [`Routes`] opens windows for chosen hosts.
 //!
@@ -29,7 +32,7 @@
 //!   user space is woken.
 //!
 //! # Modules
-//! `syn` and `window` are the two programs' loaders; `route` has windows by routes; `device`, `cgroup` and `namespace` say where they are attached, `object` loads,
+//! `syn`, `window` and `redirect` are the programs' loaders; `route` has windows by routes; `device`, `cgroup` and `namespace` say where they are attached, `object` loads,
 //! `unavailable` says what is missing; [`probe`] tries it all for `midmile doctor`. Unsafe code lives in `namespace` alone.
 
 #![deny(unsafe_code)]
@@ -38,14 +41,17 @@ mod address;
 mod cgroup;
 mod device;
 mod namespace;
+pub mod neighbour;
 mod object;
 pub mod probe;
+mod redirect;
 mod route;
 mod syn;
 mod unavailable;
 mod window;
 
 pub use crate::device::{DEVICES_MAX, Device, Devices};
+pub use crate::redirect::{ADDRESSES_MAX, QUEUES_MAX, Redirect, XdpMode};
 pub use crate::route::{ROUTE_PROTOCOL, ROUTES_MAX, RouteError, Routes};
 pub use crate::syn::{
     Bound, EVENTS_PER_DRAIN, Hook, LISTENERS_MAX, ListenersError, SynConfig, SynCounters, SynEvent, SynWatch,

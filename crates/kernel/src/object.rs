@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf, XskMap};
 use aya::programs::{Program, ProgramError};
 
 use crate::unavailable::{Release, Unavailable, code_of};
@@ -56,6 +56,11 @@ impl Object {
     /// A ring buffer, which is mapped into memory.
     pub(crate) fn ring(&mut self, name: &str) -> Result<RingBuf<MapData>, Unavailable> {
         RingBuf::try_from(self.take(name)).map_err(|error| self.unavailable(&error))
+    }
+
+    /// A map of AF_XDP sockets.
+    pub(crate) fn sockets(&mut self, name: &str) -> XskMap<MapData> {
+        XskMap::try_from(self.take(name)).expect("the map is one of sockets")
     }
 
     fn take(&mut self, name: &str) -> aya::maps::Map {

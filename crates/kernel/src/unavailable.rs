@@ -52,6 +52,16 @@ pub enum Unavailable {
         /// Its name, or `#` and its index.
         device: String,
     },
+    /// The device takes no XDP program of ours.
+    #[error("no XDP on {device}: {error}; {mend}")]
+    NoXdp {
+        /// Its name.
+        device: String,
+        /// What the kernel said, or what is missing.
+        error: String,
+        /// What to do about it.
+        mend: &'static str,
+    },
     /// There are more devices than are watched.
     #[error("{count} devices, and at most {max} are watched; name those by which clients come in")]
     TooManyDevices {
