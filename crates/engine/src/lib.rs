@@ -75,4 +75,5 @@ pub use crate::options::{LegOptions, Probing};
 pub use crate::path::PathInfo;
 pub use crate::slab::{Key, Slab};
 pub use crate::time::Time;
+pub use crate::timer::Wheel;
 pub use crate::waker::Waker;

@@ -27,7 +27,7 @@ impl Node {
 
 /// Deadlines by entry, where an entry is a small dense number.
 #[derive(Debug)]
-pub(crate) struct Wheel {
+pub struct Wheel {
     nodes: Vec<Node>,
     heads: [u32; LEVELS * SLOTS],
     occupied: [u64; LEVELS],
@@ -37,7 +37,7 @@ pub(crate) struct Wheel {
 impl Wheel {
     /// No deadlines; entries are below `capacity`, for which the room is reserved.
     #[must_use]
-    pub(crate) fn with_capacity(capacity: u32) -> Self {
+    pub fn with_capacity(capacity: u32) -> Self {
         Self {
             nodes: Vec::with_capacity(capacity as usize),
             heads: [NONE; LEVELS * SLOTS],
@@ -47,7 +47,7 @@ impl Wheel {
     }
 
     /// Sets the entry's deadline, in place of the one it had. A deadline that has passed fires at the next [`Wheel::expire`].
-    pub(crate) fn set(&mut self, entry: u32, deadline_ms: u64) {
+    pub fn set(&mut self, entry: u32, deadline_ms: u64) {
         self.clear(entry);
         let wanted = entry as usize + 1;
         if self.nodes.len() < wanted {
@@ -57,7 +57,7 @@ impl Wheel {
     }
 
     /// Takes the entry's deadline away, if it has one.
-    pub(crate) fn clear(&mut self, entry: u32) {
+    pub fn clear(&mut self, entry: u32) {
         let Some(node) = self.nodes.get(entry as usize).copied() else { return };
         if node.list == NONE {
             return;
@@ -79,12 +79,12 @@ impl Wheel {
 
     /// When [`Wheel::expire`] should next be called: never later than the first deadline, `None` if there is none.
     #[must_use]
-    pub(crate) fn next_ms(&self) -> Option<u64> {
+    pub fn next_ms(&self) -> Option<u64> {
         self.next_list().map(|(_, at_ms)| at_ms)
     }
 
     /// Takes one entry whose deadline is at or before `now_ms`; call it until it answers `None`.
-    pub(crate) fn expire(&mut self, now_ms: u64) -> Option<u32> {
+    pub fn expire(&mut self, now_ms: u64) -> Option<u32> {
         while let Some((list, at_ms)) = self.next_list() {
             if at_ms > now_ms {
                 break;
