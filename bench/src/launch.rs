@@ -173,6 +173,21 @@ impl LoadProcess {
         self.process.group()
     }
 
+    /// Asks again and again until the counters say what is waited for.
+    pub(crate) fn mark_until(&mut self, reached: impl Fn(&Counters) -> bool, patience: Duration) -> Result<Counters> {
+        let deadline = std::time::Instant::now() + patience;
+        loop {
+            let counters = self.mark()?;
+            if reached(&counters) {
+                return Ok(counters);
+            }
+            if std::time::Instant::now() > deadline {
+                bail!(self.failure("doesn't get there"));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Asks for the counters; also resets the process's latency histogram.
     pub(crate) fn mark(&mut self) -> Result<Counters> {
         self.orders.write_all(b"\n").with_context(|| self.failure("takes no orders"))?;

@@ -13,9 +13,13 @@
 //!
 //! `midmile-bench trunk` puts two gateways with a pool between them beside one relay, in the same lab.
 //!
+//! `midmile-bench curve` puts servers on the engine beside others: rate over connections, in a lab of two namespaces.
+//!
 //! Load generators and the launcher that enters a namespace are hidden subcommands of this same binary.
 #![forbid(unsafe_code)]
 
+mod curve;
+mod hog;
 mod janitor;
 mod launch;
 mod load;
@@ -53,6 +57,11 @@ enum Command {
     Relay(relay::Options),
     /// Measure two gateways with a trunk beside one relay and print the ratios (needs root).
     Trunk(trunk::Options),
+    /// Measure servers on the engine beside others, from one connection to thousands (needs root).
+    Curve(curve::Options),
+    /// Take a CPU for a part of each while, for a bounded time.
+    #[command(hide = true)]
+    Hog(hog::Hog),
     /// Enter a network namespace, pin to a CPU, run a command.
     #[command(hide = true)]
     InNs(launch::InNs),
@@ -79,6 +88,8 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Relay(options) => relay::run(&options),
         Command::Trunk(options) => trunk::run(&options),
+        Command::Curve(options) => curve::run(&options),
+        Command::Hog(hog) => hog::run(&hog),
         Command::InNs(args) => launch::enter_and_exec(&args),
         Command::Load(load) => load::run(&load),
         Command::Janitor => janitor::run(),

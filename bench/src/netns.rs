@@ -173,12 +173,13 @@ fn steer(netns: &str, dev: &str, cpu: usize) -> Result<()> {
     Ok(())
 }
 
-fn words(line: &str) -> Vec<OsString> {
+/// Takes a command line without quoting apart.
+pub(crate) fn words(line: &str) -> Vec<OsString> {
     line.split_whitespace().map(OsString::from).collect()
 }
 
 /// Runs a command line without quoting to its end.
-fn run(line: &str) -> Result<()> {
+pub(crate) fn run(line: &str) -> Result<()> {
     let mut words = line.split_whitespace();
     let program = words.next().context("an empty command")?;
     let output = Command::new(program).args(words).output().with_context(|| format!("run {program}"))?;

@@ -82,11 +82,11 @@ struct Run {
 }
 
 /// Looks for the programs now that the lab will need, before minutes of measuring are lost for want of one.
-fn require(programs: &[&str]) -> Result<()> {
+pub(crate) fn require(programs: &[&str]) -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     for program in programs {
         let found = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
-        ensure!(found, "{program} isn't installed: apt-get install iproute2 ethtool procps");
+        ensure!(found, "{program} isn't installed: apt-get install iproute2 ethtool procps util-linux");
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::machine::Machine;
-use crate::table::{Outcome, RowResults};
+use crate::table::{Heading, Outcome, RowResults};
 use crate::targets::{Judgement, Verdict};
 
 /// All that a run found out.
@@ -61,7 +61,8 @@ impl Report {
     }
 }
 
-fn row_json(results: &RowResults) -> Value {
+/// A row with every single measurement.
+pub(crate) fn row_json<R: Heading>(results: &RowResults<R>) -> Value {
     let rounds: Vec<Value> = results
         .rounds
         .iter()

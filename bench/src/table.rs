@@ -8,6 +8,18 @@ use std::fmt::Write;
 
 use crate::rows::{Column, Row, Sample};
 
+/// What a row of a comparison is: its title, and what is measured in it.
+pub(crate) trait Heading: std::fmt::Display {
+    /// The columns of its table.
+    fn columns(&self) -> &'static [Column];
+}
+
+impl Heading for Row {
+    fn columns(&self) -> &'static [Column] {
+        self.kind.columns()
+    }
+}
+
 /// How one measurement went.
 #[derive(Debug, Clone)]
 pub(crate) enum Outcome {
@@ -20,16 +32,16 @@ pub(crate) enum Outcome {
 }
 
 /// All measurements of a row.
-pub(crate) struct RowResults {
+pub(crate) struct RowResults<R = Row> {
     /// The row.
-    pub(crate) row: Row,
+    pub(crate) row: R,
     /// For each round, outcomes by peer.
     pub(crate) rounds: Vec<BTreeMap<&'static str, Outcome>>,
 }
 
-impl RowResults {
+impl<R: Heading> RowResults<R> {
     /// A row without measurements.
-    pub(crate) const fn new(row: Row) -> Self {
+    pub(crate) const fn new(row: R) -> Self {
         Self { row, rounds: Vec::new() }
     }
 
@@ -45,7 +57,7 @@ impl RowResults {
     }
 
     /// Why a peer has no values, or how often it failed.
-    fn remark(&self, peer: &str) -> String {
+    pub(crate) fn remark(&self, peer: &str) -> String {
         let outcomes: Vec<&Outcome> = self.rounds.iter().filter_map(|round| round.get(peer)).collect();
         let failures: Vec<&String> = outcomes
             .iter()
@@ -62,7 +74,7 @@ impl RowResults {
 
     /// The row's table, with a column that compares `subject` to each peer.
     pub(crate) fn markdown(&self, peers: &[&'static str], subject: &str) -> String {
-        let columns: Vec<&Column> = self.row.kind.columns().iter().filter(|column| self.has(peers, column)).collect();
+        let columns: Vec<&Column> = self.row.columns().iter().filter(|column| self.has(peers, column)).collect();
         let mut text = format!("### {} (median of {})\n\n| proxy |", self.row, self.rounds.len());
         for column in &columns {
             push(&mut text, format_args!(" {} |", column.title));
@@ -82,20 +94,24 @@ impl RowResults {
         text
     }
 
-    fn has(&self, peers: &[&str], column: &Column) -> bool {
+    /// Whether any of `peers` has a value in the column.
+    pub(crate) fn has(&self, peers: &[&str], column: &Column) -> bool {
         peers.iter().any(|peer| self.median(peer, column.key).is_some())
     }
 }
 
-fn push(text: &mut String, args: std::fmt::Arguments<'_>) {
+/// Appends to a text.
+pub(crate) fn push(text: &mut String, args: std::fmt::Arguments<'_>) {
     text.write_fmt(args).expect("a String takes all that is written to it");
 }
 
-fn cell(value: Option<f64>, digits: usize) -> String {
+/// A value as a cell of a table.
+pub(crate) fn cell(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
 }
 
-fn value(round: &BTreeMap<&'static str, Outcome>, peer: &str, key: &str) -> Option<f64> {
+/// A value of one round.
+pub(crate) fn value(round: &BTreeMap<&'static str, Outcome>, peer: &str, key: &str) -> Option<f64> {
     match round.get(peer)? {
         Outcome::Measured(sample) => sample.get(key).copied().filter(|value| value.is_finite()),
         Outcome::Skipped(_) | Outcome::Failed(_) => None,
@@ -103,7 +119,7 @@ fn value(round: &BTreeMap<&'static str, Outcome>, peer: &str, key: &str) -> Opti
 }
 
 /// The middle value, or the mean of the two in the middle.
-fn median(mut values: Vec<f64>) -> Option<f64> {
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.retain(|value| value.is_finite());
     values.sort_by(f64::total_cmp);
     let (low, high) = (values.get(values.len().checked_sub(1)? / 2)?, values.get(values.len() / 2)?);

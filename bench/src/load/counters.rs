@@ -20,6 +20,10 @@ pub(crate) struct Counters {
     pub(crate) p50_ns: u64,
     /// 99th percentile of the latency.
     pub(crate) p99_ns: u64,
+    /// 99.9th percentile of the latency.
+    pub(crate) p999_ns: u64,
+    /// How long it took until each connection had its first answer; 0 until then.
+    pub(crate) served_ns: u64,
 }
 
 impl Counters {
@@ -33,6 +37,8 @@ impl Counters {
             "errors": self.errors,
             "p50_ns": self.p50_ns,
             "p99_ns": self.p99_ns,
+            "p999_ns": self.p999_ns,
+            "served_ns": self.served_ns,
         })
         .to_string()
     }
@@ -49,6 +55,8 @@ impl Counters {
             errors: count("errors")?,
             p50_ns: count("p50_ns")?,
             p99_ns: count("p99_ns")?,
+            p999_ns: count("p999_ns")?,
+            served_ns: count("served_ns")?,
         })
     }
 }

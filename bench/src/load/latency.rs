@@ -31,7 +31,12 @@ impl Histogram {
 
     /// The latency in nanoseconds that `percent` of all do not exceed, to the width of a bucket.
     pub(super) fn percentile_ns(&self, percent: u64) -> u64 {
-        let wanted = (self.total * percent).div_ceil(100);
+        self.per_mille_ns(percent * 10)
+    }
+
+    /// The same for thousandths.
+    pub(super) fn per_mille_ns(&self, per_mille: u64) -> u64 {
+        let wanted = (self.total * per_mille).div_ceil(1000);
         let mut seen = 0;
         for (index, &count) in (0_u64..).zip(&self.counts) {
             seen += count;
@@ -82,6 +87,7 @@ mod tests {
         (1..=100).for_each(|us| histogram.record(Duration::from_micros(us)));
         assert!((49_500..=50_000).contains(&histogram.percentile_ns(50)));
         assert!((98_000..=99_000).contains(&histogram.percentile_ns(99)));
+        assert!((99_000..=100_000).contains(&histogram.per_mille_ns(999)));
         histogram.clear();
         assert_eq!(histogram.percentile_ns(99), 0);
     }

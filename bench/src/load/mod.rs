@@ -1,13 +1,15 @@
 //! Load: a server and the clients that talk to it through the proxy under test.
 //!
 //! Each is one single-threaded epoll loop. The first byte of a connection tells the server what it's for ([`Purpose`]),
-//! so that a proxy needs one forwarding rule. A newline on standard input is answered with one line of [`Counters`] on
+//! so that a proxy needs one forwarding rule. The curve's clients ([`framed`]) talk to servers of their own. A newline on standard input is answered with one line of [`Counters`] on
 //! standard output; end of file ends the process. All latencies are measured by the client.
 
+mod ask;
 mod bulk;
 mod control;
 mod counters;
 mod crr;
+mod framed;
 mod idle;
 mod latency;
 mod poller;
@@ -15,12 +17,14 @@ mod probe;
 mod rr;
 mod server;
 mod socket;
+mod visit;
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 
+pub(crate) use ask::CONNS_PER_SOURCE;
 pub(crate) use counters::Counters;
 
 /// Size of a request and of its response.
@@ -105,6 +109,31 @@ pub(crate) enum Load {
     Probe {
         /// Address to connect to.
         to: SocketAddrV4,
+        /// The exchange is a framed one.
+        #[arg(long)]
+        framed: bool,
+    },
+    /// Sends a framed message on each connection, and the next when its answer is there.
+    Ask {
+        /// Address to connect to.
+        to: SocketAddrV4,
+        /// Connections.
+        #[arg(long)]
+        conns: usize,
+        /// First of the addresses to come from where one has too few ports.
+        #[arg(long)]
+        source: Option<Ipv4Addr>,
+        /// Ask once on each connection, then leave it alone.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Connects, asks by a framed message, closes, again.
+    Visit {
+        /// Address to connect to.
+        to: SocketAddrV4,
+        /// Connections at a time.
+        #[arg(long)]
+        conns: usize,
     },
 }
 
@@ -116,6 +145,8 @@ pub(crate) fn run(load: &Load) -> Result<()> {
         Load::Rr { to, conns } => rr::run(to, conns),
         Load::Crr { to, conns } => crr::run(to, conns),
         Load::Idle { to, conns } => idle::run(to, conns),
-        Load::Probe { to } => probe::run(to),
+        Load::Probe { to, framed } => probe::run(to, framed),
+        Load::Ask { to, conns, source, once } => ask::run(ask::Plan { to, conns, source, once }),
+        Load::Visit { to, conns } => visit::run(to, conns),
     }
 }

@@ -5,16 +5,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{idle, socket};
+use super::{ask, idle, socket};
 
 /// How long a proxy may take to start.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// Tries until an exchange succeeds.
-pub(super) fn run(to: SocketAddrV4) -> Result<()> {
+pub(super) fn run(to: SocketAddrV4, framed: bool) -> Result<()> {
     let deadline = Instant::now() + READY_WITHIN;
     loop {
-        match socket::connected(to).and_then(|fd| idle::exchange(&fd)) {
+        let exchanged =
+            if framed { ask::exchange(to) } else { socket::connected(to).and_then(|fd| idle::exchange(&fd)) };
+        match exchanged {
             Ok(()) => return Ok(()),
             Err(error) if Instant::now() > deadline => return Err(error),
             Err(_) => std::thread::sleep(Duration::from_millis(10)),

@@ -1,13 +1,13 @@
 //! Sockets of the load clients.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt};
 
 /// Attempts of a refused connect: a backlog may overflow for a moment.
 const ATTEMPTS: u32 = 200;
@@ -42,6 +42,17 @@ pub(super) fn connecting(to: SocketAddrV4) -> Result<OwnedFd> {
     match connect(&fd, &to) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(fd),
         Err(error) => Err(error).with_context(|| format!("connect to {to}")),
+    }
+}
+
+/// Begins to connect from an address of this host.
+pub(super) fn connecting_from(source: Ipv4Addr, to: SocketAddrV4) -> Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let fd = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).context("open a socket")?;
+    bind(&fd, &SocketAddrV4::new(source, 0)).with_context(|| format!("bind to {source}"))?;
+    match connect(&fd, &to) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(fd),
+        Err(error) => Err(error).with_context(|| format!("connect to {to} from {source}")),
     }
 }
 

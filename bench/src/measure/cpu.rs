@@ -1,6 +1,7 @@
 //! CPU time of the proxy and of the whole system.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -22,17 +23,38 @@ pub(crate) fn group_seconds(group: u32) -> Result<f64> {
         let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
             continue;
         };
-        for task in tasks.flatten() {
-            let Ok(schedstat) = fs::read_to_string(task.path().join("schedstat")) else {
-                continue;
-            };
-            let ran = schedstat.split_whitespace().next();
-            ns += ran.and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-        }
+        ns += tasks.flatten().map(|task| ran_ns(&task.path())).sum::<u64>();
     }
     let stat = fs::read_to_string(format!("/proc/{group}/stat")).context("the proxy has ended")?;
     let reaped_ticks = stat_field(&stat, 16).unwrap_or(0) + stat_field(&stat, 17).unwrap_or(0);
     Ok(ns as f64 / 1e9 + reaped_ticks as f64 / TICKS_PER_SECOND)
+}
+
+/// Nanoseconds that a thread has run; none if it has ended.
+fn ran_ns(task: &Path) -> u64 {
+    let schedstat = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+    schedstat.split_whitespace().next().and_then(|field| field.parse().ok()).unwrap_or(0)
+}
+
+/// Seconds that threads of the kernel have run.
+pub(crate) fn threads_seconds(threads: &[u32]) -> f64 {
+    let ns: u64 = threads.iter().map(|thread| ran_ns(&Path::new("/proc").join(thread.to_string()))).sum();
+    ns as f64 / 1e9
+}
+
+/// Threads of the kernel whose name is `name`, or begins with it if it ends in a hyphen.
+pub(crate) fn kernel_threads(name: &str) -> Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").context("list /proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        let comm = comm.trim_end();
+        if comm == name || (name.ends_with('-') && comm.starts_with(name)) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
 }
 
 /// Seconds that each CPU did nothing, since boot. The kernel knows its idle time exactly; what a busy CPU did is

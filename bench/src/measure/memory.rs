@@ -18,6 +18,18 @@ pub(crate) fn group_anon_bytes(group: u32) -> Result<u64> {
     Ok(bytes)
 }
 
+/// Memory of a process group that is its own and was written to, by `/proc/PID/smaps_rollup` (Linux 4.14).
+pub(crate) fn group_dirty_bytes(group: u32) -> Result<u64> {
+    let mut bytes = 0;
+    for pid in group_members(group)? {
+        let Ok(rollup) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) else {
+            continue;
+        };
+        bytes += kilobytes(&rollup, "Private_Dirty").unwrap_or(0);
+    }
+    Ok(bytes)
+}
+
 /// The kernel's slab, of the whole system: sockets, pipes, epoll items, file handles.
 pub(crate) fn slab_bytes() -> Result<u64> {
     let meminfo = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;

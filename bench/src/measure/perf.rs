@@ -1,4 +1,4 @@
-//! Cycles of the whole system, by `perf stat -a`.
+//! Cycles of the whole system, or of one CPU, by `perf stat`.
 
 use std::process::Command;
 use std::time::Duration;
@@ -6,12 +6,23 @@ use std::time::Duration;
 /// Cycles a second of all CPUs together while `window` passes; `None` where this host can't count cycles (the window
 /// then passes all the same).
 pub(crate) fn cycles_per_second(window: Duration, countable: bool) -> Option<f64> {
+    count(&["-a"], window, countable)
+}
+
+/// Cycles a second of one CPU while `window` passes.
+pub(crate) fn core_cycles_per_second(cpu: usize, window: Duration, countable: bool) -> Option<f64> {
+    count(&["-C", &cpu.to_string()], window, countable)
+}
+
+fn count(what: &[&str], window: Duration, countable: bool) -> Option<f64> {
     if !countable {
         std::thread::sleep(window);
         return None;
     }
     let output = Command::new("perf")
-        .args(["stat", "-a", "-x", ",", "-e", "cycles,duration_time", "--", "sleep"])
+        .arg("stat")
+        .args(what)
+        .args(["-x", ",", "-e", "cycles,duration_time", "--", "sleep"])
         .arg(format!("{:.3}", window.as_secs_f64()))
         .output()
         .ok()?;

@@ -30,16 +30,17 @@ pub(crate) struct Column {
     pub(crate) digits: usize,
 }
 
-const fn column(key: &'static str, title: &'static str, digits: usize) -> Column {
+/// A column.
+pub(crate) const fn column(key: &'static str, title: &'static str, digits: usize) -> Column {
     Column { key, title, digits }
 }
 
 /// Whether to trust a measurement: other programs ran beside it, in per cent of one CPU.
 pub(crate) const OTHERS: Column = column("others_percent", "other programs %", 0);
 /// Whether the load was the limit: then rates say little, and costs have to be compared.
-const LOAD_CORE: Column = column("load_core_percent", "load CPU busy %", 0);
+pub(crate) const LOAD_CORE: Column = column("load_core_percent", "load CPU busy %", 0);
 /// Whether to trust a measurement: segments are lost where a queue overflowed.
-const RETRANSMITS: Column = column("retransmits", "retransmits", 0);
+pub(crate) const RETRANSMITS: Column = column("retransmits", "retransmits", 0);
 
 /// What `--only` selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -164,6 +165,6 @@ impl Kind {
 }
 
 /// Keeps the values that are known.
-fn sample<const N: usize>(values: [(&'static str, Option<f64>); N]) -> Sample {
+pub(crate) fn sample<const N: usize>(values: [(&'static str, Option<f64>); N]) -> Sample {
     values.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }

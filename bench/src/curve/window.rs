@@ -1,0 +1,145 @@
+//! A window of measurement: what happened between two looks at all counters.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::link::SERVER_CPU;
+use super::stage::Stage;
+use crate::launch::LoadProcess;
+use crate::load::Counters;
+use crate::measure::{cpu, network, perf};
+use crate::netns::LOAD_CPU;
+
+/// Rates over a window.
+pub(crate) struct Window {
+    /// Exchanges a second that the client completed.
+    pub(crate) request_rate: f64,
+    /// The client's failed connections.
+    pub(crate) errors: f64,
+    /// Median latency in µs.
+    pub(crate) p50_us: f64,
+    /// 99th percentile in µs.
+    pub(crate) p99_us: f64,
+    /// 99.9th percentile in µs.
+    pub(crate) p999_us: f64,
+    /// CPU seconds a second of the server: its process, and the kernel's threads that work on its packets.
+    pub(crate) server_cpu: f64,
+    /// The process's part of it.
+    pub(crate) process_cpu: f64,
+    /// Cycles in a second of the server's CPU, where they can be counted.
+    pub(crate) clock: Option<f64>,
+    /// CPU seconds a second of the client's CPU; near 1 means that the load is the limit.
+    pub(crate) load_core: f64,
+    /// CPU seconds a second of programs that have nothing to do with the measurement.
+    pub(crate) others_cpu: f64,
+    /// TCP segments sent again in both namespaces.
+    pub(crate) retransmits: f64,
+}
+
+/// What it took until every connection was served.
+pub(crate) struct Served {
+    /// The client, whose connections stay.
+    pub(crate) client: LoadProcess,
+    /// By the client's clock, from its first connection on.
+    pub(crate) served_seconds: f64,
+    /// CPU seconds of the server meanwhile.
+    pub(crate) server_cpu: f64,
+    /// As in [`Window`].
+    pub(crate) load_core: f64,
+    /// As in [`Window`].
+    pub(crate) others_cpu: f64,
+    /// As in [`Window`].
+    pub(crate) retransmits: f64,
+}
+
+/// All counters but the client's own at one time.
+struct Totals {
+    process: f64,
+    kernel: f64,
+    others: f64,
+    idle: Vec<f64>,
+    retransmits: u64,
+    at: Instant,
+}
+
+impl Window {
+    /// Measures for a while what `client` gets done.
+    pub(crate) fn measure(stage: &mut Stage<'_>, client: &mut LoadProcess) -> Result<Self> {
+        let (load_before, before) = (client.mark()?, Totals::read(stage, client)?);
+        let timing = stage.timing;
+        let cycles = perf::core_cycles_per_second(SERVER_CPU, timing.window, timing.cycles);
+        let (load, after) = (client.mark()?, Totals::read(stage, client)?);
+        stage.check_alive()?;
+        Ok(Self {
+            clock: cycles.map(|cycles| cycles / busy(&before, &after, SERVER_CPU)),
+            ..between(&load_before, &before, &load, &after)
+        })
+    }
+
+    /// Opens `conns` connections and measures until each was served once.
+    pub(crate) fn until_served(stage: &mut Stage<'_>, conns: usize, patience: Duration) -> Result<Served> {
+        let before = Totals::of_server(stage)?;
+        let mut client = stage.asker(conns, true)?;
+        let load = client.mark_until(|counters| counters.served_ns > 0, patience)?;
+        let after = Totals::read(stage, &client)?;
+        let seconds = (after.at - before.at).as_secs_f64();
+        Ok(Served {
+            client,
+            served_seconds: load.served_ns as f64 / 1e9,
+            server_cpu: after.server() - before.server(),
+            load_core: busy(&before, &after, LOAD_CPU),
+            others_cpu: (after.others - before.others) / seconds,
+            retransmits: after.retransmits.saturating_sub(before.retransmits) as f64,
+        })
+    }
+}
+
+fn between(load_before: &Counters, before: &Totals, load: &Counters, after: &Totals) -> Window {
+    let seconds = (after.at - before.at).as_secs_f64();
+    let load_seconds = load.seconds - load_before.seconds;
+    Window {
+        request_rate: (load.requests - load_before.requests) as f64 / load_seconds,
+        errors: (load.errors - load_before.errors) as f64,
+        p50_us: load.p50_ns as f64 / 1e3,
+        p99_us: load.p99_ns as f64 / 1e3,
+        p999_us: load.p999_ns as f64 / 1e3,
+        server_cpu: (after.server() - before.server()) / seconds,
+        process_cpu: (after.process - before.process) / seconds,
+        clock: None,
+        load_core: busy(before, after, LOAD_CPU),
+        others_cpu: (after.others - before.others) / seconds,
+        retransmits: after.retransmits.saturating_sub(before.retransmits) as f64,
+    }
+}
+
+/// How much of a CPU was taken.
+fn busy(before: &Totals, after: &Totals, cpu: usize) -> f64 {
+    let seconds = (after.at - before.at).as_secs_f64();
+    let idle = after.idle.get(cpu).zip(before.idle.get(cpu)).map_or(f64::NAN, |(after, before)| after - before);
+    (1.0 - idle / seconds).clamp(0.0, 1.0)
+}
+
+impl Totals {
+    fn read(stage: &Stage<'_>, client: &LoadProcess) -> Result<Self> {
+        let mut totals = Self::of_server(stage)?;
+        totals.retransmits += network::retransmitted_segments(client.group())?;
+        Ok(totals)
+    }
+
+    fn of_server(stage: &Stage<'_>) -> Result<Self> {
+        let group = stage.server.group();
+        Ok(Self {
+            process: cpu::group_seconds(group)?,
+            kernel: cpu::threads_seconds(&stage.link.server_threads),
+            others: cpu::others_seconds()?,
+            idle: cpu::idle_seconds()?,
+            retransmits: network::retransmitted_segments(group)?,
+            at: Instant::now(),
+        })
+    }
+
+    fn server(&self) -> f64 {
+        self.process + self.kernel
+    }
+}

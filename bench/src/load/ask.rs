@@ -1,0 +1,173 @@
+//! Ask: framed messages, one outstanding on each connection, every answer checked.
+//!
+//! Connections are opened some at a time, so that no backlog overflows, and each asks as soon as it stands. Registered once,
+//! edge-triggered: that it stands and that an answer has come are edges.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use super::control::{self, Order};
+use super::counters::Counters;
+use super::framed::{FRAMED_BYTES, check, message};
+use super::latency::Histogram;
+use super::poller::{ORDERS, Poller};
+use super::socket;
+
+/// Connections that are being opened, or wait for their first answer, at once.
+const OPENING_MAX: usize = 256;
+/// Connections that come from one address: its ports are fewer than 65,536.
+pub(crate) const CONNS_PER_SOURCE: usize = 50_000;
+
+/// What to ask.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan {
+    /// The server.
+    pub(super) to: SocketAddrV4,
+    /// Connections.
+    pub(super) conns: usize,
+    /// The first address to come from; the next [`CONNS_PER_SOURCE`] connections come from the next one. `None`: the kernel's choice.
+    pub(super) source: Option<Ipv4Addr>,
+    /// Each connection asks once and is then left alone.
+    pub(super) once: bool,
+}
+
+struct Asker {
+    fd: OwnedFd,
+    stands: bool,
+    sequence: u64,
+    asked_at: Instant,
+    have: usize,
+    answer: [u8; FRAMED_BYTES],
+}
+
+struct Asking {
+    plan: Plan,
+    poller: Poller,
+    askers: Vec<Asker>,
+    /// Connections that have had their first answer.
+    served: usize,
+    started: Instant,
+    counters: Counters,
+    latency: Histogram,
+}
+
+/// Asks until the bench is done.
+pub(super) fn run(plan: Plan) -> Result<()> {
+    let mut asking = Asking {
+        plan,
+        poller: Poller::new()?,
+        askers: Vec::with_capacity(plan.conns),
+        served: 0,
+        started: Instant::now(),
+        counters: Counters::default(),
+        latency: Histogram::new(),
+    };
+    let mut events = Poller::events();
+    loop {
+        asking.open_some()?;
+        asking.poller.wait(&mut events, None)?;
+        for event in &events {
+            match event.data.u64() {
+                ORDERS if control::take()? == Order::Quit => return Ok(()),
+                ORDERS => asking.report()?,
+                token => asking.handle(token)?,
+            }
+        }
+    }
+}
+
+impl Asking {
+    fn open_some(&mut self) -> Result<()> {
+        while self.askers.len() < self.plan.conns && self.askers.len() - self.served < OPENING_MAX {
+            let index = self.askers.len();
+            let fd = match self.plan.source.filter(|_| index >= CONNS_PER_SOURCE) {
+                None => socket::connecting(self.plan.to),
+                Some(first) => {
+                    let source = u32::from(first) + u32::try_from(index / CONNS_PER_SOURCE)?;
+                    socket::connecting_from(source.into(), self.plan.to)
+                }
+            }
+            .with_context(|| format!("connection {} of {}", index + 1, self.plan.conns))?;
+            socket::reset_on_close(&fd)?;
+            self.poller.add(&fd, u64::try_from(index)?, EventFlags::IN | EventFlags::OUT | EventFlags::ET)?;
+            let asked_at = Instant::now();
+            self.askers.push(Asker { fd, stands: false, sequence: 0, asked_at, have: 0, answer: [0; FRAMED_BYTES] });
+        }
+        Ok(())
+    }
+
+    fn report(&mut self) -> Result<()> {
+        self.counters.seconds = self.started.elapsed().as_secs_f64();
+        self.counters.p50_ns = self.latency.percentile_ns(50);
+        self.counters.p99_ns = self.latency.percentile_ns(99);
+        self.counters.p999_ns = self.latency.per_mille_ns(999);
+        control::answer(&self.counters)?;
+        self.latency.clear();
+        Ok(())
+    }
+
+    fn handle(&mut self, token: u64) -> Result<()> {
+        let asker = &mut self.askers[usize::try_from(token)?];
+        if !asker.stands {
+            asker.stands = true;
+            return asker.ask(token);
+        }
+        if !asker.answered(token)? {
+            return Ok(());
+        }
+        self.counters.requests += 1;
+        self.latency.record(asker.asked_at.elapsed());
+        if asker.sequence == 1 {
+            self.served += 1;
+            if self.served == self.plan.conns {
+                self.counters.served_ns = u64::try_from(self.started.elapsed().as_nanos())?;
+            }
+        }
+        if self.plan.once { Ok(()) } else { asker.ask(token) }
+    }
+}
+
+impl Asker {
+    fn ask(&mut self, conn: u64) -> Result<()> {
+        self.asked_at = Instant::now();
+        let question = message(conn, self.sequence);
+        self.have = 0;
+        let sent = send(&self.fd, &question, SendFlags::NOSIGNAL).context("send a question")?;
+        ensure!(sent == FRAMED_BYTES, "a question of {FRAMED_BYTES} bytes was cut to {sent}");
+        Ok(())
+    }
+
+    /// Whether the answer is complete; if so, the next question is due.
+    fn answered(&mut self, conn: u64) -> Result<bool> {
+        match recv(&self.fd, &mut self.answer[self.have..], RecvFlags::empty()) {
+            Ok((_, 0)) => bail!("the server closed connection {conn}"),
+            Ok((_, received)) => self.have += received,
+            Err(Errno::AGAIN) => return Ok(false),
+            Err(error) => return Err(error).context("receive an answer"),
+        }
+        if self.have < FRAMED_BYTES {
+            return Ok(false);
+        }
+        check(&self.answer, conn, self.sequence)?;
+        self.sequence += 1;
+        Ok(true)
+    }
+}
+
+/// One exchange on a new connection.
+pub(super) fn exchange(to: SocketAddrV4) -> Result<()> {
+    let fd = socket::connected(to)?;
+    socket::reset_on_close(&fd)?;
+    let sent = send(&fd, &message(0, 0), SendFlags::NOSIGNAL).context("send")?;
+    ensure!(sent == FRAMED_BYTES, "a question of {FRAMED_BYTES} bytes was cut to {sent}");
+    let mut answer = [0; FRAMED_BYTES];
+    let (_, received) = recv(&fd, &mut answer, RecvFlags::WAITALL).context("receive")?;
+    ensure!(received == FRAMED_BYTES, "the connection ended after {received} bytes of an answer");
+    check(&answer, 0, 0)
+}

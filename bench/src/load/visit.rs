@@ -1,0 +1,106 @@
+//! Visit: connect, one framed message there and back, close; a fixed number at a time, every answer checked.
+
+use std::net::SocketAddrV4;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use anyhow::Result;
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use super::control::{self, Order};
+use super::counters::Counters;
+use super::framed::{FRAMED_BYTES, check, message};
+use super::latency::Histogram;
+use super::poller::{ORDERS, Poller};
+use super::socket;
+
+struct Visit {
+    fd: OwnedFd,
+    number: u64,
+    began_at: Instant,
+    asked: bool,
+    have: usize,
+    answer: [u8; FRAMED_BYTES],
+}
+
+/// How far an event took a visit.
+enum Progress {
+    Waiting,
+    Done,
+    Failed,
+}
+
+/// Visits until the bench is done.
+pub(super) fn run(to: SocketAddrV4, conns: usize) -> Result<()> {
+    let poller = Poller::new()?;
+    let mut number = 0;
+    let mut begin = |token: usize| {
+        number += 1;
+        Visit::begin(to, &poller, u64::try_from(token)?, number)
+    };
+    let mut visits = (0..conns).map(&mut begin).collect::<Result<Vec<Visit>>>()?;
+    let started = Instant::now();
+    let mut counters = Counters::default();
+    let mut latency = Histogram::new();
+    let mut events = Poller::events();
+    loop {
+        poller.wait(&mut events, None)?;
+        for event in &events {
+            if event.data.u64() == ORDERS {
+                if control::take()? == Order::Quit {
+                    return Ok(());
+                }
+                counters.seconds = started.elapsed().as_secs_f64();
+                counters.p50_ns = latency.percentile_ns(50);
+                counters.p99_ns = latency.percentile_ns(99);
+                counters.p999_ns = latency.per_mille_ns(999);
+                control::answer(&counters)?;
+                latency.clear();
+                continue;
+            }
+            let token = usize::try_from(event.data.u64())?;
+            match visits[token].handle_ready(event.data.u64())? {
+                Progress::Waiting => continue,
+                Progress::Done => {
+                    counters.requests += 1;
+                    latency.record(visits[token].began_at.elapsed());
+                }
+                Progress::Failed => counters.errors += 1,
+            }
+            visits[token] = begin(token)?;
+        }
+    }
+}
+
+impl Visit {
+    fn begin(to: SocketAddrV4, poller: &Poller, token: u64, number: u64) -> Result<Self> {
+        let began_at = Instant::now();
+        let fd = socket::connecting(to)?;
+        poller.add(&fd, token, EventFlags::IN | EventFlags::OUT | EventFlags::ET)?;
+        Ok(Self { fd, number, began_at, asked: false, have: 0, answer: [0; FRAMED_BYTES] })
+    }
+
+    fn handle_ready(&mut self, token: u64) -> Result<Progress> {
+        if !self.asked {
+            let question = message(token, self.number);
+            if send(&self.fd, &question, SendFlags::NOSIGNAL) != Ok(FRAMED_BYTES) {
+                return Ok(Progress::Failed);
+            }
+            self.asked = true;
+            return Ok(Progress::Waiting);
+        }
+        match recv(&self.fd, &mut self.answer[self.have..], RecvFlags::empty()) {
+            Ok((_, 0)) => return Ok(Progress::Failed),
+            Ok((_, received)) => self.have += received,
+            Err(Errno::AGAIN) => {}
+            Err(_) => return Ok(Progress::Failed),
+        }
+        if self.have < FRAMED_BYTES {
+            return Ok(Progress::Waiting);
+        }
+        check(&self.answer, token, self.number)?;
+        Ok(Progress::Done)
+    }
+}
