@@ -1,7 +1,8 @@
 //! Ask: framed messages, one outstanding on each connection, every answer checked.
 //!
-//! Connections are opened some at a time, so that no backlog overflows, and each asks as soon as it stands. Registered once,
-//! edge-triggered: that it stands and that an answer has come are edges.
+//! Connections are opened some at a time, so that no backlog overflows, and each asks as soon as it stands. It asks again when all
+//! were served once: else a server that takes one connection a turn would take them ever more slowly. Registered once, edge-triggered:
+//! that a connection stands and that an answer has come are edges.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
@@ -123,13 +124,17 @@ impl Asking {
         }
         self.counters.requests += 1;
         self.latency.record(asker.asked_at.elapsed());
-        if asker.sequence == 1 {
-            self.served += 1;
-            if self.served == self.plan.conns {
-                self.counters.served_ns = u64::try_from(self.started.elapsed().as_nanos())?;
-            }
+        if asker.sequence > 1 {
+            return asker.ask(token);
         }
-        if self.plan.once { Ok(()) } else { asker.ask(token) }
+        self.served += 1;
+        if self.served < self.plan.conns {
+            return Ok(());
+        }
+        self.counters.served_ns = u64::try_from(self.started.elapsed().as_nanos())?;
+        self.latency.clear();
+        let again = if self.plan.once { &mut [] } else { &mut self.askers[..] };
+        (0..).zip(again).try_for_each(|(token, asker)| asker.ask(token))
     }
 }
 
