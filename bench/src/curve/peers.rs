@@ -32,7 +32,7 @@ pub(crate) struct Peer {
 }
 
 /// Every server, in the order of the table.
-pub(crate) const PEERS: [&Peer; 5] = [
+pub(crate) const PEERS: [&Peer; 6] = [
     &Peer {
         name: "tokio",
         what: "a task a connection, current_thread runtime",
@@ -71,10 +71,19 @@ pub(crate) const PEERS: [&Peer; 5] = [
     },
     &Peer {
         name: "midmile-epoll",
-        what: "a handler on midmile-engine, kernel backend",
+        what: "a handler on midmile-engine, backend epoll",
         package: Some("midmile-engine"),
         side: Side::Kernel,
         args: &["midmile", "--backend", "epoll"],
+        colour: (86, 180, 233),
+        rows: |_| true,
+    },
+    &Peer {
+        name: "midmile-uring",
+        what: "the same handler, backend io_uring",
+        package: Some("midmile-engine"),
+        side: Side::Kernel,
+        args: &["midmile", "--backend", "uring"],
         colour: (0, 114, 178),
         rows: |_| true,
     },

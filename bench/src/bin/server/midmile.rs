@@ -5,7 +5,8 @@ use std::net::SocketAddrV4;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use midmile_engine::kernel::{self, Kernel};
+use midmile_engine::kernel::Kernel;
+use midmile_engine::uring::{Uring, UringConfig};
 use midmile_engine::{
     Addr, Backend, Config, ConnError, ConnId, Core, Cx, Handler, Incoming, LegOptions, ListenerId, MeterId,
 };
@@ -28,31 +29,36 @@ pub(crate) struct Options {
 enum Carrier {
     /// The kernel's TCP by epoll.
     Epoll,
+    /// The kernel's TCP by io_uring.
+    Uring,
 }
 
 /// Connections at once; memory for them is touched as they come.
 const CONNS_MAX: u32 = 65_536;
 
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 8192;
+
 /// Serves for ever.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let at = Addr::Inet(options.listen.into());
     match options.backend {
-        Carrier::Epoll => {
-            let listen_options = LegOptions { keepalive: None, ..LegOptions::default() };
-            let (listeners, _) = kernel::listen(&at, &listen_options, &[0], false).context("listen")?;
-            serve(Kernel::new().context("start the backend")?, listeners)
+        Carrier::Epoll => serve(Kernel::new().context("start epoll")?, &at),
+        Carrier::Uring => {
+            let config = UringConfig { sockets_max: CONNS_MAX, ..UringConfig::default() };
+            serve(Uring::new(config).context("start io_uring")?, &at)
         }
     }
 }
 
 /// Runs the handler on a backend.
-fn serve<B: Backend>(backend: B, listeners: Vec<B::Listener>) -> Result<()> {
+fn serve<B: Backend>(mut backend: B, at: &Addr) -> Result<()> {
+    let listen = LegOptions { keepalive: None, ..LegOptions::default() };
+    let (listener, _) = backend.listen(at, &listen, BACKLOG).context("listen")?;
     let config = Config { conns_max: CONNS_MAX, pipes_max: 0, ..Config::default() };
     let mut core = Core::new(backend, config, Echo { owed: HashMap::new() });
     let (_, cx) = core.parts();
-    for listener in listeners {
-        cx.listen(listener).context("watch the listener")?;
-    }
+    cx.listen(listener).context("watch the listener")?;
     core.run().context("the loop")
 }
 

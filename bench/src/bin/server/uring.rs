@@ -13,8 +13,9 @@ use self::sys::{Event, Ring};
 use crate::frames;
 use crate::listening;
 
-/// Answers that may wait for one connection before it's given up: its peer asks and doesn't listen.
-const OWED_BYTES_MAX: usize = 1 << 20;
+/// Answers that may wait for one connection before it's read no further: its peer asks and doesn't listen. What one turn brings may
+/// exceed it.
+const OWED_BYTES_MAX: usize = 256 << 10;
 
 /// One connection. The vectors stay empty, and without memory, unless messages come in pieces or answers find no room.
 #[derive(Default)]
@@ -25,6 +26,10 @@ struct Conn {
     owed: Vec<u8>,
     /// Earlier answers, which found no room, are on their way.
     sending: bool,
+    /// It's to be received from no more until all is sent.
+    paused: bool,
+    /// Its receiving has stopped for that.
+    resting: bool,
     /// Its receiving has ended.
     ended: bool,
     /// The turn in which answers were submitted last: more in the same turn could pass them.
@@ -75,10 +80,10 @@ impl Server {
             Event::Received { fd, buffer, len, ended } => {
                 self.received(fd, buffer, len)?;
                 if ended {
-                    self.ring.receive(fd)?;
+                    self.receive_again(fd)?;
                 }
             }
-            Event::NoBuffers(fd) => self.ring.receive(fd)?,
+            Event::NoBuffers(fd) | Event::Paused(fd) => self.receive_again(fd)?,
             Event::Ended(fd) => {
                 if let Some(Some(conn)) = self.conns.get_mut(fd) {
                     conn.ended = true;
@@ -121,12 +126,27 @@ impl Server {
         conn.rest.extend_from_slice(bytes);
         self.ring.give_back(buffer);
         match frames::whole(&conn.rest) {
-            Ok(whole) if conn.owed.len() + whole <= OWED_BYTES_MAX => {
+            Ok(whole) => {
                 conn.owed.extend(conn.rest.drain(..whole));
+                if conn.owed.len() > OWED_BYTES_MAX && !std::mem::replace(&mut conn.paused, true) {
+                    self.ring.pause(fd)?;
+                }
                 self.pay(fd)
             }
             // The receiving ends by it, and then the connection.
-            _ => self.ring.shut(fd),
+            Err(frames::TooLong) => self.ring.shut(fd),
+        }
+    }
+
+    /// Receiving has stopped, and goes on now or when all is sent.
+    fn receive_again(&mut self, fd: usize) -> Result<()> {
+        match self.conns.get_mut(fd) {
+            Some(Some(conn)) if conn.paused => {
+                conn.resting = true;
+                self.pay(fd)
+            }
+            Some(Some(_)) => self.ring.receive(fd),
+            _ => Ok(()),
         }
     }
 
@@ -145,7 +165,14 @@ impl Server {
             conn.sending = true;
             return self.ring.send_owned(fd, std::mem::take(&mut conn.owed));
         }
-        if conn.ended { self.close(fd) } else { Ok(()) }
+        if conn.ended {
+            return self.close(fd);
+        }
+        if conn.paused && conn.resting {
+            (conn.paused, conn.resting) = (false, false);
+            return self.ring.receive(fd);
+        }
+        Ok(())
     }
 
     fn close(&mut self, fd: usize) -> Result<()> {

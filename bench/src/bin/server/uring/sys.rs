@@ -27,7 +27,8 @@ const ACCEPT: u64 = 1;
 const RECEIVE: u64 = 2;
 const SEND_BUFFER: u64 = 3;
 const SEND_OWNED: u64 = 4;
-const CLOSE: u64 = 5;
+/// Nobody waits for it.
+const UNHEARD: u64 = 5;
 
 /// What has come to pass.
 pub(super) enum Event {
@@ -45,6 +46,8 @@ pub(super) enum Event {
     },
     /// Bytes have come, and there's no buffer for them now.
     NoBuffers(usize),
+    /// No more come: it was asked for.
+    Paused(usize),
     /// The peer has finished or failed.
     Ended(usize),
     /// Not all of a buffer was sent; it's the caller's again.
@@ -100,6 +103,12 @@ impl Ring {
         self.push(&receive.user_data(name(RECEIVE, 0, fd)))
     }
 
+    /// Stops receiving; a multishot operation can't be held back otherwise.
+    pub(super) fn pause(&mut self, fd: usize) -> Result<()> {
+        let cancel = opcode::AsyncCancel::new(name(RECEIVE, 0, fd)).build();
+        self.push(&cancel.flags(squeue::Flags::SKIP_SUCCESS).user_data(name(UNHEARD, 0, fd)))
+    }
+
     /// Sends the first `len` bytes of a buffer and gives it back. Nothing is heard of it unless it stops short. At most once a turn
     /// for a connection: a second one could pass the first.
     pub(super) fn send_buffer(&mut self, fd: usize, buffer: u16, len: usize) -> Result<()> {
@@ -124,13 +133,13 @@ impl Ring {
     /// Ends a connection's receiving, which is then told.
     pub(super) fn shut(&mut self, fd: usize) -> Result<()> {
         let shut = opcode::Shutdown::new(Fd(raw(fd)), libc::SHUT_RDWR).build();
-        self.push(&shut.flags(squeue::Flags::SKIP_SUCCESS).user_data(name(CLOSE, 0, fd)))
+        self.push(&shut.flags(squeue::Flags::SKIP_SUCCESS).user_data(name(UNHEARD, 0, fd)))
     }
 
     /// Closes a connection that neither receives nor sends.
     pub(super) fn close(&mut self, fd: usize) -> Result<()> {
         let close = opcode::Close::new(Fd(raw(fd))).build();
-        self.push(&close.flags(squeue::Flags::SKIP_SUCCESS).user_data(name(CLOSE, 0, fd)))
+        self.push(&close.flags(squeue::Flags::SKIP_SUCCESS).user_data(name(UNHEARD, 0, fd)))
     }
 
     /// The bytes of a buffer that is the caller's.
@@ -228,6 +237,7 @@ fn sort(completion: &cqueue::Entry, events: &mut Vec<Event>, lens: &[u16]) -> Re
                 Event::Received { fd, buffer, len, ended: !more }
             }
             None if result == -libc::ENOBUFS => Event::NoBuffers(fd),
+            None if result == -libc::ECANCELED => Event::Paused(fd),
             _ => Event::Ended(fd),
         }),
         SEND_BUFFER => {
@@ -235,7 +245,7 @@ fn sort(completion: &cqueue::Entry, events: &mut Vec<Event>, lens: &[u16]) -> Re
             Some(Event::SendStopped { fd, buffer, from, len: lens[usize::from(buffer)].into(), failed })
         }
         SEND_OWNED => Some(Event::Sent { fd, failed: moved.is_none() }),
-        CLOSE => None,
+        UNHEARD => None,
         other => bail!("an operation of kind {other}"),
     })
 }
