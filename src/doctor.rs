@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::io;
 
 use midmile_engine::probe;
+use midmile_engine::uring::Unavailable;
 use midmile_kernel::probe as bpf_probe;
 use serde::Serialize;
 
@@ -164,8 +165,8 @@ fn datagrams(probed: io::Result<()>) -> Finding {
     }
 }
 
-fn io_uring(probed: io::Result<()>) -> Finding {
-    let effect = "the loops use epoll: splice by io_uring goes through worker threads and is slower";
+fn io_uring(probed: Result<(), Unavailable>) -> Finding {
+    let effect = "programs on the engine may use it; the relay's loops use epoll: its bulk is spliced, which io_uring doesn't speed up";
     match probed {
         Ok(()) => Finding::new("io_uring", State::Unused, "works", effect),
         Err(error) => Finding::new("io_uring", State::Absent, format!("tried: {error}"), effect),
@@ -226,7 +227,7 @@ mod tests {
             limits::cgroup_memory(&nowhere),
             splice(Err(io::ErrorKind::Unsupported.into())),
             steering(Err(io::ErrorKind::Unsupported.into())),
-            io_uring(Err(io::ErrorKind::Unsupported.into())),
+            io_uring(Err(midmile_engine::uring::Unavailable::Missing)),
             datagrams(Err(io::ErrorKind::Unsupported.into())),
             transparent(Err(io::ErrorKind::PermissionDenied.into()), Err("no nft".to_owned())),
             netem(Err((State::Unknown, "no".to_owned()))),
