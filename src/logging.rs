@@ -32,7 +32,16 @@ pub(crate) fn init(level: Option<Level>) -> Result<(), Failure> {
     } else {
         builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
     }
+    std::panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// A fault of our own: whoever it befell may go on, so the log has to have it.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let at = panic.location().map(ToString::to_string);
+    let thread = std::thread::current();
+    let what = panic.payload_as_str().unwrap_or("something that is no text");
+    tracing::error!(at, thread = thread.name(), "panicked: {what}");
 }
 
 const fn word(level: Level) -> &'static str {

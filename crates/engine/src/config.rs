@@ -21,6 +21,10 @@ pub struct Config {
     pub accept_batch: u32,
     /// How long a listener rests when there is no descriptor to accept with.
     pub accept_rest_ms: u64,
+    /// Whether a program that panics in an upcall loses that connection alone ([`ConnError::Panicked`](crate::ConnError::Panicked));
+    /// otherwise the panic goes on through [`Core::turn`](crate::Core::turn), and the core is of no use afterwards: for tests, so that
+    /// what they assert ends them.
+    pub catch_panics: bool,
 }
 
 impl Default for Config {
@@ -35,6 +39,7 @@ impl Default for Config {
             loop_bytes: 2 * 1024 * 1024,
             accept_batch: 64,
             accept_rest_ms: 50,
+            catch_panics: true,
         }
     }
 }

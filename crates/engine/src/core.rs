@@ -14,6 +14,7 @@ use crate::error::ConnError;
 use crate::forward::Pumped;
 use crate::handler::{ConnId, Handler, Incoming, ListenerId};
 use crate::slab::Key;
+use crate::upcall::Upcall;
 
 /// Events under this tag mean that another thread woke the core.
 pub const WAKE: Tag = Tag(u64::MAX);
@@ -67,7 +68,7 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
         if self.cx.resting > 0 {
             self.rouse_listeners()?;
         }
-        self.handler.on_turn_end(&mut self.cx);
+        self.upcall(Upcall::TurnEnd, Key::NONE, |handler, cx| handler.on_turn_end(cx));
         self.cx.flush_gathered();
         self.cx.begin_deferred();
         Ok(())
@@ -91,7 +92,7 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
 
     fn dispatch(&mut self, ready: Ready) {
         if ready.tag == WAKE {
-            self.handler.on_wake(&mut self.cx);
+            self.upcall(Upcall::Wake, Key::NONE, |handler, cx| handler.on_wake(cx));
         } else if let Some(listener) = ListenerId::from_tag(ready.tag) {
             self.accept(listener);
         } else if let Some(socket) = DatagramId::from_tag(ready.tag) {
@@ -105,12 +106,16 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
         for _ in 0..self.cx.config.accept_batch {
             let Some(Some(listening)) = self.cx.listeners.get(id.0 as usize) else { return };
             match self.cx.backend.accept(&listening.listener) {
-                Ok((socket, peer)) => self.handler.on_accept(&mut self.cx, id, Incoming { socket, peer }),
+                Ok((socket, peer)) => {
+                    self.cx.admitted = Key::NONE;
+                    let incoming = Incoming { socket, peer };
+                    self.upcall(Upcall::Accept, Key::NONE, |handler, cx| handler.on_accept(cx, id, incoming));
+                }
                 Err(AcceptError::Failed) => {}
                 Err(AcceptError::Empty) => return,
                 Err(AcceptError::Exhausted) => {
                     self.rest_listener(id);
-                    self.handler.on_accept_exhausted(&mut self.cx, id);
+                    self.upcall(Upcall::AcceptExhausted, Key::NONE, |handler, cx| handler.on_accept_exhausted(cx, id));
                     return;
                 }
             }
@@ -186,7 +191,7 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
         conn.connecting = false;
         conn.active = self.cx.backend.now();
         let token = conn.token;
-        self.handler.on_connect(&mut self.cx, id, token);
+        self.upcall(Upcall::Connect, id, |handler, cx| handler.on_connect(cx, id, token));
         // Its bytes may have come with it, in the same event, and the program may have asked for them before.
         if stood || self.cx.conns.get(id).is_some_and(|conn| conn.reading != Reading::Paused) {
             self.cx.enqueue(id);
@@ -204,7 +209,7 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
         } else if awaits_room && let Some(conn) = self.cx.conns.get_mut(id) {
             conn.awaits_room = false;
             let token = conn.token;
-            self.handler.on_writable(&mut self.cx, id, token);
+            self.upcall(Upcall::Writable, id, |handler, cx| handler.on_writable(cx, id, token));
         }
     }
 
@@ -250,12 +255,12 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
         let now_ms = self.cx.now().as_millis();
         while let Some(entry) = self.cx.timers.expire(now_ms) {
             if entry == ALARM {
-                self.handler.on_alarm(&mut self.cx);
+                self.upcall(Upcall::Alarm, Key::NONE, |handler, cx| handler.on_alarm(cx));
             } else if let Some(id) = self.cx.conns.key_at(entry - 1)
                 && let Some(conn) = self.cx.conns.get(id)
             {
                 let token = conn.token;
-                self.handler.on_timer(&mut self.cx, id, token);
+                self.upcall(Upcall::Timer, id, |handler, cx| handler.on_timer(cx, id, token));
             }
         }
     }
@@ -267,7 +272,7 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
             conn.end_told = true;
             let token = conn.token;
             self.cx.pause(id);
-            self.handler.on_peer_close(&mut self.cx, id, token);
+            self.upcall(Upcall::PeerClose, id, |handler, cx| handler.on_peer_close(cx, id, token));
         }
     }
 
@@ -285,7 +290,7 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
             && let Some(error) = conn.failed
         {
             let token = conn.token;
-            self.handler.on_error(&mut self.cx, id, token, error);
+            self.upcall(Upcall::Error, id, |handler, cx| handler.on_error(cx, id, token, error));
             self.cx.close(id);
         }
     }

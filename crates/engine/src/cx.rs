@@ -68,6 +68,10 @@ pub struct Cx<B: Backend> {
     pub(crate) pipes: PipePool<B::Pipe>,
     pub(crate) meters: Vec<Arc<Meter>>,
     pub(crate) turns: u64,
+    /// Upcalls that panicked.
+    pub(crate) panics: u64,
+    /// Whom the program admitted last: whose connection it is if `on_accept` panics.
+    pub(crate) admitted: ConnId,
     pub(crate) stopping: bool,
 }
 
@@ -89,6 +93,8 @@ impl<B: Backend> Cx<B> {
             pipes: PipePool::new(config.pipes_max, config.pipe_bytes),
             meters: vec![Arc::default()],
             turns: 0,
+            panics: 0,
+            admitted: Key::NONE,
             stopping: false,
         }
     }

@@ -36,6 +36,9 @@ pub enum ConnError {
     /// A message has more bytes than [`crate::Config::read_bytes`].
     #[error("a message is longer than the buffer")]
     TooLong,
+    /// The program panicked in an upcall about it.
+    #[error("the program panicked")]
+    Panicked,
     /// Anything else, by its number.
     #[error("system error {0}")]
     Other(i32),

@@ -62,6 +62,12 @@ impl<E> From<Result<Option<usize>, E>> for Frame {
 /// # Re-entry
 /// Downcalls on [`Cx`] never call back: what follows from them comes as an upcall later, in the same turn or the next.
 ///
+/// # Panics
+/// Where an upcall panics, its connection is told [`ConnError::Panicked`] by [`Handler::on_error`] and ends with a reset, and the core
+/// goes on; an accepted connection that wasn't admitted yet ends with a reset alone. What the panic left of the program's own
+/// state is the program's to put right. A panic of `on_error` itself isn't told again. [`Gauges::panics`](crate::Gauges::panics)
+/// counts them, [`Config::catch_panics`](crate::Config::catch_panics) switches this off.
+///
 /// # Time
 /// [`Cx::now`] stands still within a turn.
 pub trait Handler<B: Backend>: Sized {

@@ -59,6 +59,7 @@ mod slab;
 mod sys;
 mod time;
 mod timer;
+mod upcall;
 pub mod uring;
 mod waker;
 
@@ -76,4 +77,5 @@ pub use crate::path::PathInfo;
 pub use crate::slab::{Key, Slab};
 pub use crate::time::Time;
 pub use crate::timer::Wheel;
+pub use crate::upcall::Upcall;
 pub use crate::waker::Waker;

@@ -11,6 +11,7 @@ use crate::cx::Cx;
 use crate::error::ConnError;
 use crate::handler::{ConnId, Frame, Handler};
 use crate::pool::Stash;
+use crate::upcall::Upcall;
 
 /// What a read for an offer brought.
 struct Fetched {
@@ -63,7 +64,8 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
             return self.tell_messages(id, offered, len_max);
         }
         let token = conn.token;
-        self.handler.on_data(&mut self.cx, id, token, offered).min(offered.len())
+        let used = self.upcall(Upcall::Data, id, |handler, cx| handler.on_data(cx, id, token, offered));
+        used.unwrap_or(0).min(offered.len())
     }
 
     /// Tells whole messages one by one, as long as the program takes messages.
@@ -74,10 +76,13 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
             && conn.reading == Reading::Messages
         {
             let (token, rest) = (conn.token, &offered[used..]);
-            let error = match self.handler.frame(id, token, rest) {
+            let frame = self.upcall(Upcall::Frame, id, |handler, _| handler.frame(id, token, rest));
+            let Some(frame) = frame else { break };
+            let error = match frame {
                 Frame::Message(len @ 1..) if len <= rest.len() => {
                     used += len;
-                    self.handler.on_message(&mut self.cx, id, token, &rest[..len]);
+                    let message = &rest[..len];
+                    self.upcall(Upcall::Message, id, |handler, cx| handler.on_message(cx, id, token, message));
                     continue;
                 }
                 Frame::Message(0) | Frame::Broken => ConnError::Broken,

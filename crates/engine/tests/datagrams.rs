@@ -9,6 +9,7 @@ use std::time::Duration;
 use midmile_engine::datagram::{DATAGRAM_BYTES_MAX, TURN_DATAGRAMS};
 use midmile_engine::kernel::{self, Kernel};
 use midmile_engine::sim::Rng;
+use midmile_engine::uring::{Uring, UringConfig};
 use midmile_engine::{
     Addr, Backend, Config, ConnError, ConnId, Core, Cx, DatagramId, DatagramOptions, Flow, Handler, Incoming,
     LegOptions, ListenerId, MeterId, SendToError,
@@ -24,6 +25,7 @@ const SMALL: Config = Config {
     loop_bytes: 1024 * 1024,
     accept_batch: 64,
     accept_rest_ms: 50,
+    catch_panics: true,
 };
 
 /// Datagrams that stop an [`Echo`].
@@ -352,4 +354,49 @@ fn an_address_in_use_is_an_error_unless_it_is_shared() {
     let one = cx.bind("127.0.0.1:0".parse().unwrap(), &shared).unwrap();
     let at = cx.datagram_addr(one).unwrap();
     assert_ne!(cx.bind(at, &shared).unwrap(), one);
+}
+
+/// Panics over the first datagram, and answers the others.
+struct FirstPanics(bool);
+
+impl<B: Backend> Handler<B> for FirstPanics {
+    fn on_data(&mut self, _: &mut Cx<B>, _: ConnId, _: u64, bytes: &[u8]) -> usize {
+        bytes.len()
+    }
+    fn on_peer_close(&mut self, _: &mut Cx<B>, _: ConnId, _: u64) {}
+    fn on_error(&mut self, _: &mut Cx<B>, _: ConnId, _: u64, _: ConnError) {}
+
+    fn on_datagram(&mut self, cx: &mut Cx<B>, socket: DatagramId, flow: Flow, bytes: &[u8]) {
+        assert!(std::mem::replace(&mut self.0, true), "a fault in on_datagram");
+        cx.send_to(socket, flow, bytes).unwrap();
+    }
+}
+
+fn loses_only_the_datagram_it_panicked_over(backend: impl Backend) {
+    let mut core = Core::new(backend, SMALL, FirstPanics(false));
+    let cx = core.parts().1;
+    let socket = cx.bind("127.0.0.1:0".parse().unwrap(), &DatagramOptions::default()).unwrap();
+    let at = cx.datagram_addr(socket).unwrap();
+    let client = plain("127.0.0.1:0");
+    for byte in 0..3 {
+        client.send_to(&[byte], at).unwrap();
+    }
+    while !core.parts().0.0 || core.parts().1.datagram_counts(socket).sent < 2 {
+        core.turn().unwrap();
+    }
+    let mut heard = [9];
+    for byte in 1..3 {
+        client.recv(&mut heard).unwrap();
+        assert_eq!(heard, [byte]);
+    }
+    assert_eq!(core.parts().1.gauges().panics, 1);
+}
+
+#[test]
+fn a_program_loses_only_the_datagram_that_it_panicked_over() {
+    loses_only_the_datagram_it_panicked_over(Kernel::new().unwrap());
+    match Uring::new(UringConfig::default()) {
+        Ok(uring) => loses_only_the_datagram_it_panicked_over(uring),
+        Err(error) => println!("SKIP: datagrams aren't tried by io_uring: {error}"),
+    }
 }

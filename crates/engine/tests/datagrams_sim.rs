@@ -77,6 +77,7 @@ const CONFIG: Config = Config {
     loop_bytes: 1024 * 1024,
     accept_batch: 64,
     accept_rest_ms: 50,
+    catch_panics: true,
 };
 
 /// Binds, whatever the faults.

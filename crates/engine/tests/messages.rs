@@ -99,11 +99,14 @@ impl Way {
         Self { seed: 1, step: 1, window: 1000, blocks: 1, pause_every: usize::MAX, prefix: LengthPrefix::DNS };
 }
 
+fn config(blocks: usize) -> Config {
+    Config { conns_max: 2, read_bytes: READ_BYTES, blocks, pipes_max: 0, catch_panics: false, ..Config::default() }
+}
+
 fn converse(way: &Way, stream: Vec<u8>) -> (Core<Sim, Collector>, RemoteId) {
-    let config = Config { conns_max: 2, read_bytes: READ_BYTES, blocks: way.blocks, pipes_max: 0, ..Config::default() };
     let handler =
         Collector { prefix: way.prefix, got: Vec::new(), pause_every: way.pause_every, owed: Vec::new(), over: None };
-    let mut core = Core::new(Sim::new(way.seed, false), config, handler);
+    let mut core = Core::new(Sim::new(way.seed, false), config(way.blocks), handler);
     let cx = core.parts().1;
     let (_, at) = cx.listen_at(&Addr::Inet(([10, 0, 0, 2], 0).into()), &LegOptions::default(), 16).unwrap();
     let script = Script { preamble: stream, send_step: way.step, window: way.window, ..Script::default() };
@@ -240,8 +243,7 @@ fn what_is_no_message_ends_the_connection() {
     for (frame, error) in
         [(Frame::Broken, ConnError::Broken), (Frame::Message(0), ConnError::Broken), (too_long, ConnError::TooLong)]
     {
-        let config = Config { conns_max: 2, read_bytes: READ_BYTES, blocks: 1, pipes_max: 0, ..Config::default() };
-        let mut core = Core::new(Sim::new(1, false), config, Lines(vec![Frame::Message(2), frame], None));
+        let mut core = Core::new(Sim::new(1, false), config(1), Lines(vec![Frame::Message(2), frame], None));
         let cx = core.parts().1;
         let (_, at) = cx.listen_at(&Addr::Inet(([10, 0, 0, 2], 0).into()), &LegOptions::default(), 16).unwrap();
         let script = Script { preamble: b"abcdef".to_vec(), send_step: 100, ..Script::default() };

@@ -24,6 +24,7 @@ const DEFAULT: Config = Config {
     loop_bytes: 1024 * 1024,
     accept_batch: 64,
     accept_rest_ms: 50,
+    catch_panics: false,
 };
 
 /// What a program saw, in order.

@@ -186,6 +186,8 @@ pub(crate) struct CoreCounters {
     pub(crate) pipes_missed: Counter,
     /// Turns of the loop.
     pub(crate) turns: Counter,
+    /// Upcalls in which the relay panicked.
+    pub(crate) panics: Counter,
     /// Pair reports that found the queue to the log full.
     pub(crate) reports_lost: Counter,
 }
@@ -197,6 +199,7 @@ impl CoreCounters {
         self.pipes_leased.set(gauges.pipes_leased as u64);
         self.pipes_missed.set(gauges.pipes_missed);
         self.turns.set(gauges.turns);
+        self.panics.set(gauges.panics);
     }
 }
 

@@ -94,6 +94,8 @@ named! {
         FarDrained => "far-drained",
         /// Dialled early for a client whose handshake never finished.
         Unclaimed => "unclaimed",
+        /// A fault of midmile's own, while it dealt with this pair.
+        Panicked => "panicked",
         /// Cut when the drain's deadline came, or when a second signal did.
         Drained => "drained",
     }

@@ -390,6 +390,10 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
 
     fn on_error(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64, error: ConnError) {
         match Token::from_bits(token) {
+            // Who knows what it left half done: neither leg outlives it.
+            Token::Client(pair) | Token::Server(pair) if error == ConnError::Panicked => {
+                self.end(cx, pair, End::Panicked);
+            }
             Token::Client(pair) => self.leg_failed(cx, pair, Side::Client, error),
             Token::Server(pair) => self.leg_failed(cx, pair, Side::Server, error),
             Token::Pooled(key) => self.trunk_failed(cx, key),
@@ -429,6 +433,8 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
 
 #[cfg(test)]
 mod alloc_tests;
+#[cfg(test)]
+mod panic_tests;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod sim_tests;
 #[cfg(test)]

@@ -36,6 +36,7 @@ pub const SMALL: Config = Config {
     loop_bytes: 512 * 1024,
     accept_batch: 4,
     accept_rest_ms: 20,
+    catch_panics: false,
 };
 
 /// A core, its trace, its peers.

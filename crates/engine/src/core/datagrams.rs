@@ -4,6 +4,8 @@ use super::Core;
 use crate::backend::{Backend, Ready};
 use crate::datagram::{DatagramId, LOOP_DATAGRAMS, TURN_DATAGRAMS};
 use crate::handler::Handler;
+use crate::slab::Key;
+use crate::upcall::Upcall;
 
 impl<B: Backend, H: Handler<B>> Core<B, H> {
     /// Takes an event of a socket in: it's read after the connections had their events, and sent by at once.
@@ -26,7 +28,7 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
             && bound.writable
             && std::mem::take(&mut bound.awaits_room)
         {
-            self.handler.on_datagrams_writable(&mut self.cx, id);
+            self.upcall(Upcall::DatagramsWritable, Key::NONE, |handler, cx| handler.on_datagrams_writable(cx, id));
         }
     }
 
@@ -53,7 +55,7 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
                 if self.cx.datagrams.sockets.get(id.0).is_some()
                     && let Some((flow, bytes)) = inbox.get(index)
                 {
-                    self.handler.on_datagram(&mut self.cx, id, flow, bytes);
+                    self.upcall(Upcall::Datagram, Key::NONE, |handler, cx| handler.on_datagram(cx, id, flow, bytes));
                 }
             }
             told += inbox.len();

@@ -75,7 +75,10 @@ impl<B: Backend> Cx<B> {
         let Incoming { socket, peer } = incoming;
         let conn = Conn::new(socket, token, meter.0, false, self.now());
         match self.insert(conn) {
-            Ok(id) => Ok(id),
+            Ok(id) => {
+                self.admitted = id;
+                Ok(id)
+            }
             Err((conn, _)) => Err(Incoming { socket: conn.socket, peer }),
         }
     }

@@ -20,6 +20,8 @@ pub struct Gauges {
     pub blocks_leased: usize,
     /// Turns of the loop.
     pub turns: u64,
+    /// Upcalls in which the program panicked.
+    pub panics: u64,
 }
 
 impl<B: Backend> Cx<B> {
@@ -94,6 +96,7 @@ impl<B: Backend> Cx<B> {
             pipes_missed: self.pipes.missed,
             blocks_leased: self.blocks.leased(),
             turns: self.turns,
+            panics: self.panics,
         }
     }
 }

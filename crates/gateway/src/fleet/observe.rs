@@ -192,6 +192,7 @@ impl Observer {
             pipes_leased: cores.iter().map(|core| core.pipes_leased.value()).sum(),
             pipes_missed: cores.iter().map(|core| core.pipes_missed.value()).sum(),
             turns: cores.iter().map(|core| core.turns.value()).sum(),
+            panics: cores.iter().map(|core| core.panics.value()).sum(),
             reports_lost: cores.iter().map(|core| core.reports_lost.value()).sum(),
         }
     }
@@ -216,6 +217,8 @@ pub struct Snapshot {
     pub pipes_missed: u64,
     /// Turns of the loops.
     pub turns: u64,
+    /// Upcalls in which a relay panicked.
+    pub panics: u64,
     /// Pair reports that found the queue to the log full.
     pub reports_lost: u64,
 }

@@ -43,7 +43,8 @@ const fn answer_of(end: End) -> Option<Answer> {
         | End::ServerLost
         | End::HeaderInvalid
         | End::HeaderTimeout
-        | End::Unclaimed => return None,
+        | End::Unclaimed
+        | End::Panicked => return None,
     })
 }
 

@@ -25,6 +25,7 @@ const fn end_by(error: ConnError) -> End {
         ConnError::Unreachable | ConnError::Denied | ConnError::Other(_) => End::DialUnreachable,
         // The relay reads no messages.
         ConnError::Broken | ConnError::TooLong => End::DialRefused,
+        ConnError::Panicked => End::Panicked,
     }
 }
 

@@ -125,6 +125,7 @@ pub(super) fn small(rng: &mut Rng) -> Config {
         loop_bytes: 50 + rng.up_to(800),
         accept_batch: u32::try_from(1 + rng.up_to(3)).unwrap(),
         accept_rest_ms: 5,
+        catch_panics: false,
         ..Config::default()
     }
 }
