@@ -74,6 +74,8 @@ pub(crate) struct Conn<B: Backend> {
     pub(crate) awaits_room: bool,
     /// It stands in the run queue.
     pub(crate) queued: bool,
+    /// It goes to another core at the turn's end. Invariant: it stands among the departures, and isn't read.
+    pub(crate) leaving: bool,
 }
 
 impl Reading {
@@ -111,6 +113,7 @@ impl<B: Backend> Conn<B> {
             offer_due: false,
             awaits_room: false,
             queued: false,
+            leaving: false,
         }
     }
 

@@ -13,6 +13,7 @@ use crate::datagram::DatagramId;
 use crate::error::ConnError;
 use crate::forward::Pumped;
 use crate::handler::{ConnId, Handler, Incoming, ListenerId};
+use crate::mesh::Seat;
 use crate::slab::Key;
 use crate::upcall::Upcall;
 
@@ -32,6 +33,21 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
     /// When the limits in `config` contradict each other.
     pub fn new(backend: B, config: Config, handler: H) -> Self {
         Self { cx: Cx::new(backend, config), handler }
+    }
+
+    /// A core among others, on the seat that a [`Mesh`](crate::Mesh) gave it.
+    ///
+    /// # Errors
+    /// When the backend has no room for what wakes it.
+    ///
+    /// # Panics
+    /// When the limits in `config` contradict each other, or those of another core of the mesh.
+    pub fn seated(backend: B, config: Config, handler: H, seat: Seat<B::Parcel>) -> io::Result<Self> {
+        let mut core = Self::new(backend, config, handler);
+        seat.check(config.read_bytes);
+        core.cx.backend.watch_waker(seat.waker())?;
+        core.cx.seat = Some(seat);
+        Ok(core)
     }
 
     /// The program and its downcalls, between turns.
@@ -70,13 +86,14 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
         }
         self.upcall(Upcall::TurnEnd, Key::NONE, |handler, cx| handler.on_turn_end(cx));
         self.cx.flush_gathered();
+        self.see_off();
         self.cx.begin_deferred();
         Ok(())
     }
 
     /// How long the loop may sleep.
     fn patience(&self) -> Option<Duration> {
-        if !self.cx.queue.is_empty() || !self.cx.datagrams.queue.is_empty() {
+        if !self.cx.queue.is_empty() || !self.cx.datagrams.queue.is_empty() || !self.cx.departures.is_empty() {
             return Some(Duration::ZERO);
         }
         let deferred = self.cx.deferred_wait();
@@ -92,6 +109,7 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
 
     fn dispatch(&mut self, ready: Ready) {
         if ready.tag == WAKE {
+            self.open_mail();
             self.upcall(Upcall::Wake, Key::NONE, |handler, cx| handler.on_wake(cx));
         } else if let Some(listener) = ListenerId::from_tag(ready.tag) {
             self.accept(listener);
@@ -206,7 +224,7 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
             } else {
                 self.run_conn(source, &mut 0);
             }
-        } else if awaits_room && let Some(conn) = self.cx.conns.get_mut(id) {
+        } else if awaits_room && let Some(conn) = self.cx.conns.get_mut(id).filter(|conn| !conn.leaving) {
             conn.awaits_room = false;
             let token = conn.token;
             self.upcall(Upcall::Writable, id, |handler, cx| handler.on_writable(cx, id, token));

@@ -18,6 +18,7 @@ use crate::conn::{Ahead, Conn, Reading};
 use crate::error::ConnError;
 use crate::forward::{Mover, Pumped};
 use crate::handler::{ConnId, ListenerId};
+use crate::mesh::{CoreId, Seat};
 use crate::meter::Meter;
 use crate::options::{LegOptions, Probing};
 use crate::pool::{BlockPool, PipePool};
@@ -33,7 +34,7 @@ const LISTENER_BIT: u64 = 1 << 63;
 
 /// A place where bytes are counted, of this core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MeterId(u16);
+pub struct MeterId(pub(crate) u16);
 
 impl MeterId {
     /// Where nobody looks.
@@ -67,6 +68,12 @@ pub struct Cx<B: Backend> {
     pub(crate) blocks: BlockPool,
     pub(crate) pipes: PipePool<B::Pipe>,
     pub(crate) meters: Vec<Arc<Meter>>,
+    /// This core's place among others.
+    pub(crate) seat: Option<Seat<B::Parcel>>,
+    /// Connections that go to other cores at the turn's end, each once.
+    pub(crate) departures: VecDeque<(ConnId, CoreId)>,
+    /// Connections that came from another core and found no room.
+    pub(crate) hand_offs_lost: u64,
     pub(crate) turns: u64,
     /// Upcalls that panicked.
     pub(crate) panics: u64,
@@ -92,6 +99,9 @@ impl<B: Backend> Cx<B> {
             blocks: BlockPool::new(config.blocks, config.read_bytes),
             pipes: PipePool::new(config.pipes_max, config.pipe_bytes),
             meters: vec![Arc::default()],
+            seat: None,
+            departures: VecDeque::new(),
+            hand_offs_lost: 0,
             turns: 0,
             panics: 0,
             admitted: Key::NONE,
@@ -151,16 +161,20 @@ impl<B: Backend> Cx<B> {
         token: u64,
         meter: MeterId,
     ) -> Result<ConnId, ConnError> {
-        if self.conns.is_full() {
+        if !self.take_slot() {
             return Err(ConnError::Exhausted);
         }
-        let (socket, dialled) = match source {
-            None => self.backend.dial(to, options)?,
-            Some(source) => self.backend.dial_from(to, source, options)?,
+        let dialled = match source {
+            None => self.backend.dial(to, options),
+            Some(source) => self.backend.dial_from(to, source, options),
         };
+        let (socket, dialled) = dialled.inspect_err(|_| self.give_permit())?;
         let mut conn = Conn::new(socket, token, meter.0, true, self.backend.now());
         conn.writable = dialled == Dialled::Connected;
-        let id = self.insert(conn).map_err(|(_, error)| error)?;
+        let id = self.watch_in(conn).map_err(|(_, error)| {
+            self.give_permit();
+            error
+        })?;
         if dialled == Dialled::Connected {
             self.enqueue(id);
             if options.fast_open {
@@ -170,7 +184,20 @@ impl<B: Backend> Cx<B> {
         Ok(id)
     }
 
-    fn insert(&mut self, conn: Conn<B>) -> Result<ConnId, (Conn<B>, ConnError)> {
+    /// Whether there's room for another connection; if so, it's taken.
+    fn take_slot(&mut self) -> bool {
+        !self.conns.is_full() && self.seat.as_ref().is_none_or(|seat| seat.conns.take(seat.core.0))
+    }
+
+    /// Lets another core, or this one, have a connection in place of one that's gone.
+    pub(crate) fn give_permit(&self) {
+        if let Some(seat) = &self.seat {
+            seat.conns.give(seat.core.0);
+        }
+    }
+
+    /// Puts a connection in for which a slot was taken.
+    pub(crate) fn watch_in(&mut self, conn: Conn<B>) -> Result<ConnId, (Conn<B>, ConnError)> {
         let id = self.conns.insert(conn).map_err(|conn| (conn, ConnError::Exhausted))?;
         let conn = self.conns.get(id).expect("it was put in just now");
         if let Err(error) = self.backend.watch(&conn.socket, Tag(id.to_bits())) {
@@ -209,7 +236,10 @@ impl<B: Backend> Cx<B> {
     /// Hands what `from` receives to `to` from now on, beginning with what was left over. `to` isn't shut down when `from` ends:
     /// [`Handler::on_peer_close`](crate::Handler::on_peer_close) says when.
     pub fn forward(&mut self, from: ConnId, to: ConnId) {
-        let Some((_, sink)) = self.conns.pair_mut(from, to) else { return };
+        let Some((source, sink)) = self.conns.pair_mut(from, to) else { return };
+        if source.leaving || sink.leaving {
+            return;
+        }
         let before = std::mem::replace(&mut sink.source, from);
         if before != from
             && let Some(before) = self.conns.get_mut(before)
@@ -220,7 +250,7 @@ impl<B: Backend> Cx<B> {
     }
 
     fn set_reading(&mut self, id: ConnId, reading: Reading) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
+        let Some(conn) = self.conns.get_mut(id).filter(|conn| !conn.leaving) else { return };
         let before = std::mem::replace(&mut conn.reading, reading);
         if reading != Reading::Paused && conn.failed.is_none() {
             // An end is met again, behind what was only peeked at.
@@ -255,7 +285,7 @@ impl<B: Backend> Cx<B> {
     /// Sets the connection's one timer, in place of the one before. It has a grain of a millisecond, and
     /// waits twelve days at most.
     pub fn set_timer(&mut self, id: ConnId, wait: Duration) {
-        if self.conns.get(id).is_some() {
+        if self.conns.get(id).is_some_and(|conn| !conn.leaving) {
             // Rounded up: a timer never fires early.
             let at_ms = self.now().after(wait).as_nanos().div_ceil(1_000_000);
             self.timers.set(timer_of(id), at_ms);
@@ -393,6 +423,7 @@ impl<B: Backend> Cx<B> {
     fn remove(&mut self, id: ConnId) -> Option<B::Socket> {
         self.drop_held(id);
         let conn = self.conns.remove(id)?;
+        self.give_permit();
         self.timers.clear(timer_of(id));
         // Either may have been put together with another connection by now.
         if let Some(source) = self.conns.get_mut(conn.source)
@@ -414,7 +445,7 @@ impl<B: Backend> Cx<B> {
 pub(crate) const ALARM: u32 = 0;
 
 /// The connection's entry in the wheel.
-const fn timer_of(id: ConnId) -> u32 {
+pub(crate) const fn timer_of(id: ConnId) -> u32 {
     id.slot() + 1
 }
 

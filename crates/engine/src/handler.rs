@@ -56,6 +56,7 @@ impl<E> From<Result<Option<usize>, E>> for Frame {
 ///   handed to the connection that it's forwarded to. Sending goes on.
 /// - [`Handler::on_error`] at most once, last. What the peer sent before it failed has been offered or handed on by then, unless
 ///   the connection wasn't being read.
+/// - For one that another core handed over: first [`Handler::on_hand_off`].
 /// - After the program has called [`Cx::close`] or [`Cx::reset`]: nothing.
 /// - For a socket for datagrams: any number of `on_datagram` and `on_datagrams_writable`; after [`Cx::unbind`] nothing.
 ///
@@ -124,7 +125,14 @@ pub trait Handler<B: Backend>: Sized {
     /// The program's alarm has run out ([`Cx::set_alarm`]).
     fn on_alarm(&mut self, _cx: &mut Cx<B>) {}
 
-    /// Another thread woke this core.
+    /// The connection is on this core from now on, under this handle: another core has handed it over ([`Cx::hand_off`]), or this core
+    /// couldn't. Nothing is read until it's asked for; what the other core left over then comes first. Its bytes are counted nowhere
+    /// until [`Cx::rename`] says where, and its timer isn't set. A program that doesn't know what to do with it resets it, as this does.
+    fn on_hand_off(&mut self, cx: &mut Cx<B>, conn: ConnId, _token: u64) {
+        cx.reset(conn);
+    }
+
+    /// Another thread woke this core, or a core of its mesh did. It may come once for several calls, and now and then for none.
     fn on_wake(&mut self, _cx: &mut Cx<B>) {}
 
     /// A turn has ended: a place to publish figures or to send what was gathered.

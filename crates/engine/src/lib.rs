@@ -36,6 +36,7 @@
 #![deny(unsafe_code)]
 
 mod addr;
+mod allowance;
 pub mod backend;
 mod config;
 #[cfg(feature = "conformance")]
@@ -46,8 +47,10 @@ mod cx;
 pub mod datagram;
 mod error;
 mod forward;
+mod hand_off;
 mod handler;
 pub mod kernel;
+mod mesh;
 mod meter;
 mod offer;
 mod options;
@@ -64,6 +67,7 @@ pub mod uring;
 mod waker;
 
 pub use crate::addr::{Addr, UNIX_NAME_LEN_MAX, UnixAddr};
+pub use crate::allowance::Allowance;
 pub use crate::backend::Backend;
 pub use crate::config::Config;
 pub use crate::core::{Core, WAKE};
@@ -71,6 +75,7 @@ pub use crate::cx::{Cx, Gauges, MeterId};
 pub use crate::datagram::{DatagramCounts, DatagramId, DatagramOptions, Flow, SendToError};
 pub use crate::error::{ConnError, ListenError};
 pub use crate::handler::{ConnId, Frame, Handler, Incoming, ListenerId};
+pub use crate::mesh::{CoreId, HandOffError, MAIL_MAX, Mesh, Seat};
 pub use crate::meter::Meter;
 pub use crate::options::{LegOptions, Probing};
 pub use crate::path::PathInfo;

@@ -133,4 +133,27 @@ impl BlockPool {
     pub(crate) fn give_back(&mut self, stash: Stash) {
         self.ready.push(stash.block);
     }
+
+    /// Forgets a leased block, which another core has now.
+    pub(crate) const fn lend(&mut self) {
+        self.count -= 1;
+    }
+
+    /// Counts a leased block that came from another core.
+    pub(crate) const fn adopt(&mut self) {
+        self.count += 1;
+    }
+
+    /// Takes an empty block out for good.
+    pub(crate) fn take_out(&mut self) -> Option<Box<[u8]>> {
+        let block = self.ready.pop()?;
+        self.count -= 1;
+        Some(block)
+    }
+
+    /// Puts an empty block in for good.
+    pub(crate) fn add(&mut self, block: Box<[u8]>) {
+        self.ready.push(block);
+        self.count += 1;
+    }
 }

@@ -109,18 +109,35 @@ impl<T> Slab<T> {
 
     /// Takes the value named by `key` out.
     pub fn remove(&mut self, key: Key) -> Option<T> {
+        let value = self.lift(key)?;
+        self.vacate(key);
+        Some(value)
+    }
+
+    /// Takes the value out and keeps its place: [`Slab::put_back`] or [`Slab::vacate`] follows. The handle finds nothing meanwhile.
+    pub(crate) fn lift(&mut self, key: Key) -> Option<T> {
         let place = self.slots.get_mut(key.slot as usize)?;
         if place.generation != key.generation || matches!(place.entry, Entry::Free { .. }) {
             return None;
         }
-        place.generation = place.generation.wrapping_add(1) & GENERATION_MASK;
-        let entry = std::mem::replace(&mut place.entry, Entry::Free { next: self.free });
-        self.free = key.slot;
-        self.len -= 1;
-        match entry {
+        match std::mem::replace(&mut place.entry, Entry::Free { next: NO_SLOT }) {
             Entry::Full(value) => Some(value),
             Entry::Free { .. } => None,
         }
+    }
+
+    /// Puts a lifted value back.
+    pub(crate) fn put_back(&mut self, key: Key, value: T) {
+        self.slots[key.slot as usize].entry = Entry::Full(value);
+    }
+
+    /// Gives the place of a lifted value up.
+    pub(crate) fn vacate(&mut self, key: Key) {
+        let place = &mut self.slots[key.slot as usize];
+        place.generation = place.generation.wrapping_add(1) & GENERATION_MASK;
+        place.entry = Entry::Free { next: self.free };
+        self.free = key.slot;
+        self.len -= 1;
     }
 
     /// The value named by `key`.

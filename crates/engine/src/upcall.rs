@@ -40,6 +40,8 @@ pub enum Upcall {
     Alarm,
     /// [`Handler::on_wake`].
     Wake,
+    /// [`Handler::on_hand_off`].
+    HandOff,
     /// [`Handler::on_turn_end`].
     TurnEnd,
 }
@@ -63,6 +65,7 @@ impl Upcall {
             Self::Timer => "on_timer",
             Self::Alarm => "on_alarm",
             Self::Wake => "on_wake",
+            Self::HandOff => "on_hand_off",
             Self::TurnEnd => "on_turn_end",
         }
     }

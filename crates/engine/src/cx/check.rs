@@ -24,6 +24,9 @@ impl<B: Backend> Cx<B> {
             if let Some(source) = self.conns.get(conn.source) {
                 assert_eq!(source.reading, Reading::Forward(id), "a source doesn't know its sink");
             }
+            let leaves = self.departures.iter().filter(|(leaving, _)| *leaving == id).count();
+            assert_eq!(leaves, usize::from(conn.leaving), "a connection doesn't know that it leaves");
+            assert!(!conn.leaving || conn.reading == Reading::Paused, "a connection that leaves is read");
             assert!(!conn.queued || self.queue.contains(&id), "a connection believes that it's queued");
         }
         assert_eq!((blocks, pipes), (self.blocks.leased(), self.pipes.leased()), "a block or a pipe has leaked");

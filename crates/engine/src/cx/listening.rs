@@ -73,13 +73,19 @@ impl<B: Backend> Cx<B> {
         meter: MeterId,
     ) -> Result<ConnId, Incoming<B::Socket>> {
         let Incoming { socket, peer } = incoming;
+        if !self.take_slot() {
+            return Err(Incoming { socket, peer });
+        }
         let conn = Conn::new(socket, token, meter.0, false, self.now());
-        match self.insert(conn) {
+        match self.watch_in(conn) {
             Ok(id) => {
                 self.admitted = id;
                 Ok(id)
             }
-            Err((conn, _)) => Err(Incoming { socket: conn.socket, peer }),
+            Err((conn, _)) => {
+                self.give_permit();
+                Err(Incoming { socket: conn.socket, peer })
+            }
         }
     }
 

@@ -22,6 +22,8 @@ pub struct Gauges {
     pub turns: u64,
     /// Upcalls in which the program panicked.
     pub panics: u64,
+    /// Connections that came from another core and found no room here, or no descriptor.
+    pub hand_offs_lost: u64,
 }
 
 impl<B: Backend> Cx<B> {
@@ -81,10 +83,11 @@ impl<B: Backend> Cx<B> {
         self.conns.len()
     }
 
-    /// Room for connections.
+    /// Room for connections; in a mesh, others may take it meanwhile.
     #[must_use]
-    pub const fn conns_free(&self) -> usize {
-        self.config.conns_max as usize - self.conns.len()
+    pub fn conns_free(&self) -> usize {
+        let here = self.config.conns_max as usize - self.conns.len();
+        self.seat.as_ref().map_or(here, |seat| here.min(seat.conns.left() as usize))
     }
 
     /// What the pools hold, and how far the loop has come.
@@ -97,6 +100,7 @@ impl<B: Backend> Cx<B> {
             blocks_leased: self.blocks.leased(),
             turns: self.turns,
             panics: self.panics,
+            hand_offs_lost: self.hand_offs_lost,
         }
     }
 }
