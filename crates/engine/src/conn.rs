@@ -70,6 +70,8 @@ pub(crate) struct Conn<B: Backend> {
     pub(crate) end_told: bool,
     /// What was left over is to be offered again, though nothing new has come.
     pub(crate) offer_due: bool,
+    /// What was left over was only peeked at: it waits in the transport, and makes no event again.
+    pub(crate) rest_unread: bool,
     /// The program awaits `on_writable`.
     pub(crate) awaits_room: bool,
     /// It stands in the run queue.
@@ -111,6 +113,7 @@ impl<B: Backend> Conn<B> {
             ended: false,
             end_told: false,
             offer_due: false,
+            rest_unread: false,
             awaits_room: false,
             queued: false,
             leaving: false,

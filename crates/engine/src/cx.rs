@@ -252,6 +252,7 @@ impl<B: Backend> Cx<B> {
     fn set_reading(&mut self, id: ConnId, reading: Reading) {
         let Some(conn) = self.conns.get_mut(id).filter(|conn| !conn.leaving) else { return };
         let before = std::mem::replace(&mut conn.reading, reading);
+        conn.readable |= reading != Reading::Paused && std::mem::take(&mut conn.rest_unread);
         if reading != Reading::Paused && conn.failed.is_none() {
             // An end is met again, behind what was only peeked at.
             conn.ended = false;

@@ -170,9 +170,11 @@ impl<B: Backend> Cx<B> {
         }
         // The rest is still in the transport and makes no event again: an upcall sees it when more comes, or when the program asks;
         // whoever takes it otherwise finds it there. The end hides behind it, and so do bytes for which there was no room.
+        conn.rest_unread = rest > 0;
         if rest > 0 {
             let last = fetched.short && conn.end_ahead;
-            conn.ended |= last;
+            // Not for whoever it's forwarded to by now.
+            conn.ended |= last && conn.reading.is_offer();
             conn.readable = last || !conn.reading.is_offer() || conn.offer_due || (used > 0 && !fetched.short);
         }
     }
