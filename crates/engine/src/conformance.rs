@@ -26,6 +26,7 @@ pub mod accepting;
 pub mod dialling;
 pub mod ending;
 pub mod failing;
+pub mod forwarding;
 pub mod receiving;
 pub mod sending;
 pub mod timers;

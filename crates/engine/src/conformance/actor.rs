@@ -30,6 +30,8 @@ pub(super) struct Actor<P> {
     pub(super) finished: bool,
     pub(super) reads: usize,
     pub(super) heard: Vec<u8>,
+    /// How much of it came from another before.
+    pub(super) heard_before: usize,
     pub(super) ending: Option<Ending>,
     /// Steps in a row in which it couldn't send.
     pub(super) stuck: u32,
@@ -50,6 +52,7 @@ impl<P> Actor<P> {
             finished: false,
             reads: STEP,
             heard: Vec::new(),
+            heard_before: 0,
             ending: None,
             stuck: 0,
             compared: (0, 0),

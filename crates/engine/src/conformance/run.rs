@@ -99,6 +99,23 @@ macro_rules! conformance_tests {
                 a_failed_connection_is_ended_before_it_is_told,
                 a_failed_connection_is_ended_while_it_is_told,
             ];
+            forwarding: [
+                a_conversation_is_passed_on,
+                much_is_passed_on_both_ways,
+                a_slow_sink_holds_the_source_back,
+                what_is_left_over_is_forwarded,
+                a_failing_sink_leaves_the_source_to_the_program,
+                a_failing_source_is_handed_on_to_its_last_byte,
+                a_source_fails_while_its_bytes_wait,
+                both_legs_fail_at_once,
+                a_leg_is_ended_while_it_is_forwarded,
+                forwarded_to_another_in_the_middle,
+                a_second_source_takes_the_firsts_place,
+                the_program_sends_nothing_in_between,
+                what_is_sent_ahead_stands_in_front,
+                many_pairs_share_few_pipes_and_blocks,
+                bulk_starves_nobody,
+            ];
             timers: [
                 a_timer_runs_out_once_and_not_early,
                 a_timer_without_a_wait_runs_out,

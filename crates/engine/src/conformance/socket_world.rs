@@ -13,7 +13,7 @@ use crate::kernel::Kernel;
 /// What a backend adds to a world of the kernel's sockets.
 pub trait Side {
     /// What is tested.
-    type Backend: Backend;
+    type Backend: Backend + 'static;
 
     /// Its name.
     fn name(&self) -> &'static str;

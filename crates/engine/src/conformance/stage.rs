@@ -245,6 +245,21 @@ impl<'w, W: World> Stage<'w, W> {
         self.actors[to.0].source = Some(from.0);
     }
 
+    /// Has what `peer` hears compared with what its connection sends again, from now on.
+    pub fn unrelay(&mut self, peer: PeerId) {
+        let actor = &mut self.actors[peer.0];
+        actor.source = None;
+        actor.heard_before = actor.heard.len();
+        actor.compared.1 = 0;
+    }
+
+    /// Has nothing compared of what these peers hear.
+    pub fn strangers(&mut self, peers: &[PeerId]) {
+        for peer in peers {
+            self.actors[peer.0].conn = None;
+        }
+    }
+
     /// The peer sends `bytes` after what it has to send already.
     pub fn say(&mut self, peer: PeerId, bytes: &[u8]) {
         self.actors[peer.0].to_say.extend(bytes);
@@ -472,7 +487,7 @@ impl<'w, W: World> Stage<'w, W> {
             let Some(conn) = actor.conn else { continue };
             let source = actor.source.map_or_else(|| record.sent(conn), |source| &self.actors[source].said[..]);
             let received = same(record.received(conn), &actor.said, actor.compared.0);
-            let heard = same(&actor.heard, source, actor.compared.1);
+            let heard = same(&actor.heard[actor.heard_before..], source, actor.compared.1);
             self.actors[index].compared = (received, heard);
         }
     }

@@ -59,7 +59,7 @@ pub enum Heard {
 /// stand behind the very core that is tested (a TCP in user space), or in another network namespace: see [`super::Sockets`].
 pub trait World {
     /// What is tested.
-    type Backend: Backend;
+    type Backend: Backend + 'static;
     /// The far end of a connection.
     type Peer;
     /// Where peers accept what the core dials.
