@@ -100,6 +100,15 @@ pub trait Backend: DatagramBackend {
     /// When the system refuses to wait at all; the loop can't go on.
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<usize>;
 
+    /// Has all go out that was sent, ended and closed so far. A backend that gathers a turn's work does so by itself at its next poll:
+    /// this is for a loop that stops.
+    ///
+    /// # Errors
+    /// As [`Backend::poll`].
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// The event at `index`, below the last poll's number.
     fn ready(&self, index: usize) -> Ready;
 

@@ -63,7 +63,7 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
         while !self.cx.stopping {
             self.turn()?;
         }
-        Ok(())
+        self.cx.backend.flush()
     }
 
     /// One turn: waits for events, handles them, gives queued directions their turn, fires timers.

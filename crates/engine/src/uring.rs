@@ -21,8 +21,7 @@
 //!   or full. A direction that turns to bulk has its receive cancelled: one turn.
 //! - **Descriptors** are ordinary ones. Registered ones were within noise of them, and can't be asked for options or `TCP_INFO`.
 //!
-//! Needs Linux 6.1; [`Unavailable`] says what is missing. One ring belongs to one thread: that of the first [`Backend::poll`], which
-//! should drop it as well.
+//! Needs Linux 6.1; [`Unavailable`] says what is missing. A ring belongs to the thread that made it.
 
 mod accept;
 mod available;
@@ -188,6 +187,19 @@ impl Uring {
         }
     }
 
+    /// One system call: hands over all that was gathered, waits, and handles what has come.
+    fn exchange(&mut self, patience: Option<Duration>) -> io::Result<()> {
+        self.queue_sends();
+        self.ring.enter(patience)?;
+        self.reap();
+        while self.ring.has_overflown() {
+            self.ring.enter(Some(Duration::ZERO))?;
+            self.reap();
+        }
+        self.sort_sent();
+        Ok(())
+    }
+
     fn woken(&mut self, done: &Done) {
         self.report(Ready { tag: WAKE, readable: true, writable: false, peer_finished: false, failed: false });
         if !done.more {
@@ -314,7 +326,6 @@ impl Backend for Uring {
     }
 
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
-        self.ring.start()?;
         self.events.drain(..self.told);
         self.event_of.drain(..self.told);
         self.told = 0;
@@ -324,18 +335,15 @@ impl Backend for Uring {
         self.end_lingering();
         self.feed_starved();
         self.watch_resting();
-        self.queue_sends();
-        self.ring.enter(self.patience(timeout))?;
+        self.exchange(self.patience(timeout))?;
         self.plain.read_clock();
-        self.reap();
-        while self.ring.has_overflown() {
-            self.ring.enter(Some(Duration::ZERO))?;
-            self.reap();
-        }
-        self.sort_sent();
         self.report_doors();
         self.told = self.events.len();
         Ok(self.told)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.exchange(Some(Duration::ZERO))
     }
 
     fn ready(&self, index: usize) -> Ready {

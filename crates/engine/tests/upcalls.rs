@@ -1,4 +1,4 @@
-//! The contract of upcalls on the kernel's sockets: what is offered, what is kept, and in which order ends and failures show.
+//! The contract of upcalls on the kernel's sockets, by epoll and by io_uring: what is offered, what is kept, and in which order ends and failures show.
 #![expect(clippy::unwrap_used, reason = "a test ends where its own set-up fails")]
 
 use std::io::{Read, Write};
@@ -7,10 +7,14 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use midmile_engine::kernel::{self, Kernel};
+use midmile_engine::kernel;
 use midmile_engine::{
     Addr, Backend, Config, ConnError, ConnId, Core, Cx, Handler, Incoming, LegOptions, ListenError, ListenerId, Waker,
 };
+
+mod under;
+
+use under::Under;
 
 const FRAME: usize = 10;
 const SMALL: Config = Config { conns_max: 4, ..DEFAULT };
@@ -94,13 +98,13 @@ impl<B: Backend> Handler<B> for Framed {
     }
 }
 
-type Framing = Core<Kernel, Framed>;
+type Framing<B> = Core<B, Framed>;
 
-fn core(config: Config) -> Framing {
-    Core::new(Kernel::new().unwrap(), config, Framed::default())
+fn core<B: Under>(config: Config) -> Framing<B> {
+    Core::new(B::made().unwrap(), config, Framed::default())
 }
 
-fn listening(core: &mut Framing) -> SocketAddr {
+fn listening<B: Under>(core: &mut Framing<B>) -> SocketAddr {
     let at = Addr::Inet(([127, 0, 0, 1], 0).into());
     let (listeners, at) = kernel::listen(&at, &LegOptions::default(), &[0], false).unwrap();
     for listener in listeners {
@@ -109,7 +113,7 @@ fn listening(core: &mut Framing) -> SocketAddr {
     at.inet().unwrap()
 }
 
-fn dial(core: &mut Framing, to: SocketAddr) -> Result<ConnId, ConnError> {
+fn dial<B: Under>(core: &mut Framing<B>, to: SocketAddr) -> Result<ConnId, ConnError> {
     let cx = core.parts().1;
     let meter = cx.add_meter(std::sync::Arc::default());
     cx.dial(&to.into(), &LegOptions::default(), 0, meter)
@@ -131,8 +135,8 @@ fn converse(at: SocketAddr, pieces: &[&[u8]]) -> Vec<u8> {
     heard
 }
 
-fn whole_frames_are_answered_whatever_the_pieces(config: Config) {
-    let mut core = core(config);
+fn whole_frames_are_answered_whatever_the_pieces<B: Under>(config: Config) {
+    let mut core = core::<B>(config);
     let at = listening(&mut core);
     let pieces: [&[u8]; 6] = [b"0123456789", b"abc", b"defghij01", b"2", b"345678987654321", b"xy"];
     let client = thread::spawn(move || converse(at, &pieces));
@@ -146,14 +150,12 @@ fn whole_frames_are_answered_whatever_the_pieces(config: Config) {
     assert_eq!(client.join().unwrap(), &said[..said.len() - said.len() % FRAME]);
 }
 
-#[test]
-fn what_is_left_over_stands_in_front_of_what_comes_next() {
-    whole_frames_are_answered_whatever_the_pieces(SMALL);
+fn what_is_left_over_stands_in_front_of_what_comes_next<B: Under>() {
+    whole_frames_are_answered_whatever_the_pieces::<B>(SMALL);
 }
 
-#[test]
-fn without_blocks_what_is_left_over_stays_in_the_kernel() {
-    whole_frames_are_answered_whatever_the_pieces(Config { blocks: 0, ..SMALL });
+fn without_blocks_what_is_left_over_stays_in_the_kernel<B: Under>() {
+    whole_frames_are_answered_whatever_the_pieces::<B>(Config { blocks: 0, ..SMALL });
 }
 
 /// Answers a first frame, takes a second one, dials, and forwards what comes behind it.
@@ -195,10 +197,10 @@ impl<B: Backend> Handler<B> for Late {
     }
 }
 
-fn what_is_left_over_is_forwarded(config: Config) {
+fn what_is_left_over_is_forwarded<B: Under>(config: Config) {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let handler = Late { to: server.local_addr().unwrap(), client: None, answered: false };
-    let mut core = Core::new(Kernel::new().unwrap(), config, handler);
+    let mut core = Core::new(B::made().unwrap(), config, handler);
     let at = Addr::Inet(([127, 0, 0, 1], 0).into());
     let (mut listeners, at) = kernel::listen(&at, &LegOptions::default(), &[0], false).unwrap();
     core.parts().1.listen(listeners.remove(0)).unwrap();
@@ -217,19 +219,16 @@ fn what_is_left_over_is_forwarded(config: Config) {
     assert_eq!(&client.join().unwrap().unwrap(), b"and the rest");
 }
 
-#[test]
-fn what_is_left_over_is_forwarded_without_another_word() {
-    what_is_left_over_is_forwarded(SMALL);
+fn what_is_left_over_is_forwarded_without_another_word<B: Under>() {
+    what_is_left_over_is_forwarded::<B>(SMALL);
 }
 
-#[test]
-fn without_blocks_what_is_left_over_is_forwarded_without_another_word() {
-    what_is_left_over_is_forwarded(Config { blocks: 0, ..SMALL });
+fn without_blocks_what_is_left_over_is_forwarded_without_another_word<B: Under>() {
+    what_is_left_over_is_forwarded::<B>(Config { blocks: 0, ..SMALL });
 }
 
-#[test]
-fn bytes_that_came_before_a_reset_are_offered_before_it() {
-    let mut core = core(SMALL);
+fn bytes_that_came_before_a_reset_are_offered_before_it<B: Under>() {
+    let mut core = core::<B>(SMALL);
     let at = listening(&mut core);
     let mut stream = TcpStream::connect(at).unwrap();
     stream.write_all(&[7; 5 * FRAME + 3]).unwrap();
@@ -242,10 +241,9 @@ fn bytes_that_came_before_a_reset_are_offered_before_it() {
     assert_eq!(handler.seen, [Seen::Error(ConnError::Reset)]);
 }
 
-#[test]
-fn a_dial_that_stands_is_told_before_its_bytes() {
+fn a_dial_that_stands_is_told_before_its_bytes<B: Under>() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut core = core(SMALL);
+    let mut core = core::<B>(SMALL);
     dial(&mut core, server.local_addr().unwrap()).unwrap();
     let answering = thread::spawn(move || {
         let (mut stream, _) = server.accept().unwrap();
@@ -257,10 +255,9 @@ fn a_dial_that_stands_is_told_before_its_bytes() {
     assert_eq!(core.parts().0.seen, [Seen::Connect, Seen::PeerClose]);
 }
 
-#[test]
-fn a_dial_that_nobody_answers_is_refused() {
+fn a_dial_that_nobody_answers_is_refused<B: Under>() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut core = core(SMALL);
+    let mut core = core::<B>(SMALL);
     if let Err(error) = dial(&mut core, gone) {
         assert_eq!(error, ConnError::Refused);
         return;
@@ -269,10 +266,9 @@ fn a_dial_that_nobody_answers_is_refused() {
     assert_eq!(core.parts().0.seen, [Seen::Error(ConnError::Refused)]);
 }
 
-#[test]
-fn a_timer_fires_and_not_early() {
+fn a_timer_fires_and_not_early<B: Under>() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut core = core(SMALL);
+    let mut core = core::<B>(SMALL);
     let conn = dial(&mut core, server.local_addr().unwrap()).unwrap();
     let start = Instant::now();
     core.parts().1.set_timer(conn, Duration::from_millis(30));
@@ -282,12 +278,11 @@ fn a_timer_fires_and_not_early() {
     assert_eq!(core.parts().1.conns_open(), 0);
 }
 
-#[test]
-fn a_waker_wakes_from_another_thread() {
+fn a_waker_wakes_from_another_thread<B: Under>() {
     let waker = Waker::new().unwrap();
-    let mut kernel = Kernel::new().unwrap();
-    kernel.watch_waker(&waker).unwrap();
-    let mut core = Core::new(kernel, SMALL, Framed::default());
+    let mut backend = B::made().unwrap();
+    backend.watch_waker(&waker).unwrap();
+    let mut core = Core::new(backend, SMALL, Framed::default());
     let (go, told) = channel::<()>();
     let waking = thread::spawn(move || {
         told.recv().unwrap();
@@ -299,8 +294,7 @@ fn a_waker_wakes_from_another_thread() {
     assert_eq!(core.parts().0.seen, [Seen::Wake]);
 }
 
-#[test]
-fn a_full_core_gives_the_connection_back_to_be_refused() {
+fn a_full_core_gives_the_connection_back_to_be_refused<B: Under>() {
     struct Full(usize);
     impl<B: Backend> Handler<B> for Full {
         fn on_accept(&mut self, cx: &mut Cx<B>, _listener: ListenerId, incoming: Incoming<B::Socket>) {
@@ -317,7 +311,7 @@ fn a_full_core_gives_the_connection_back_to_be_refused() {
         fn on_peer_close(&mut self, _: &mut Cx<B>, _: ConnId, _: u64) {}
         fn on_error(&mut self, _: &mut Cx<B>, _: ConnId, _: u64, _: ConnError) {}
     }
-    let mut core = Core::new(Kernel::new().unwrap(), Config { conns_max: 1, ..SMALL }, Full(0));
+    let mut core = Core::new(B::made().unwrap(), Config { conns_max: 1, ..SMALL }, Full(0));
     let at = Addr::Inet(([127, 0, 0, 1], 0).into());
     let (mut listeners, at) = kernel::listen(&at, &LegOptions::default(), &[0], false).unwrap();
     core.parts().1.listen(listeners.remove(0)).unwrap();
@@ -340,3 +334,16 @@ fn an_address_in_use_is_refused_even_by_a_group_of_our_own() {
     kernel::listen(&at, &LegOptions::default(), &[0, 1], true).unwrap();
     drop(held);
 }
+
+on_each!(
+    what_is_left_over_stands_in_front_of_what_comes_next,
+    without_blocks_what_is_left_over_stays_in_the_kernel,
+    what_is_left_over_is_forwarded_without_another_word,
+    without_blocks_what_is_left_over_is_forwarded_without_another_word,
+    bytes_that_came_before_a_reset_are_offered_before_it,
+    a_dial_that_stands_is_told_before_its_bytes,
+    a_dial_that_nobody_answers_is_refused,
+    a_timer_fires_and_not_early,
+    a_waker_wakes_from_another_thread,
+    a_full_core_gives_the_connection_back_to_be_refused,
+);

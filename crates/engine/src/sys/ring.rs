@@ -8,7 +8,7 @@
 //!   fail that would otherwise wait for room (`REQ_F_NOWAIT` of io_uring/net.c), so it's over, one way or the other, when the call
 //!   that submits it returns. [`Ring::block`] refuses while one is queued.
 //! - **Neither is given back** to the system while a receive is armed. Dropping the ring cancels all operations and reaps their
-//!   completions; where that can't be done (on another thread than the one that ran it), the memory is leaked.
+//!   completions; if the kernel refused that, the memory would be leaked.
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -118,9 +118,6 @@ struct Region {
     len: usize,
 }
 
-// SAFETY: the pages belong to the region alone, like a boxed slice.
-unsafe impl Send for Region {}
-
 impl Region {
     fn new(len: usize) -> io::Result<Self> {
         let len = len.max(1);
@@ -169,18 +166,16 @@ pub(crate) struct Ring {
     receiving: usize,
     /// Sends that were queued and not handed over yet.
     sends: usize,
-    started: bool,
 }
 
 impl Ring {
-    /// A ring that nobody has used yet; the thread that calls [`Ring::start`] will be its own.
+    /// A ring of the calling thread's, which alone may use it (`IORING_SETUP_SINGLE_ISSUER`): it isn't [`Send`].
     pub(crate) fn new(sizes: Sizes) -> io::Result<Self> {
         let uring = IoUring::builder()
             .setup_cqsize(sizes.completions)
             .setup_submit_all()
             .setup_single_issuer()
             .setup_defer_taskrun()
-            .setup_r_disabled()
             .dontfork()
             .build(sizes.submissions)?;
         let count = usize::from(sizes.buffers);
@@ -204,11 +199,12 @@ impl Ring {
             offered: 0,
             receiving: 0,
             sends: 0,
-            started: false,
         };
         for buffer in 0..sizes.buffers {
             ring.offer(buffer);
         }
+        // Saves looking the descriptor up at each call; does without where the task has no room for it.
+        ring.uring.submitter().register_ring_fd().ok();
         Ok(ring)
     }
 
@@ -236,18 +232,6 @@ impl Ring {
     pub(crate) fn busy_poll(&self, time: Duration) -> io::Result<()> {
         let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
         self.uring.submitter().register_napi(&mut Napi::new().set_busy_poll_timeout(micros).set_prefer_busy_poll(true))
-    }
-
-    /// Makes the calling thread the one that may use the ring.
-    pub(crate) fn start(&mut self) -> io::Result<()> {
-        if self.started {
-            return Ok(());
-        }
-        self.uring.submitter().register_enable_rings()?;
-        self.started = true;
-        // Saves looking the descriptor up at each call; does without where the task has no room for it.
-        self.uring.submitter().register_ring_fd().ok();
-        Ok(())
     }
 
     /// Receives into buffers until it's cancelled or fails.
@@ -305,7 +289,6 @@ impl Ring {
                 return;
             }
             // The queue is full. A failure shows as one that stays full.
-            self.start().ok();
             self.offer_all();
             if self.uring.submit().is_ok() && self.uring.submission().is_empty() {
                 self.sends = 0;
@@ -506,8 +489,8 @@ impl Ring {
 
     /// Ends all operations; `false` if some may go on.
     fn quiesce(&mut self) -> bool {
-        // A ring that never ran has its first turn now: descriptors may wait in it to be closed.
-        if self.start().is_err() || self.enter(Some(Duration::ZERO)).is_err() {
+        // Descriptors may wait in it to be closed.
+        if self.enter(Some(Duration::ZERO)).is_err() {
             return self.receiving == 0;
         }
         // What finds nothing to cancel has nothing to wait for.

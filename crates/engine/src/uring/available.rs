@@ -65,7 +65,6 @@ pub(crate) fn try_uring() -> Result<(), Unavailable> {
     if let Some(operation) = ring.missing()? {
         return Err(Unavailable::Lacks(operation));
     }
-    ring.start()?;
     let (near, far) =
         socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(io::Error::from)?;
     ring.block(0)[..WORD.len()].copy_from_slice(WORD);
