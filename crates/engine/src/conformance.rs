@@ -35,7 +35,7 @@ pub mod wakes;
 pub use actor::Ending;
 pub use run::run;
 pub use sim_world::{SimDoor, SimWorld};
-pub use socket_world::{KernelSide, Side, SocketWorld, kernel_world};
+pub use socket_world::{KernelSide, Side, SocketWorld, UringSide, kernel_world, uring_world};
 pub use sockets::{Home, Opener, SocketDoor, SocketPeer, Sockets};
 pub use stage::{PeerId, SMALL, Stage};
 pub use trace::{Door, Hook, Record, Seen, Story, Take, Trace};

@@ -22,6 +22,24 @@ mod kernel_unix {
     midmile_engine::conformance_tests!([kernel_world(Home::Unix)]);
 }
 
+mod uring_ipv4 {
+    use midmile_engine::conformance::{Home, uring_world};
+
+    midmile_engine::conformance_tests!([uring_world(Home::V4)]);
+}
+
+mod uring_ipv6 {
+    use midmile_engine::conformance::{Home, uring_world};
+
+    midmile_engine::conformance_tests!([uring_world(Home::V6)]);
+}
+
+mod uring_unix {
+    use midmile_engine::conformance::{Home, uring_world};
+
+    midmile_engine::conformance_tests!([uring_world(Home::Unix)]);
+}
+
 mod simulation {
     use midmile_engine::conformance::SimWorld;
 

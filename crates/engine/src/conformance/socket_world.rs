@@ -9,6 +9,7 @@ use super::world::{Ability, Heard, Skip, World};
 use crate::addr::Addr;
 use crate::backend::Backend;
 use crate::kernel::Kernel;
+use crate::uring::{Uring, UringConfig};
 
 /// What a backend adds to a world of the kernel's sockets.
 pub trait Side {
@@ -189,4 +190,33 @@ impl Side for KernelSide {
 /// When this host has no such address.
 pub fn kernel_world(home: Home) -> Result<SocketWorld<KernelSide>, Skip> {
     Ok(SocketWorld::new(KernelSide, Sockets::new(home)?))
+}
+
+/// The kernel's sockets by io_uring.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UringSide;
+
+impl Side for UringSide {
+    type Backend = Uring;
+
+    fn name(&self) -> &'static str {
+        "uring"
+    }
+
+    fn lacks(&self, ability: Ability) -> Option<&'static str> {
+        KernelSide.lacks(ability)
+    }
+
+    fn backend(&mut self) -> Uring {
+        Uring::new(UringConfig::default()).expect("a ring could be made before")
+    }
+}
+
+/// The kernel's sockets by io_uring, with peers at `home`.
+///
+/// # Errors
+/// When this host has no such address, or no io_uring for us.
+pub fn uring_world(home: Home) -> Result<SocketWorld<UringSide>, Skip> {
+    crate::probe::io_uring().map_err(|error| Skip(error.to_string()))?;
+    Ok(SocketWorld::new(UringSide, Sockets::new(home)?))
 }
