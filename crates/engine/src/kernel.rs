@@ -73,6 +73,11 @@ impl Socket {
         Self { fd, tcp, nodelay: Nodelay::Settled, deferred: false, abrupt: tcp }
     }
 
+    /// Whether it's TCP, or else a Unix-domain socket.
+    pub(crate) const fn is_tcp(&self) -> bool {
+        self.tcp
+    }
+
     /// Whether the kernel keeps the SYN back until something is sent.
     pub(crate) const fn is_deferred(&self) -> bool {
         self.deferred

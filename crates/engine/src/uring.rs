@@ -458,9 +458,13 @@ impl Backend for Uring {
         self.write_end(socket)
     }
 
+    /// With bytes unread, the peer sees a reset, as from the kernel's sockets (RFC 1122, 4.2.2.13).
     fn close(&mut self, socket: Socket) {
+        if self.table[socket.slot()].unread() > 0 {
+            self.reset(socket);
+            return;
+        }
         let index = socket.release();
-        self.drop_queue(index);
         if let Ok(false) = self.flush_now(index) {
             let until = self.plain.now().after(self.config.linger_max);
             let slot = &mut self.table[index];

@@ -74,6 +74,11 @@ impl Uring {
         } else {
             slot.armed.set(What::Recv);
             self.ring.recv(slot.fd(), index, self.bundles);
+            if !slot.sock().is_tcp() && !slot.armed.has(What::Hangup) {
+                // Linux 6.17 asks a Unix-domain socket how much there is after each receive, and the answer leaves the end out: one
+                // that came together with the bytes before it would never be received.
+                self.look_for_end(index);
+            }
         }
     }
 
@@ -414,16 +419,26 @@ impl Uring {
             self.free_if_over(index);
             return;
         }
-        if done.result < 0 || slot.armed.has(What::Recv) || slot.failed {
-            // Receiving tells of it.
+        if done.result < 0 || slot.failed {
+            return;
+        }
+        if slot.armed.has(What::Recv) {
+            // Receiving tells of it, if it's told.
+            if !slot.sock().is_tcp() {
+                slot.plain = true;
+                self.cancel_recv(index);
+            }
             return;
         }
         let seen = Events::of(done.result);
+        let known = slot.ended && !seen.over;
         (slot.end_seen, slot.failed) = (true, seen.failed);
-        self.tell(index, |ready| {
-            (ready.readable, ready.peer_finished) = (true, true);
-            ready.failed |= seen.failed;
-        });
+        if !known {
+            self.tell(index, |ready| {
+                (ready.readable, ready.peer_finished) = (true, true);
+                ready.failed |= seen.failed;
+            });
+        }
         if !seen.over {
             self.look_at_rest(index);
         }
@@ -445,10 +460,15 @@ impl Uring {
             if slot.sock().is_deferred() {
                 continue;
             }
-            slot.armed.set(What::Hangup);
-            let events = if slot.ended || slot.end_seen { 0 } else { PEERS_END };
-            self.ring.look(slot.fd(), events, false, Name { what: What::Hangup, of: index });
+            self.look_for_end(index);
         }
+    }
+
+    fn look_for_end(&mut self, index: u32) {
+        let slot = &mut self.table[index];
+        slot.armed.set(What::Hangup);
+        let events = if slot.ended || slot.end_seen { 0 } else { PEERS_END };
+        self.ring.look(slot.fd(), events, false, Name { what: What::Hangup, of: index });
     }
 }
 
