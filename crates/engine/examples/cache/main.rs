@@ -69,7 +69,7 @@ impl Cache {
             };
             if next == Next::Quit {
                 self.answers.send(cx, conn, rest);
-                rest.end(cx, conn);
+                rest.end(cx, conn, true);
             } else if self.answers.is_full() {
                 self.answers.send(cx, conn, rest);
             }
@@ -96,8 +96,13 @@ impl<B: Backend> Handler<B> for Cache {
     }
 
     fn on_writable(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64) {
-        if let Some(rest) = self.conns.get_mut(Key::from_bits(token)) {
-            rest.send_on(cx, conn);
+        if let Some(rest) = self.conns.get_mut(Key::from_bits(token))
+            && rest.send_on(cx, conn)
+        {
+            if rest.is_ending() {
+                answers::finish(cx, conn);
+            }
+            cx.read(conn);
         }
     }
 

@@ -43,7 +43,7 @@ impl Answers {
         let sent = if self.out.is_empty() { 0 } else { cx.send(conn, &self.out) };
         let all = sent == self.out.len();
         if !all {
-            rest.bytes.extend_from_slice(&self.out[sent..]);
+            rest.keep(&self.out[sent..]);
             cx.pause(conn);
         }
         self.out.clear();
@@ -55,23 +55,26 @@ impl Answers {
 }
 
 impl Rest {
-    /// There's room: sends on. Once all has gone, the connection is read again.
-    pub(crate) fn send_on<B: Backend>(&mut self, cx: &mut Cx<B>, conn: ConnId) {
+    /// There's room: sends on, and says whether all has gone.
+    pub(crate) fn send_on<B: Backend>(&mut self, cx: &mut Cx<B>, conn: ConnId) -> bool {
         self.gone += cx.send(conn, &self.bytes[self.gone..]);
-        if self.gone == self.bytes.len() {
-            let ending = self.ending;
-            *self = Self { ending, ..Self::default() };
-            if ending {
-                finish(cx, conn);
-            }
-            cx.read(conn);
+        let all = self.gone == self.bytes.len();
+        if all {
+            *self = Self { ending: self.ending, ..Self::default() };
         }
+        all
     }
 
-    /// Ends the connection once its answers have gone. What comes until then is to be dropped.
-    pub(crate) fn end<B: Backend>(&mut self, cx: &mut Cx<B>, conn: ConnId) {
+    /// Keeps what hasn't gone.
+    pub(crate) fn keep(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Ends the connection once its answers have gone; `is_sent` says that nothing waits besides those kept here. What comes until then
+    /// is to be dropped.
+    pub(crate) fn end<B: Backend>(&mut self, cx: &mut Cx<B>, conn: ConnId, is_sent: bool) {
         self.ending = true;
-        if self.bytes.is_empty() {
+        if is_sent && self.bytes.is_empty() {
             finish(cx, conn);
         }
     }
@@ -89,7 +92,7 @@ impl Rest {
 
 /// Says that nothing more comes, and gives the peer time to read it: closing at once would reset the connection where the peer has sent
 /// more than was read, and answers on their way would be lost.
-fn finish<B: Backend>(cx: &mut Cx<B>, conn: ConnId) {
+pub(crate) fn finish<B: Backend>(cx: &mut Cx<B>, conn: ConnId) {
     cx.shutdown(conn);
     cx.set_timer(conn, LINGER);
 }
