@@ -1,0 +1,184 @@
+//! The examples as programs: started on a backend, asked by programs that nobody here wrote, ended by their own process.
+#![expect(dead_code, reason = "each test program uses a part of it")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
+
+#[path = "../../../../tests/netns/host.rs"]
+mod host;
+
+use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use host::Host;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a client may take before it's ended, in seconds. Only a test that fails ever waits so long.
+const CLIENT_SECS_MAX: &str = "60";
+
+/// A backend, and a place to run a program on it.
+pub(crate) struct Ground {
+    /// As the flag has it.
+    backend: &'static str,
+    /// Flags that the backend needs besides.
+    flags: Vec<String>,
+    at: SocketAddr,
+    /// Where the program runs, and its clients; here, where there's none.
+    server: Option<Host>,
+    client: Option<Host>,
+}
+
+impl Ground {
+    /// One for each backend that can be tried here; says why others can't.
+    pub(crate) fn all() -> Vec<Self> {
+        vec![Self::loopback("epoll")]
+    }
+
+    /// The kernel's own TCP and UDP.
+    fn loopback(backend: &'static str) -> Self {
+        let at = "127.0.0.1:0".parse().unwrap();
+        Self { backend, flags: Vec::new(), at, server: None, client: None }
+    }
+
+    pub(crate) const fn backend(&self) -> &'static str {
+        self.backend
+    }
+
+    /// Starts an example and waits until it's ready.
+    pub(crate) fn start(&self, example: &str, args: &[&str]) -> Example {
+        let tests = std::env::current_exe().unwrap();
+        let path = tests.parent().unwrap().parent().unwrap().join("examples").join(example);
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(path).args(["--backend", self.backend]).args(&self.flags);
+        command.args(["--listen", &self.at.to_string()]).args(args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = within(self.server.as_ref(), || command.spawn().unwrap());
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        let at = said.strip_prefix("ready listen=").map(|at| at.trim_end().parse().unwrap());
+        Example { child, at: at.unwrap_or_else(|| panic!("{example} on {} isn't ready: {said:?}", self.backend)) }
+    }
+
+    /// Does something where clients are.
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        within(self.client.as_ref(), work)
+    }
+
+    /// Runs a client program to its end.
+    pub(crate) fn output(&self, program: &str, args: &[&str]) -> Output {
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=5", CLIENT_SECS_MAX, program]).args(args).stdin(Stdio::null());
+        self.run(|| command.output().unwrap())
+    }
+
+    /// What a client program says when it succeeds.
+    pub(crate) fn said(&self, program: &str, args: &[&str]) -> String {
+        let output = self.output(program, args);
+        let [said, errors] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        let on = self.backend;
+        assert!(output.status.success(), "on {on}, {program} {args:?}: {}\n{errors}{said}", output.status);
+        said.into_owned()
+    }
+
+    /// A connection to a program, which doesn't wait for ever.
+    pub(crate) fn connect(&self, to: SocketAddr) -> TcpStream {
+        let stream = self.run(|| TcpStream::connect(to).unwrap());
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream
+    }
+}
+
+fn within<T: Send>(host: Option<&Host>, work: impl FnOnce() -> T + Send) -> T {
+    match host {
+        Some(host) => host.run(work),
+        None => work(),
+    }
+}
+
+/// A running example, which is killed when it's dropped.
+pub(crate) struct Example {
+    child: Child,
+    at: SocketAddr,
+}
+
+impl Example {
+    pub(crate) const fn at(&self) -> SocketAddr {
+        self.at
+    }
+
+    pub(crate) fn ip(&self) -> String {
+        IpAddr::to_string(&self.at.ip())
+    }
+
+    pub(crate) fn port(&self) -> String {
+        self.at.port().to_string()
+    }
+
+    /// Asks it to end, which it does in order.
+    pub(crate) fn end(mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        // It may be gone already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Whether one of `programs` isn't installed; says which.
+pub(crate) fn lacks(programs: &[&str]) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let missing = programs.iter().find(|program| !std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
+    if let Some(program) = missing {
+        println!("SKIP: {program} is not installed");
+    }
+    missing.is_some()
+}
+
+/// A directory of its own, removed at the end.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("midmile-examples-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes a file, in a directory of its own if its name has one.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> String {
+        let path = self.0.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// Bytes without a pattern that a mistake would repeat.
+pub(crate) fn noise(len: usize) -> Vec<u8> {
+    let mut state = 7_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    (0..len).map(|_| next()).collect()
+}
