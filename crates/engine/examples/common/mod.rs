@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use midmile_engine::kernel::Kernel;
+use midmile_engine::uring::{Uring, UringConfig};
 use midmile_engine::{Backend, Config, Core, Cx, DatagramId, DatagramOptions, Handler, LegOptions, Waker};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -15,8 +16,11 @@ const BACKLOG: u32 = 4096;
 /// What carries the bytes.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum BackendName {
-    /// The kernel's TCP and UDP by epoll
+    /// The kernel's TCP and UDP, by epoll
     Epoll,
+    /// The kernel's TCP and UDP, by io_uring
+    #[value(name = "io_uring")]
+    IoUring,
 }
 
 /// Flags of every example.
@@ -46,6 +50,7 @@ pub(crate) trait Program: Sized {
 pub(crate) fn run(program: impl Program, flags: &Flags) -> anyhow::Result<()> {
     match flags.backend {
         BackendName::Epoll => program.run_on(Kernel::new()?, flags),
+        BackendName::IoUring => program.run_on(Uring::new(UringConfig::default())?, flags),
     }
 }
 

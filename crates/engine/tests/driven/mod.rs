@@ -9,10 +9,12 @@ use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use host::Host;
+use midmile_engine::probe;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a client may take before it's ended, in seconds. Only a test that fails ever waits so long.
@@ -33,7 +35,12 @@ pub(crate) struct Ground {
 impl Ground {
     /// One for each backend that can be tried here; says why others can't.
     pub(crate) fn all() -> Vec<Self> {
-        vec![Self::loopback("epoll")]
+        let mut grounds = vec![Self::loopback("epoll")];
+        match probe::io_uring() {
+            Ok(()) => grounds.push(Self::loopback("io_uring")),
+            Err(error) => println!("SKIP: io_uring isn't tried: {error}"),
+        }
+        grounds
     }
 
     /// The kernel's own TCP and UDP.
@@ -48,10 +55,8 @@ impl Ground {
 
     /// Starts an example and waits until it's ready.
     pub(crate) fn start(&self, example: &str, args: &[&str]) -> Example {
-        let tests = std::env::current_exe().unwrap();
-        let path = tests.parent().unwrap().parent().unwrap().join("examples").join(example);
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(path).args(["--backend", self.backend]).args(&self.flags);
+        command.args(["--pdeathsig", "KILL"]).arg(built(example)).args(["--backend", self.backend]).args(&self.flags);
         command.args(["--listen", &self.at.to_string()]).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = within(self.server.as_ref(), || command.spawn().unwrap());
@@ -88,6 +93,38 @@ impl Ground {
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         stream
     }
+}
+
+/// Where an example's program is. Cargo builds examples with all tests, but not with some of them: then it's done here.
+fn built(example: &str) -> PathBuf {
+    static BUILT: Once = Once::new();
+    let tests = std::env::current_exe().unwrap();
+    let path = tests.parent().unwrap().parent().unwrap().join("examples").join(example);
+    BUILT.call_once(|| {
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let sources = ["examples", "src", "../engine/src"].map(|dir| last_change(&package.join(dir)));
+        let is_fresh = std::fs::metadata(&path)
+            .is_ok_and(|found| sources.into_iter().all(|change| found.modified().unwrap() > change));
+        if is_fresh {
+            return;
+        }
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(["build", "--quiet", "--offline", "--examples"]).current_dir(package);
+        if !cfg!(debug_assertions) {
+            command.arg("--release");
+        }
+        assert!(command.status().unwrap().success(), "the examples can't be built");
+    });
+    path
+}
+
+/// When a file below `path` last changed.
+fn last_change(path: &Path) -> SystemTime {
+    if !path.is_dir() {
+        return std::fs::metadata(path).unwrap().modified().unwrap();
+    }
+    let files = std::fs::read_dir(path).unwrap().map(|entry| last_change(&entry.unwrap().path()));
+    files.max().unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn within<T: Send>(host: Option<&Host>, work: impl FnOnce() -> T + Send) -> T {
