@@ -1,7 +1,7 @@
 //! A plain epoll loop, as one writes it in C: one buffer for all, edge-triggered, one `recv` and one `send` a message.
 //!
-//! A read that doesn't fill the buffer has emptied the socket, so that nobody reads again to find nothing; the peer's end makes
-//! an event of its own (`EPOLLRDHUP`). Room to write is asked for only by a connection that has found none.
+//! A read that doesn't fill the buffer has emptied the socket, so that nobody reads again to find nothing, unless an event has told
+//! of the peer's end (`EPOLLRDHUP`). Room to write is asked for only by a connection that has found none.
 
 use std::net::SocketAddrV4;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -28,6 +28,8 @@ struct Conn {
     rest: Vec<u8>,
     /// Answers that found no room.
     owed: Vec<u8>,
+    /// The peer has finished: read on until that shows.
+    end_ahead: bool,
 }
 
 struct Server {
@@ -80,13 +82,14 @@ impl Server {
             if index >= self.conns.len() {
                 self.conns.resize_with(index + 1, || None);
             }
-            self.conns[index] = Some(Conn { fd, rest: Vec::new(), owed: Vec::new() });
+            self.conns[index] = Some(Conn { fd, rest: Vec::new(), owed: Vec::new(), end_ahead: false });
         }
         Ok(())
     }
 
     fn handle(&mut self, index: usize, flags: EventFlags) -> Result<()> {
         let Some(Some(conn)) = self.conns.get_mut(index) else { return Ok(()) };
+        conn.end_ahead |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
         let mut fate = Fate::Stays;
         if !conn.owed.is_empty() && flags.contains(EventFlags::OUT) {
             fate = conn.pay(&self.epoll)?;
@@ -124,7 +127,7 @@ impl Conn {
             if whole > 0 && self.answer(&bytes[..whole], epoll)? == Fate::Ends {
                 return Ok(Fate::Ends);
             }
-            if read < room || !self.owed.is_empty() {
+            if (read < room && !self.end_ahead) || !self.owed.is_empty() {
                 return Ok(Fate::Stays);
             }
         }
