@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use midmile_engine::kernel;
 use process::{PATIENCE, Running, Scratch, connect, echo, exchange, until};
 use programs::mute::{full, silent};
 use programs::relay::Relay;
@@ -198,4 +199,22 @@ fn a_dial_without_a_descriptor_is_a_named_end_and_pairs_go_on() {
     assert_eq!(relay.ends("dial-exhausted"), 1, "{:#}", relay.status());
     drop(held);
     relay.settled();
+}
+
+#[test]
+fn one_core_alone_serves_as_many_pairs_as_the_process_may_hold() {
+    let cpus = kernel::allowed_cpus().unwrap();
+    let [first, _, ..] = cpus[..] else {
+        println!("SKIP: two cores need two CPUs");
+        return;
+    };
+    let relay = Relay::with(echo(b'e'), &["--cores", "2", "--pairs-max", "6"]);
+    // What this thread sends over loopback is received on its CPU, whose core accepts it.
+    kernel::pin_to(first).unwrap();
+    let held: Vec<TcpStream> = (0..6).map(|_| connect(relay.addr()).0).collect();
+    assert_refused(relay.addr());
+    assert_eq!(relay.count("/totals/refusals/pairs-max"), 1, "{:#}", relay.status());
+    drop(held);
+    relay.settled();
+    exchange(&mut connect(relay.addr()).0, "as before");
 }

@@ -47,6 +47,12 @@ impl Allowance {
         self.max
     }
 
+    /// The cores that share them.
+    #[must_use]
+    pub fn cores(&self) -> u16 {
+        u16::try_from(self.magazines.len()).expect("it came from a u16")
+    }
+
     /// Takes a permit for `core`; false when all are in use. One that another core is giving back just now may be missed.
     ///
     /// # Panics

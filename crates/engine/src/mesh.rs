@@ -118,7 +118,9 @@ impl<P> Seat<P> {
         self.core
     }
 
-    pub(crate) fn waker(&self) -> &Waker {
+    /// What wakes this core, for threads outside of the mesh.
+    #[must_use]
+    pub fn waker(&self) -> &Waker {
         &self.wakers[usize::from(self.core.0)]
     }
 

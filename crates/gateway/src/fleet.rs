@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
-use midmile_engine::kernel::{self, Kernel, Listener};
-use midmile_engine::{Addr, Backend, Config, Core, ListenError, Waker};
+use midmile_engine::kernel::{self, Kernel, Listener, Socket};
+use midmile_engine::{Addr, Allowance, Config, Core, ListenError, Mesh, Seat, Waker};
 
 use crate::counters::{CoreCounters, RouteCounters};
 use crate::plan::{Limits, Plan, Route};
@@ -135,6 +135,9 @@ impl Fleet {
             opened.push(open(route, cpus, false)?);
         }
         let (reports, received) = sync_channel(REPORTS_MAX);
+        let pairs = Arc::new(Allowance::new(limits.pairs_max, limits.cores));
+        let conns_max = limits.pairs_max.saturating_mul(2).saturating_add(limits.pooled_max);
+        let (_, seats) = Mesh::new(limits.cores, conns_max)?;
         let mut fleet = Self {
             cores: Vec::new(),
             limits,
@@ -144,8 +147,8 @@ impl Fleet {
             places: Places::default(),
             watch,
         };
-        for (index, cpu) in cpus.iter().enumerate() {
-            match fleet.start_core(index, *cpu, reports.clone()) {
+        for (seat, cpu) in seats.into_iter().zip(cpus) {
+            match fleet.start_core(seat, *cpu, pairs.clone(), reports.clone()) {
                 Ok(core) => fleet.cores.push(core),
                 Err(error) => {
                     // Those that have started end again; they have nothing to cut, and this error is the one to tell.
@@ -163,39 +166,45 @@ impl Fleet {
         Ok((fleet, received))
     }
 
-    fn start_core(&self, index: usize, cpu: u32, reports: SyncSender<PairReport>) -> Result<CoreHandle, StartError> {
+    fn start_core(
+        &self,
+        seat: Seat<Socket>,
+        cpu: u32,
+        pairs: Arc<Allowance>,
+        reports: SyncSender<PairReport>,
+    ) -> Result<CoreHandle, StartError> {
         let pooled_max = share(self.limits.pooled_max, self.limits.cores);
         let (sender, orders) = channel();
         let (syns, heard) = sync_channel(SYNS_MAX);
-        let waker = Waker::new()?;
-        let pairs_max = share(self.limits.pairs_max, self.limits.cores);
+        let waker = seat.waker().clone();
+        let core = seat.core().0;
         let config = Config {
-            conns_max: pairs_max.saturating_mul(2).saturating_add(pooled_max),
+            // One core may hold all pairs; together they hold no more than the seats allow.
+            conns_max: pairs.max().saturating_mul(2).saturating_add(pooled_max),
             pipes_max: share(self.limits.pipes_max, self.limits.cores),
             pipe_bytes: self.limits.pipe_bytes,
             ..Config::default()
         };
         let parts = Parts {
-            core: index,
-            pairs_max,
+            core,
+            pairs,
             pooled_max,
-            counters: self.watch.cores[index].clone(),
+            counters: self.watch.cores[usize::from(core)].clone(),
             orders,
             syns: heard,
             reports,
         };
         let (begun, has_begun) = sync_channel(1);
-        let its_waker = waker.clone();
         let run = move || {
-            let (kernel, answer) = match prepare(cpu, &its_waker) {
-                Ok(kernel) => (Some(kernel), Ok(())),
+            let (core, answer) = match prepare(cpu, config, parts, seat) {
+                Ok(core) => (Some(core), Ok(())),
                 Err(error) => (None, Err(error)),
             };
             // The starter waits for this word, so it's there to take it.
             begun.send(answer).ok();
-            kernel.map_or(Ok(()), |kernel| Core::new(kernel, config, Relay::new(parts)).run())
+            core.map_or(Ok(()), |mut core| core.run())
         };
-        let thread = std::thread::Builder::new().name(format!("midmile-core{index}")).spawn(run)?;
+        let thread = std::thread::Builder::new().name(format!("midmile-core{core}")).spawn(run)?;
         has_begun.recv().map_err(io::Error::other)??;
         Ok(CoreHandle { cpu, orders: sender, syns, waker, thread })
     }
@@ -220,9 +229,10 @@ impl Fleet {
         self.next_door += 1;
         let route = listening.route.clone();
         let counters: Vec<Arc<RouteCounters>> = self.cores.iter().map(|_| Arc::default()).collect();
-        let pairs_max = share(route.pairs_max, self.limits.cores);
+        let pairs = self.pairs_of(&route);
         for ((core, listener), counters) in self.cores.iter().zip(listeners).zip(&counters) {
-            core.order(Order::Open { door, listener, route: route.clone(), counters: counters.clone(), pairs_max });
+            let (route, counters, pairs) = (route.clone(), counters.clone(), pairs.clone());
+            core.order(Order::Open { door, listener, route, counters, pairs });
         }
         self.watch.add(Watched::new(door, route, listening.addr.clone(), counters));
         self.doors.push((door, listening));
@@ -291,9 +301,14 @@ impl Fleet {
     }
 
     fn swap(&self, door: DoorId, route: &Arc<Route>) {
-        let pairs_max = share(route.pairs_max, self.limits.cores);
-        self.order_all(|| Order::Swap { door, route: route.clone(), pairs_max });
+        let pairs = self.pairs_of(route);
+        self.order_all(|| Order::Swap { door, route: route.clone(), pairs: pairs.clone() });
         self.watch.swap(door, route);
+    }
+
+    /// The pairs that a route may hold, for all cores.
+    fn pairs_of(&self, route: &Route) -> Arc<Allowance> {
+        Arc::new(Allowance::new(route.pairs_max, self.limits.cores))
     }
 
     fn order_all(&self, order: impl Fn() -> Order<Listener>) {
@@ -352,13 +367,13 @@ impl Fleet {
     }
 }
 
-/// Puts the calling thread on its CPU and makes what it waits with.
-fn prepare(cpu: u32, waker: &Waker) -> io::Result<Kernel> {
+/// Puts the calling thread on its CPU and makes its core.
+fn prepare(cpu: u32, config: Config, parts: Parts<Listener>, seat: Seat<Socket>) -> io::Result<Relaying> {
     kernel::pin_to(cpu)?;
-    let mut kernel = Kernel::new()?;
-    kernel.watch_waker(waker)?;
-    Ok(kernel)
+    Core::seated(Kernel::new()?, config, Relay::new(parts), seat)
 }
+
+type Relaying = Core<Kernel, Relay<Listener>>;
 
 /// What one core gets of something that all share.
 fn share(all: u32, cores: u16) -> u32 {

@@ -26,6 +26,7 @@ mod plan;
 mod reason;
 mod relay;
 mod report;
+mod room;
 mod serving;
 mod trunk;
 

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
-use midmile_engine::{Backend, ConnError, ConnId, Cx, Handler, Incoming, Key, ListenerId, Slab};
+use midmile_engine::{Allowance, Backend, ConnError, ConnId, Cx, Handler, Incoming, Key, ListenerId, Slab};
 use midmile_wire::trunk::hello::Hello;
 
 use crate::counters::{CoreCounters, RouteCounters};
@@ -32,6 +32,7 @@ use crate::pair::{Pair, Side, State, Token};
 use crate::plan::Route;
 use crate::reason::{End, Refusal};
 use crate::report::PairReport;
+use crate::room::{Pairs, Room};
 use crate::serving::{DoorId, Serving, Servings};
 use crate::trunk::{Pools, Reach, TICK};
 use early::Heralds;
@@ -48,9 +49,9 @@ const QUEUE_MAX: u32 = 65_535;
 #[derive(Debug)]
 pub(crate) enum Order<L> {
     /// Accept there.
-    Open { door: DoorId, listener: L, route: Arc<Route>, counters: Arc<RouteCounters>, pairs_max: u32 },
+    Open { door: DoorId, listener: L, route: Arc<Route>, counters: Arc<RouteCounters>, pairs: Arc<Allowance> },
     /// Serve those who come there by another route from now on.
-    Swap { door: DoorId, route: Arc<Route>, pairs_max: u32 },
+    Swap { door: DoorId, route: Arc<Route>, pairs: Arc<Allowance> },
     /// Stop accepting there.
     Close { door: DoorId },
     /// Reach these peers from now on.
@@ -65,8 +66,9 @@ pub(crate) enum Order<L> {
 #[derive(Debug)]
 pub(crate) struct Parts<L> {
     /// Its place among the cores.
-    pub(crate) core: usize,
-    pub(crate) pairs_max: u32,
+    pub(crate) core: u16,
+    /// For those of all cores.
+    pub(crate) pairs: Arc<Allowance>,
     /// Trunk connections in pools.
     pub(crate) pooled_max: u32,
     pub(crate) counters: Arc<CoreCounters>,
@@ -80,7 +82,7 @@ pub(crate) struct Parts<L> {
 #[derive(Debug)]
 pub(crate) struct Relay<L> {
     core: usize,
-    pairs: Slab<Pair>,
+    pairs: Pairs,
     guests: Slab<Guest>,
     /// Hellos of pairs that are passed on.
     hellos: Slab<Hello>,
@@ -100,12 +102,12 @@ pub(crate) struct Relay<L> {
 impl<L> Relay<L> {
     pub(crate) fn new(parts: Parts<L>) -> Self {
         Self {
-            core: parts.core,
-            pairs: Slab::with_capacity(parts.pairs_max),
-            guests: Slab::with_capacity(parts.pairs_max),
-            hellos: Slab::with_capacity(parts.pairs_max),
+            core: parts.core.into(),
+            guests: Slab::with_capacity(parts.pairs.max()),
+            hellos: Slab::with_capacity(parts.pairs.max()),
             pools: Pools::new(parts.pooled_max),
-            heralds: Heralds::new(parts.syns, parts.pairs_max),
+            heralds: Heralds::new(parts.syns, parts.pairs.max() / u32::from(parts.pairs.cores())),
+            pairs: Pairs::new(Room::new(parts.pairs, parts.core)),
             watches_clock: false,
             trace_base: None,
             traces: 0,
@@ -125,13 +127,13 @@ impl<L> Relay<L> {
     /// Carries one order out.
     pub(crate) fn obey<B: Backend<Listener = L>>(&mut self, cx: &mut Cx<B>, order: Order<L>) {
         match order {
-            Order::Open { door, listener, route, counters, pairs_max } => {
+            Order::Open { door, listener, route, counters, pairs } => {
                 // It fails only when epoll has no room for one more; the other cores' listeners then serve.
-                self.servings.open(cx, door, listener, (route, counters), pairs_max).ok();
+                self.servings.open(cx, door, listener, (route, counters), self.room(pairs)).ok();
             }
-            Order::Swap { door, route, pairs_max } => {
+            Order::Swap { door, route, pairs } => {
                 let before = self.servings.at(door);
-                self.servings.swap(door, route, pairs_max);
+                self.servings.swap(door, route, self.room(pairs));
                 self.review_guests(cx, before, self.servings.at(door));
             }
             Order::Close { door } => {
@@ -166,6 +168,11 @@ impl<L> Relay<L> {
         }
     }
 
+    /// This core's part in a bound.
+    fn room(&self, allowance: Arc<Allowance>) -> Room {
+        Room::new(allowance, u16::try_from(self.core).expect("it came from a u16"))
+    }
+
     /// Accepts those who had connected before a listener closes: closing it would reset them.
     fn let_in_the_queued<B: Backend<Listener = L>>(&mut self, cx: &mut Cx<B>, only: Option<DoorId>) {
         for listener in self.servings.listeners(only) {
@@ -183,7 +190,7 @@ impl<L> Relay<L> {
             return Err(Refusal::NotAllowed);
         }
         let legs = if serving.route.gate.is_some() { 1 } else { 2 };
-        if self.pairs.is_full() || room < legs || serving.open >= serving.open_max {
+        if self.pairs.is_full() || room < legs || serving.is_full() {
             return Err(Refusal::PairsMax);
         }
         Ok(())
@@ -219,17 +226,26 @@ impl<L> Relay<L> {
         let mut pair = Pair::new(serving_key, incoming.peer.clone(), state, cx.now());
         pair.destination = destination;
         pair.given = destination.and_then(|destination| original::original(&serving.route, destination));
-        let key = self.pairs.insert(pair).expect("it was seen that there is room");
+        // It was seen that there is room; another core may have taken it since.
+        let Some(key) = self.pairs.insert(pair) else {
+            serving.counters.refusals[Refusal::PairsMax.index()].add(1);
+            return cx.refuse(incoming);
+        };
+        if !serving.let_in() {
+            self.pairs.remove(key);
+            serving.counters.refusals[Refusal::PairsMax.index()].add(1);
+            return cx.refuse(incoming);
+        }
         let token = Token::leg(key, Side::Client).to_bits();
         let client = match cx.admit(incoming, token, serving.meters.upstream) {
             Ok(client) => client,
             Err(incoming) => {
                 self.pairs.remove(key);
                 serving.counters.refusals[Refusal::Descriptors.index()].add(1);
+                self.servings.pair_ended(serving_key);
                 return cx.refuse(incoming);
             }
         };
-        serving.open += 1;
         serving.counters.pairs_opened.add(1);
         serving.counters.pairs_open.add(1);
         let timeouts = serving.route.timeouts;

@@ -7,6 +7,7 @@ use midmile_engine::{Backend, Cx, Key, ListenerId, MeterId, Slab};
 
 use crate::counters::RouteCounters;
 use crate::plan::Route;
+use crate::room::Room;
 
 /// Routes of a plan, and ones replaced by reloads that still have pairs.
 const SERVINGS_MAX: u32 = 65_536;
@@ -31,10 +32,26 @@ pub(crate) struct Serving {
     /// This core's place in the round of backends.
     pub(crate) turn: usize,
     /// Pairs of this route on this core.
-    pub(crate) open: u32,
-    pub(crate) open_max: u32,
+    open: u32,
+    /// For those of all cores.
+    room: Room,
     /// No new pairs come: it goes when the last one ends.
     retired: bool,
+}
+
+impl Serving {
+    /// Whether no more pairs or guests may come.
+    pub(crate) fn is_full(&self) -> bool {
+        self.room.is_full()
+    }
+
+    /// Counts a pair or a guest in, if there's room; [`Servings::pair_ended`] counts it out.
+    #[must_use]
+    pub(crate) fn let_in(&mut self) -> bool {
+        let room = self.room.take();
+        self.open += u32::from(room);
+        room
+    }
 }
 
 /// A way in: a listener, or where one was, and the route behind it.
@@ -96,7 +113,7 @@ impl Servings {
         id: DoorId,
         listener: B::Listener,
         (route, counters): (Arc<Route>, Arc<RouteCounters>),
-        open_max: u32,
+        room: Room,
     ) -> std::io::Result<()> {
         let listener = cx.listen(listener)?;
         let (upstream, downstream) = (counters.upstream.clone(), counters.downstream.clone());
@@ -108,18 +125,18 @@ impl Servings {
             }
             None => Meters { upstream: cx.add_meter(upstream), downstream: cx.add_meter(downstream) },
         };
-        let serving = Serving { route, counters, meters: Rc::new(meters), turn: 0, open: 0, open_max, retired: false };
+        let serving = Serving { route, counters, meters: Rc::new(meters), turn: 0, open: 0, room, retired: false };
         let serving = self.table.insert(serving).expect("far fewer routes than places");
         self.doors.push(Door { id, listener: Some(listener), serving });
         Ok(())
     }
 
     /// Puts another route behind a way in. Pairs of the one before go on.
-    pub(crate) fn swap(&mut self, id: DoorId, route: Arc<Route>, open_max: u32) {
+    pub(crate) fn swap(&mut self, id: DoorId, route: Arc<Route>, room: Room) {
         let Some(door) = self.doors.iter_mut().find(|door| door.id == id) else { return };
         let Some(old) = self.table.get(door.serving) else { return };
         let (counters, meters) = (old.counters.clone(), old.meters.clone());
-        let serving = Serving { route, counters, meters, turn: 0, open: 0, open_max, retired: false };
+        let serving = Serving { route, counters, meters, turn: 0, open: 0, room, retired: false };
         let Ok(key) = self.table.insert(serving) else { return };
         let old = std::mem::replace(&mut door.serving, key);
         self.retire(old);
@@ -148,6 +165,7 @@ impl Servings {
     pub(crate) fn pair_ended(&mut self, key: Key) {
         if let Some(serving) = self.table.get_mut(key) {
             serving.open -= 1;
+            serving.room.give();
             if serving.retired && serving.open == 0 {
                 self.forget(key);
             }

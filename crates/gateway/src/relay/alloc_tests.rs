@@ -8,7 +8,7 @@ use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
 
 use midmile_engine::kernel::{self, Kernel};
-use midmile_engine::{Addr, Backend as _, Config, Core, LegOptions, Waker};
+use midmile_engine::{Addr, Allowance, Backend as _, Config, Core, LegOptions, Waker};
 use midmile_wire::proxy::Version;
 
 use super::{Order, Parts, Relay};
@@ -89,7 +89,7 @@ fn relay(waker: &Waker, counters: &Arc<RouteCounters>) -> (Relaying, SocketAddr)
     let (reports, _) = sync_channel(1);
     let parts = Parts {
         core: 0,
-        pairs_max: 100,
+        pairs: Arc::new(Allowance::new(100, 1)),
         pooled_max: 0,
         counters: Arc::new(CoreCounters::default()),
         orders,
@@ -102,7 +102,16 @@ fn relay(waker: &Waker, counters: &Arc<RouteCounters>) -> (Relaying, SocketAddr)
     let (mut listeners, at) = kernel::listen(&route.listen, &route.client, &[0], false).unwrap();
     let listener = listeners.pop().unwrap();
     let (relay, cx) = core.parts();
-    relay.obey(cx, Order::Open { door: DoorId(0), listener, route, counters: counters.clone(), pairs_max: 100 });
+    relay.obey(
+        cx,
+        Order::Open {
+            door: DoorId(0),
+            listener,
+            route,
+            counters: counters.clone(),
+            pairs: Arc::new(Allowance::new(100, 1)),
+        },
+    );
     (core, at.inet().unwrap())
 }
 

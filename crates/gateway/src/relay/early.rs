@@ -124,9 +124,12 @@ impl<L> Relay<L> {
         pair.unclaimed = true;
         pair.destination = Some(syn.listener);
         pair.given = original(&serving.route, syn.listener);
-        let Ok(key) = self.pairs.insert(pair) else { return };
+        let Some(key) = self.pairs.insert(pair) else { return };
         if let Some(serving) = self.servings.get_mut(serving_key) {
-            serving.open += 1;
+            if !serving.let_in() {
+                self.pairs.remove(key);
+                return;
+            }
             serving.counters.pairs_opened.add(1);
             serving.counters.pairs_open.add(1);
             serving.counters.early_dials.add(1);

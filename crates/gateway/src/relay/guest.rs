@@ -59,9 +59,14 @@ impl<L> Relay<L> {
             serving.counters.refusals[Refusal::PairsMax.index()].add(1);
             return cx.refuse(incoming);
         };
+        // It was seen that there is room; another core may have taken it since.
+        if !serving.let_in() {
+            self.guests.remove(key);
+            serving.counters.refusals[Refusal::PairsMax.index()].add(1);
+            return cx.refuse(incoming);
+        }
         match cx.admit(incoming, Token::Guest(key).to_bits(), MeterId::NONE) {
             Ok(conn) => {
-                serving.open += 1;
                 cx.set_timer(conn, serving.route.timeouts.header);
                 cx.read(conn);
                 if let Some(guest) = self.guests.get_mut(key) {
@@ -71,6 +76,7 @@ impl<L> Relay<L> {
             Err(incoming) => {
                 self.guests.remove(key);
                 serving.counters.refusals[Refusal::Descriptors.index()].add(1);
+                self.servings.pair_ended(serving_key);
                 cx.refuse(incoming);
             }
         }
@@ -133,21 +139,25 @@ impl<L> Relay<L> {
         let GuestState::Known(session) = &guest.state else { return Ok(0) };
         let decoded = hello::decode(bytes, session).map_err(|_| Refusal::HelloInvalid)?;
         let Some((taken, hello)) = decoded else { return Ok(0) };
-        if self.pairs.is_full() || cx.conns_free() == 0 {
+        if cx.conns_free() == 0 || !self.pairs.reserve() {
             if let Some(serving) = self.servings.get(guest.serving) {
                 serving.counters.refusals[Refusal::PairsMax.index()].add(1);
             }
             self.part(cx, key, Answer::PairsMax);
             return Ok(taken);
         }
-        let Some(guest) = self.guests.remove(key) else { return Ok(0) };
+        let guest = self.guests.remove(key).expect("it was there just now");
         cx.pause(guest.conn);
         self.pair_of_guest(cx, guest, &hello);
         Ok(taken)
     }
 
+    /// Makes the pair, for which there is room reserved.
     fn pair_of_guest<B: Backend>(&mut self, cx: &mut Cx<B>, guest: Guest, hello: &Hello) {
-        let Some(serving) = self.servings.get(guest.serving) else { return cx.reset(guest.conn) };
+        let Some(serving) = self.servings.get(guest.serving) else {
+            self.pairs.unreserve();
+            return cx.reset(guest.conn);
+        };
         let (client, listened) = match hello.client {
             Header::Inet { source, destination } => (Addr::Inet(source), Some(destination)),
             Header::Local | Header::Unix { .. } => (guest.addr, None),
@@ -170,7 +180,7 @@ impl<L> Relay<L> {
         if onward.is_some() {
             pair.hello = self.hellos.insert(*hello).expect("there's room for one a pair");
         }
-        let key = self.pairs.insert(pair).expect("it was seen that there is room");
+        let key = self.pairs.insert_reserved(pair);
         cx.rename(guest.conn, Token::Client(key).to_bits(), serving.meters.upstream);
         match allowed {
             Ok(()) => self.go_onward(cx, key),
@@ -223,11 +233,12 @@ impl<L> Relay<L> {
             let serving = now.and_then(|now| self.servings.get_mut(now));
             let gate = serving.as_ref().and_then(|serving| serving.route.gate.as_deref());
             let may_come = gate.is_some_and(|gate| guest.peer.as_deref().is_none_or(|peer| gate.lets_in(peer)));
-            let (Some(serving), Some(now), true) = (serving, now, may_come) else {
+            // The new route may let in fewer.
+            let stays = may_come && serving.is_some_and(|serving| serving.let_in());
+            let (true, Some(now)) = (stays, now) else {
                 self.turn_out(cx, key, None);
                 continue;
             };
-            serving.open += 1;
             guest.serving = now;
             self.servings.pair_ended(before);
         }

@@ -5,7 +5,9 @@ use std::sync::mpsc::{channel, sync_channel};
 use std::time::Duration;
 
 use midmile_engine::sim::{DialOutcome, RemoteId, Script, Sim, SimListener, SimSocket};
-use midmile_engine::{Config, ConnError, ConnId, Core, Cx, Handler, Incoming, LegOptions, ListenerId, Upcall};
+use midmile_engine::{
+    Allowance, Config, ConnError, ConnId, Core, Cx, Handler, Incoming, LegOptions, ListenerId, Upcall,
+};
 use midmile_wire::proxy::{self, Accept, Header, Version};
 
 use super::sim_tests::{TIMEOUTS, port};
@@ -85,7 +87,15 @@ fn world(panics_in: Upcall, after: bool) -> World {
     let ((_, orders), (_, syns)) = (channel(), sync_channel(1));
     let (reports, _) = sync_channel(1);
     let figures = Arc::new(CoreCounters::default());
-    let parts = Parts { core: 0, pairs_max: 10, pooled_max: 0, counters: figures.clone(), orders, syns, reports };
+    let parts = Parts {
+        core: 0,
+        pairs: Arc::new(Allowance::new(10, 1)),
+        pooled_max: 0,
+        counters: figures.clone(),
+        orders,
+        syns,
+        reports,
+    };
     let handler = Faulty { relay: Relay::new(parts), panics_in: Some(panics_in), after };
     let config = Config { conns_max: 8, read_bytes: 300, ..Config::default() };
     let mut core = Core::new(Sim::new(5, false), config, handler);
@@ -123,7 +133,13 @@ fn world(panics_in: Upcall, after: bool) -> World {
     let clients =
         [Duration::ZERO, Duration::from_secs(3)].map(|wait| cx.backend().client(&listener, wait, script.clone()));
     let counters = Arc::new(RouteCounters::default());
-    let order = Order::Open { door: DoorId(0), listener, route, counters: counters.clone(), pairs_max: 10 };
+    let order = Order::Open {
+        door: DoorId(0),
+        listener,
+        route,
+        counters: counters.clone(),
+        pairs: Arc::new(Allowance::new(10, 1)),
+    };
     handler.relay.obey(cx, order);
     World { core, clients, counters, figures }
 }

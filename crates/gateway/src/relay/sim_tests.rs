@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::time::Duration;
 
 use midmile_engine::sim::{DialOutcome, Remote, RemoteId, Rng, Script, Sim, SimListener};
-use midmile_engine::{Addr, Config, ConnError, Core, LegOptions, Time};
+use midmile_engine::{Addr, Allowance, Config, ConnError, Core, LegOptions, Time};
 use midmile_wire::proxy::{self, Accept, Header, Version};
 
 use super::{Order, Parts, Relay};
@@ -136,7 +136,7 @@ fn world(mut rng: Rng, mood: Mood) -> World {
     let ((_, orders), (_, syns)) = (channel(), sync_channel(1));
     let parts = Parts {
         core: 0,
-        pairs_max: 10,
+        pairs: Arc::new(Allowance::new(10, 1)),
         pooled_max: 0,
         counters: Arc::new(CoreCounters::default()),
         orders,
@@ -190,7 +190,16 @@ fn visit(core: &mut Core<Sim, Relay<SimListener>>, rng: &mut Rng, index: usize, 
     let client = cx.backend().client(&listener, Duration::from_micros(rng.up_to(100_000) as u64), script);
     let counters = Arc::new(RouteCounters::default());
     let door = DoorId(u32::try_from(index).unwrap());
-    relay.obey(cx, Order::Open { door, listener, route: route.clone(), counters: counters.clone(), pairs_max: 10 });
+    relay.obey(
+        cx,
+        Order::Open {
+            door,
+            listener,
+            route: route.clone(),
+            counters: counters.clone(),
+            pairs: Arc::new(Allowance::new(10, 1)),
+        },
+    );
     Visit { client, backends, route, counters }
 }
 

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::time::Duration;
 
 use midmile_engine::sim::{DialOutcome, RemoteId, Rng, Script, Sim, SimListener};
-use midmile_engine::{Addr, Config, Core, LegOptions, Time};
+use midmile_engine::{Addr, Allowance, Config, Core, LegOptions, Time};
 use midmile_wire::trunk::hello::Destination;
 use midmile_wire::trunk::{Key as TrunkKey, Name};
 
@@ -116,6 +116,11 @@ fn world(rng: Rng, mood: Mood) -> World {
     world_of(rng, mood, None)
 }
 
+/// For more than ever come.
+fn room() -> Arc<Allowance> {
+    Arc::new(Allowance::new(40, 1))
+}
+
 /// With `long`, clients and servers all follow that script.
 fn world_of(mut rng: Rng, mood: Mood, long: Option<&Script>) -> World {
     let any = mood == Mood::Any;
@@ -125,7 +130,7 @@ fn world_of(mut rng: Rng, mood: Mood, long: Option<&Script>) -> World {
     let (report_to, reports) = sync_channel(100);
     let ((_, orders), (syn_to, syns)) = (channel(), sync_channel(16));
     let counters = Arc::new(CoreCounters::default());
-    let parts = Parts { core: 0, pairs_max: 40, pooled_max: 40, counters, orders, syns, reports: report_to };
+    let parts = Parts { core: 0, pairs: room(), pooled_max: 40, counters, orders, syns, reports: report_to };
     let sim = Sim::new(rng.number(), any && rng.one_in(2));
     let mut core = Core::new(sim, config(&mut rng), Relay::new(parts));
     let (relay, cx) = core.parts();
@@ -172,8 +177,8 @@ fn world_of(mut rng: Rng, mood: Mood, long: Option<&Script>) -> World {
     let reach = |(peer, counters): (Arc<Peer>, &Arc<PeerCounters>)| Reach { peer, counters: counters.clone(), bounds };
     relay.obey(cx, Order::Peers(reached.map(reach).collect()));
     let out = route("out", trunk_addr, Vec::new(), None, Some(Arc::new(gate)));
-    let open = Order::Open { door: TRUNK_DOOR, listener: trunk, route: out, counters: egress.clone(), pairs_max: 40 };
-    relay.obey(cx, open);
+    let counters = egress.clone();
+    relay.obey(cx, Order::Open { door: TRUNK_DOOR, listener: trunk, route: out, counters, pairs: room() });
     let clients = (0..=rng.up_to(4)).map(|_| {
         let mut script = script(&mut rng, mood);
         script.finishes_last &= any;
@@ -182,8 +187,8 @@ fn world_of(mut rng: Rng, mood: Mood, long: Option<&Script>) -> World {
     });
     let clients = clients.collect();
     let route = route("in", client_addr.clone(), vec![backend], Some(via), None);
-    let listener = clients_listener;
-    relay.obey(cx, Order::Open { door: CLIENT_DOOR, listener, route, counters: ingress.clone(), pairs_max: 40 });
+    let (listener, counters) = (clients_listener, ingress.clone());
+    relay.obey(cx, Order::Open { door: CLIENT_DOOR, listener, route, counters, pairs: room() });
     // SYNs of clients that never come, and of some that do: their addresses are the simulation's.
     for _ in 0..rng.up_to(4) {
         let client = ([10, 0, 0, 1], u16::try_from(rng.up_to(12)).unwrap()).into();
