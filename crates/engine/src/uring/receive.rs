@@ -30,9 +30,7 @@ use crate::sys::ring::{Done, Name, Ring, What};
 const LITTLE_BYTES: usize = 4096;
 
 /// What a look for something to read waits for; errors and hang-ups always show.
-#[expect(clippy::cast_sign_loss, reason = "bits of poll(2), which are positive")]
 pub(super) const SOMETHING_TO_READ: u32 = (libc::POLLIN | libc::POLLRDHUP) as u32;
-#[expect(clippy::cast_sign_loss, reason = "as above")]
 const PEERS_END: u32 = libc::POLLRDHUP as u32;
 
 /// Copies what is unread to `buf` and leaves it there.

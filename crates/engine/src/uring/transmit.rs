@@ -18,7 +18,6 @@ use crate::backend::{Backend, Progress, Transfer};
 use crate::error::ConnError;
 use crate::sys::ring::{Done, Name, What};
 
-#[expect(clippy::cast_sign_loss, reason = "bits of poll(2), which are positive")]
 const ROOM: u32 = libc::POLLOUT as u32;
 
 /// A length within a block.
