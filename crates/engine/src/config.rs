@@ -1,5 +1,7 @@
 //! Sizes and limits of one core.
 
+use std::time::Duration;
+
 /// Sizes and limits of one core. All memory that they bound is reserved when the core is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -21,6 +23,9 @@ pub struct Config {
     pub accept_batch: u32,
     /// How long a listener rests when there is no descriptor to accept with.
     pub accept_rest_ms: u64,
+    /// How long after an event the core looks for more without sleeping: an answer that comes within this time costs no wake-up. The CPU
+    /// is busy meanwhile. Zero: it sleeps at once.
+    pub busy_poll: Duration,
     /// Whether a program that panics in an upcall loses that connection alone ([`ConnError::Panicked`](crate::ConnError::Panicked));
     /// otherwise the panic goes on through [`Core::turn`](crate::Core::turn), and the core is of no use afterwards: for tests, so that
     /// what they assert ends them.
@@ -39,6 +44,7 @@ impl Default for Config {
             loop_bytes: 2 * 1024 * 1024,
             accept_batch: 64,
             accept_rest_ms: 50,
+            busy_poll: Duration::ZERO,
             catch_panics: true,
         }
     }

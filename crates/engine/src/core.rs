@@ -16,6 +16,7 @@ use crate::handler::{ConnId, Handler, Incoming, ListenerId};
 use crate::mesh::Seat;
 use crate::slab::Key;
 use crate::upcall::Upcall;
+use crate::watchdog::Pulse;
 
 /// Events under this tag mean that another thread woke the core.
 pub const WAKE: Tag = Tag(u64::MAX);
@@ -71,8 +72,7 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
     /// # Errors
     /// When the backend can't wait for events any more.
     pub fn turn(&mut self) -> io::Result<()> {
-        let timeout = self.patience();
-        let events = self.cx.backend.poll(timeout)?;
+        let events = self.wait()?;
         self.cx.turns += 1;
         for index in 0..events {
             let ready = self.cx.backend.ready(index);
@@ -89,6 +89,39 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
         self.see_off();
         self.cx.begin_deferred();
         Ok(())
+    }
+
+    /// Waits for events: awake for a while after the last one, if that's configured, then asleep.
+    fn wait(&mut self) -> io::Result<usize> {
+        let patience = self.patience();
+        let spin = patience.map_or(self.cx.config.busy_poll, |patience| patience.min(self.cx.config.busy_poll));
+        if spin.is_zero() {
+            return self.cx.backend.poll(patience);
+        }
+        loop {
+            let before = self.cx.now();
+            let events = self.cx.backend.poll(Some(Duration::ZERO))?;
+            let now = self.cx.now();
+            if events > 0 {
+                self.cx.event_at = now;
+                return Ok(events);
+            }
+            // A simulated clock may pass only in sleep.
+            if now == before || now.since(self.cx.event_at) >= spin {
+                break;
+            }
+        }
+        let events = self.cx.backend.poll(self.patience())?;
+        if events > 0 {
+            self.cx.event_at = self.cx.now();
+        }
+        Ok(events)
+    }
+
+    /// What shows which upcall the core is in, for a [`Watchdog`](crate::Watchdog).
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        self.cx.pulse.clone()
     }
 
     /// How long the loop may sleep.

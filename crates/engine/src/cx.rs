@@ -25,6 +25,7 @@ use crate::pool::{BlockPool, PipePool};
 use crate::slab::{Key, Slab};
 use crate::time::Time;
 use crate::timer::Wheel;
+use crate::watchdog::Pulse;
 
 pub(crate) use datagrams::Datagrams;
 pub use look::Gauges;
@@ -74,6 +75,11 @@ pub struct Cx<B: Backend> {
     pub(crate) departures: VecDeque<(ConnId, CoreId)>,
     /// Connections that came from another core and found no room.
     pub(crate) hand_offs_lost: u64,
+    /// What a watchdog sees, and how many upcalls there were.
+    pub(crate) pulse: Pulse,
+    pub(crate) upcalls: u64,
+    /// When an event last came.
+    pub(crate) event_at: Time,
     pub(crate) turns: u64,
     /// Upcalls that panicked.
     pub(crate) panics: u64,
@@ -102,6 +108,9 @@ impl<B: Backend> Cx<B> {
             seat: None,
             departures: VecDeque::new(),
             hand_offs_lost: 0,
+            pulse: Pulse::default(),
+            upcalls: 0,
+            event_at: Time::ZERO,
             turns: 0,
             panics: 0,
             admitted: Key::NONE,

@@ -65,6 +65,7 @@ mod timer;
 mod upcall;
 pub mod uring;
 mod waker;
+mod watchdog;
 
 pub use crate::addr::{Addr, UNIX_NAME_LEN_MAX, UnixAddr};
 pub use crate::allowance::Allowance;
@@ -84,3 +85,4 @@ pub use crate::time::Time;
 pub use crate::timer::Wheel;
 pub use crate::upcall::Upcall;
 pub use crate::waker::Waker;
+pub use crate::watchdog::{Pulse, Stall, Watchdog};

@@ -11,6 +11,7 @@ use crate::handler::{ConnId, Handler};
 
 /// An upcall, by its name in [`Handler`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub enum Upcall {
     /// [`Handler::on_accept`].
     Accept,
@@ -47,6 +48,26 @@ pub enum Upcall {
 }
 
 impl Upcall {
+    /// All of them, each at the place of its number.
+    pub const ALL: &'static [Self] = &[
+        Self::Accept,
+        Self::AcceptExhausted,
+        Self::Connect,
+        Self::Data,
+        Self::Frame,
+        Self::Message,
+        Self::Writable,
+        Self::PeerClose,
+        Self::Error,
+        Self::Datagram,
+        Self::DatagramsWritable,
+        Self::Timer,
+        Self::Alarm,
+        Self::Wake,
+        Self::HandOff,
+        Self::TurnEnd,
+    ];
+
     /// The name of its method.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -80,8 +101,12 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
         id: ConnId,
         call: impl FnOnce(&mut H, &mut Cx<B>) -> R,
     ) -> Option<R> {
+        self.cx.upcalls += 1;
+        self.cx.pulse.enter(self.cx.upcalls, upcall, id);
         // Unwind safety: what a downcall changes is changed whole, for they don't call back; the program is told of its panic.
-        match catch_unwind(AssertUnwindSafe(|| call(&mut self.handler, &mut self.cx))) {
+        let answer = catch_unwind(AssertUnwindSafe(|| call(&mut self.handler, &mut self.cx)));
+        self.cx.pulse.leave();
+        match answer {
             Ok(answer) => Some(answer),
             Err(panic) => {
                 self.panicked(upcall, id, panic);

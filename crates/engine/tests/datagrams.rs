@@ -26,6 +26,7 @@ const SMALL: Config = Config {
     accept_batch: 64,
     accept_rest_ms: 50,
     catch_panics: true,
+    busy_poll: std::time::Duration::ZERO,
 };
 
 /// Datagrams that stop an [`Echo`].

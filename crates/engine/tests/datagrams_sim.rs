@@ -78,6 +78,7 @@ const CONFIG: Config = Config {
     accept_batch: 64,
     accept_rest_ms: 50,
     catch_panics: true,
+    busy_poll: std::time::Duration::ZERO,
 };
 
 /// Binds, whatever the faults.

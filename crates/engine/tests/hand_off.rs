@@ -142,7 +142,15 @@ impl<B: Backend> Handler<B> for Wanderer {
 }
 
 fn config() -> Config {
-    Config { conns_max: 50, read_bytes: 5000, blocks: 2, pipes_max: 0, catch_panics: false, ..Config::default() }
+    Config {
+        conns_max: 50,
+        read_bytes: 5000,
+        blocks: 2,
+        pipes_max: 0,
+        busy_poll: Duration::from_micros(50),
+        catch_panics: false,
+        ..Config::default()
+    }
 }
 
 fn visit(at: SocketAddr, token: u64) {

@@ -28,6 +28,7 @@ const DEFAULT: Config = Config {
     loop_bytes: 1024 * 1024,
     accept_batch: 64,
     accept_rest_ms: 50,
+    busy_poll: Duration::ZERO,
     catch_panics: false,
 };
 
@@ -154,6 +155,10 @@ fn what_is_left_over_stands_in_front_of_what_comes_next<B: Under>() {
     whole_frames_are_answered_whatever_the_pieces::<B>(SMALL);
 }
 
+fn a_core_that_looks_for_more_before_it_sleeps_sees_the_same<B: Under>() {
+    whole_frames_are_answered_whatever_the_pieces::<B>(Config { busy_poll: Duration::from_millis(10), ..SMALL });
+}
+
 fn without_blocks_what_is_left_over_stays_in_the_kernel<B: Under>() {
     whole_frames_are_answered_whatever_the_pieces::<B>(Config { blocks: 0, ..SMALL });
 }
@@ -278,6 +283,18 @@ fn a_timer_fires_and_not_early<B: Under>() {
     assert_eq!(core.parts().1.conns_open(), 0);
 }
 
+fn a_timer_fires_on_a_core_that_is_looking_for_more<B: Under>() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    // It doesn't sleep until long after the timer.
+    let mut core = core::<B>(Config { busy_poll: Duration::from_secs(600), ..SMALL });
+    let conn = dial(&mut core, server.local_addr().unwrap()).unwrap();
+    let start = Instant::now();
+    core.parts().1.set_timer(conn, Duration::from_millis(30));
+    core.run().unwrap();
+    assert!((29..60_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    assert_eq!(core.parts().0.seen, [Seen::Connect, Seen::Timer]);
+}
+
 fn a_waker_wakes_from_another_thread<B: Under>() {
     let waker = Waker::new().unwrap();
     let mut backend = B::made().unwrap();
@@ -344,6 +361,8 @@ on_each!(
     a_dial_that_stands_is_told_before_its_bytes,
     a_dial_that_nobody_answers_is_refused,
     a_timer_fires_and_not_early,
+    a_timer_fires_on_a_core_that_is_looking_for_more,
+    a_core_that_looks_for_more_before_it_sleeps_sees_the_same,
     a_waker_wakes_from_another_thread,
     a_full_core_gives_the_connection_back_to_be_refused,
 );

@@ -419,6 +419,7 @@ const SMALL: Config = Config {
     accept_batch: 4,
     accept_rest_ms: 10,
     catch_panics: false,
+    busy_poll: Duration::ZERO,
 };
 
 #[test]

@@ -37,6 +37,7 @@ pub const SMALL: Config = Config {
     accept_batch: 4,
     accept_rest_ms: 20,
     catch_panics: false,
+    busy_poll: std::time::Duration::ZERO,
 };
 
 /// A core, its trace, its peers.
