@@ -23,10 +23,14 @@ mod trace;
 mod world;
 
 pub mod accepting;
+pub mod crowds;
 pub mod dialling;
 pub mod ending;
 pub mod failing;
 pub mod forwarding;
+pub mod listening;
+pub mod messages;
+pub mod panicking;
 pub mod receiving;
 pub mod sending;
 pub mod timers;

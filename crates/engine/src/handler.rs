@@ -53,7 +53,8 @@ impl<E> From<Result<Option<usize>, E>> for Frame {
 /// - For a dialled one: first [`Handler::on_connect`], or [`Handler::on_error`] if the dial failed.
 /// - Then any number of `on_data` or `on_message`, `on_writable`, `on_timer`.
 /// - [`Handler::on_peer_close`] at most once, when the peer has finished sending and all it sent was offered to the program or
-///   handed to the connection that it's forwarded to. Sending goes on.
+///   handed to the connection that it's forwarded to. Sending goes on. What was left over is offered again if the program asks
+///   ([`Cx::read`]); nothing new follows.
 /// - [`Handler::on_error`] at most once, last. What the peer sent before it failed has been offered or handed on by then, unless
 ///   the connection wasn't being read.
 /// - For one that another core handed over: first [`Handler::on_hand_off`].

@@ -45,3 +45,37 @@ mod simulation {
 
     midmile_engine::conformance_tests!(SimWorld::seeds(crate::SEEDS));
 }
+
+/// Cases that take the process's descriptors away run in processes of their own: this program, called anew for one test.
+mod alone {
+    use std::process::Command;
+
+    use midmile_engine::conformance::{Home, kernel_world, listening, run};
+
+    /// Set for the process that does nothing but this test.
+    const ALONE: &str = "MIDMILE_CONFORMANCE_ALONE";
+
+    fn by_itself(name: &str, test: impl Fn()) {
+        if std::env::var_os(ALONE).is_some() {
+            return test();
+        }
+        let me = std::env::current_exe().expect("a test program has a name");
+        let child =
+            Command::new(me).args(["--exact", name, "--nocapture", "--test-threads=1"]).env(ALONE, "1").output();
+        let child = child.expect("a test program can be called");
+        let said = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success(), "{said}\n{}", String::from_utf8_lossy(&child.stderr));
+        assert!(said.contains("1 passed") && !said.contains("SKIP"), "{said}");
+    }
+
+    #[test]
+    fn kernel_without_descriptors() {
+        by_itself("alone::kernel_without_descriptors", || {
+            for home in [Home::V4, Home::Unix] {
+                let world = || [kernel_world(home).map(midmile_engine::conformance::SocketWorld::alone)];
+                run("without_descriptors_a_listener_rests", world(), listening::without_descriptors_a_listener_rests);
+                run("a_resting_listener_is_closed", world(), listening::a_resting_listener_is_closed);
+            }
+        });
+    }
+}

@@ -110,7 +110,7 @@ pub fn reset_while_the_program_awaits_room<W: World>(world: &mut W) -> Verdict {
         assert_eq!(stage.until_failed(conn), ConnError::Reset);
         stage.settle();
         assert_eq!(stage.record().count(Seen::Writable), before, "room is told of on a connection that failed");
-        assert_eq!(stage.record().order(conn).pop(), Some(RESET));
+        assert_eq!(stage.record().last(conn), Some(RESET));
         stage.expect_nothing_left();
     }
     Ok(())
@@ -150,7 +150,7 @@ pub fn reset_with_a_timer_set<W: World>(world: &mut W) -> Verdict {
     let cx = stage.cx();
     let until = cx.now().after(Duration::from_millis(20));
     stage.until("the timer's time is over", |stage| stage.cx().now() > until);
-    assert_eq!(stage.record().order(conn).pop(), Some(RESET));
+    assert_eq!(stage.record().last(conn), Some(RESET));
     Ok(())
 }
 

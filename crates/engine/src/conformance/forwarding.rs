@@ -98,7 +98,7 @@ pub fn a_conversation_is_passed_on<W: World>(world: &mut W) -> Verdict {
 
 /// Much, both ways at once, to peers that read at random.
 pub fn much_is_passed_on_both_ways<W: World>(world: &mut W) -> Verdict {
-    let len = if world.is_virtual() { 60_000 } else { 1_500_000 };
+    let len = if world.is_virtual() { 15_000 } else { 1_500_000 };
     for (seed, config) in (0..).zip(WAYS) {
         let mut stage = Stage::new(world, config);
         let legs = relayed(&mut stage);

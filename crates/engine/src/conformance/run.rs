@@ -44,6 +44,15 @@ macro_rules! conformance_tests {
                 reset_before_it_was_accepted,
                 a_stale_handle_is_inert,
             ];
+            listening: [
+                a_closed_listener_turns_all_away,
+                those_who_wait_are_taken_before_it_is_closed,
+                closed_within_an_accept,
+                an_address_is_listened_on_once,
+                several_listeners_are_told_apart,
+                without_descriptors_a_listener_rests,
+                a_resting_listener_is_closed,
+            ];
             dialling: [
                 a_dial_that_stands_is_told_before_its_bytes,
                 a_dial_that_stands_is_not_read_by_itself,
@@ -65,6 +74,18 @@ macro_rules! conformance_tests {
                 any_pieces_arrive_in_order,
                 any_part_may_be_used,
             ];
+            messages: [
+                whole_messages_whatever_the_pieces,
+                a_pause_after_each_message,
+                a_message_that_is_too_long,
+                what_is_no_message,
+                an_end_in_the_midst_of_a_message,
+                a_reset_in_the_midst_of_a_message,
+                ended_within_a_message,
+                from_messages_to_bytes,
+                from_messages_to_a_forward,
+                many_conversations_in_messages,
+            ];
             sending: [
                 a_short_send_is_followed_by_word_of_room,
                 a_slow_peer_gets_all_bytes,
@@ -73,6 +94,7 @@ macro_rules! conformance_tests {
                 what_is_sent_ahead_arrives,
                 what_is_pushed_arrives_before_a_reset,
                 what_a_peer_has_not_taken_is_known,
+                parts_are_sent_as_one,
             ];
             ending: [
                 sending_goes_on_after_the_peers_end,
@@ -132,6 +154,15 @@ macro_rules! conformance_tests {
                 wakes_at_once_may_be_told_as_one,
                 a_wake_from_within_an_upcall_comes_after_it,
                 a_wake_comes_through_traffic,
+            ];
+            panicking: [
+                a_panic_over_a_connection_costs_that_one,
+                a_panic_over_a_dial_costs_that_one,
+                a_panic_over_an_error_is_the_last_word,
+                a_panic_over_a_forwarded_leg_leaves_the_other,
+            ];
+            crowds: [
+                a_crowd_comes_and_goes,
             ];
         }
     };

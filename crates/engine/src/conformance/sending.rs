@@ -1,5 +1,7 @@
 //! Bytes that go: more than there's room for, ahead of others, to peers that are slow.
 
+use std::io::IoSlice;
+
 use super::actor::Ending;
 use super::receiving::bytes;
 use super::stage::{SMALL, Stage};
@@ -185,5 +187,30 @@ pub fn what_a_peer_has_not_taken_is_known<W: World>(world: &mut W) -> Verdict {
     stage.until_heard(peer, sent);
     stage.until("all is acknowledged", |stage| stage.cx().unacknowledged(conn) == 0);
     assert!(stage.cx().last_active(conn) >= at);
+    Ok(())
+}
+
+/// Parts are sent as one piece, empty ones and all, more than a system call takes; the rest when there's room.
+pub fn parts_are_sent_as_one<W: World>(world: &mut W) -> Verdict {
+    let whole = bytes(7, 30_000);
+    let mut stage = Stage::new(world, SMALL);
+    let (conn, peer) = stage.accepted();
+    let mut sent = 0;
+    stage.until("all parts are sent", |stage| {
+        if stage.record().awaits_room(conn) {
+            return false;
+        }
+        let rest = &whole[sent..];
+        let parts: Vec<IoSlice<'_>> =
+            rest.chunks(17).flat_map(|part| [IoSlice::new(part), IoSlice::new(b"")]).collect();
+        let (record, cx) = stage.parts();
+        let went = cx.send_vectored(conn, &parts);
+        record.note_sent(conn, &rest[..went], went < rest.len());
+        sent += went;
+        sent == whole.len()
+    });
+    assert_eq!(stage.cx().send_vectored(conn, &[]), 0);
+    assert_eq!(stage.cx().send_vectored(conn, &[IoSlice::new(b""); 3]), 0);
+    stage.until_heard(peer, whole.len());
     Ok(())
 }

@@ -42,12 +42,13 @@ impl SimWorld {
         Addr::Inet(([10, 0, 0, 2], self.addrs).into())
     }
 
-    /// Bytes that may wait each way: few or many, so that both short and long reads are seen.
+    /// Bytes that may wait each way: few or many, so that both short and long reads are seen; but more than the messages of a case, which
+    /// wait there where a core has no blocks.
     fn window(&mut self) -> usize {
         match self.rng.up_to(2) {
-            0 => 50 + self.rng.up_to(200),
+            0 => 150 + self.rng.up_to(200),
             1 => 1000,
-            _ => 20_000,
+            _ => 4000,
         }
     }
 
@@ -170,7 +171,11 @@ impl World for SimWorld {
     }
 
     fn held_max(&self) -> usize {
-        50_000
+        12_000
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
     }
 
     fn is_virtual(&self) -> bool {

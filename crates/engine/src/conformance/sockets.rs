@@ -10,6 +10,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::world::{Heard, Skip};
 use crate::addr::{Addr, UnixAddr};
 use crate::kernel::address;
@@ -75,6 +77,7 @@ impl Sockets {
         if let Home::Inet(ip) = home {
             std::net::TcpListener::bind((ip, 0)).map_err(|error| Skip(format!("{home} isn't tried: {error}")))?;
         }
+        have_descriptors();
         Ok(Self::opened_by(home, Box::new(open)))
     }
 
@@ -242,4 +245,14 @@ impl Sockets {
 fn open(family: AddressFamily) -> io::Result<OwnedFd> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     Ok(net::socket_with(family, SocketType::STREAM, flags, None)?)
+}
+
+/// A crowd and its peers need more descriptors than a shell gives.
+fn have_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|soft| soft < 4096) {
+        let wanted = limit.maximum.map_or(4096, |hard| hard.min(4096));
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit })
+            .expect("up to the hard limit is allowed");
+    }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::addr::Addr;
 use crate::backend::Backend;
 use crate::conn::Reading;
 use crate::cx::{Cx, MeterId};
 use crate::error::ConnError;
-use crate::handler::{ConnId, Handler, Incoming, ListenerId};
+use crate::handler::{ConnId, Frame, Handler, Incoming, ListenerId};
 use crate::time::Time;
 
 /// An upcall.
@@ -24,6 +25,8 @@ pub enum Seen {
     Connect,
     /// Bytes were offered. Several in a row show as one.
     Data,
+    /// A whole message has come. Several in a row show as one.
+    Message,
     /// There's room again.
     Writable,
     /// The peer has finished sending.
@@ -56,6 +59,8 @@ pub enum Take {
 /// What the program does with those who connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
+    /// Admits them, and reads messages.
+    AdmitMessages,
     /// Admits them, and reads if it's so told.
     Admit {
         /// Whether it reads from the start.
@@ -88,7 +93,12 @@ pub struct Story {
     over: bool,
     take: Take,
     timer_at: Option<Time>,
+    /// Its upcalls.
+    order: Vec<Seen>,
     peer: Option<Addr>,
+    listener: Option<ListenerId>,
+    /// Messages, by their lengths.
+    messages: Vec<usize>,
 }
 
 /// What happened so far.
@@ -97,6 +107,8 @@ pub struct Record {
     log: Vec<(Time, Option<ConnId>, Seen)>,
     stories: HashMap<ConnId, Story>,
     accepted: Vec<ConnId>,
+    /// Those that have to be gone at the end of the turn.
+    ending: Vec<ConnId>,
     tokens: u64,
     /// How the next connections are met.
     pub door: Door,
@@ -116,6 +128,7 @@ impl Record {
             log: Vec::new(),
             stories: HashMap::new(),
             accepted: Vec::new(),
+            ending: Vec::new(),
             tokens: 1000,
             door: Door::Admit { read: true },
             take: Take::All,
@@ -147,7 +160,10 @@ impl Record {
             over: false,
             take: self.take,
             timer_at: None,
+            order: Vec::new(),
             peer: None,
+            listener: None,
+            messages: Vec::new(),
         };
         assert!(self.stories.insert(conn, story).is_none(), "a handle is given twice");
     }
@@ -201,6 +217,7 @@ impl Record {
     /// The program has closed or reset it: nothing may follow.
     pub fn over(&mut self, conn: ConnId) {
         self.story_mut(conn).over = true;
+        self.ending.push(conn);
     }
 
     /// Connections accepted and admitted, in order.
@@ -233,6 +250,18 @@ impl Record {
         self.story(conn).peer.as_ref()
     }
 
+    /// By which listener it came, for one that was accepted.
+    #[must_use]
+    pub fn listener(&self, conn: ConnId) -> Option<ListenerId> {
+        self.story(conn).listener
+    }
+
+    /// The lengths of its messages.
+    #[must_use]
+    pub fn messages(&self, conn: ConnId) -> &[usize] {
+        &self.story(conn).messages
+    }
+
     /// Whether the peer's end was told.
     #[must_use]
     pub fn ended(&self, conn: ConnId) -> bool {
@@ -262,12 +291,25 @@ impl Record {
         self.log.iter().filter(|(.., what)| *what == seen).count()
     }
 
-    /// The upcalls of one connection in order; offers in a row as one.
+    /// Whether `seen` was seen on the connection.
+    #[must_use]
+    pub fn has_seen(&self, conn: ConnId, seen: Seen) -> bool {
+        self.story(conn).order.contains(&seen)
+    }
+
+    /// The last upcall of a connection.
+    #[must_use]
+    pub fn last(&self, conn: ConnId) -> Option<Seen> {
+        self.story(conn).order.last().copied()
+    }
+
+    /// The upcalls of one connection in order; offers in a row as one. Room isn't among them: a transport may lack it at any time, and
+    /// what was lacked and told is checked by itself.
     #[must_use]
     pub fn order(&self, conn: ConnId) -> Vec<Seen> {
-        let mut order: Vec<Seen> =
-            self.log.iter().filter(|(_, id, _)| *id == Some(conn)).map(|(.., seen)| *seen).collect();
-        order.dedup_by(|next, before| *next == Seen::Data && *before == Seen::Data);
+        let mut order = self.story(conn).order.clone();
+        order.retain(|seen| *seen != Seen::Writable);
+        order.dedup_by(|next, before| next == before && matches!(next, Seen::Data | Seen::Message));
         order
     }
 
@@ -353,6 +395,9 @@ impl<B: Backend> Trace<B> {
     fn note(&mut self, cx: &mut Cx<B>, conn: Option<ConnId>, seen: Seen) {
         self.enter(cx);
         self.record.log.push((cx.now(), conn, seen));
+        if let Some(conn) = conn {
+            self.record.story_mut(conn).order.push(seen);
+        }
         self.call_hook(cx, conn, seen);
         self.within = false;
     }
@@ -366,9 +411,12 @@ impl<B: Backend> Trace<B> {
     }
 
     fn call_hook(&mut self, cx: &mut Cx<B>, conn: Option<ConnId>, seen: Seen) {
-        if let Some(mut hook) = self.hook.take() {
-            hook(cx, &mut self.record, conn, seen);
-            self.hook = Some(hook);
+        let Some(mut hook) = self.hook.take() else { return };
+        let answer = catch_unwind(AssertUnwindSafe(|| hook(cx, &mut self.record, conn, seen)));
+        self.hook = Some(hook);
+        if let Err(panic) = answer {
+            self.within = false;
+            resume_unwind(panic);
         }
     }
 
@@ -386,37 +434,29 @@ impl<B: Backend> Trace<B> {
 }
 
 impl<B: Backend> Handler<B> for Trace<B> {
-    fn on_accept(&mut self, cx: &mut Cx<B>, _listener: ListenerId, incoming: Incoming<B::Socket>) {
+    fn on_accept(&mut self, cx: &mut Cx<B>, listener: ListenerId, incoming: Incoming<B::Socket>) {
         let (token, peer) = (self.record.token(), incoming.peer.clone());
         let admitted = match self.record.door {
-            Door::Admit { read } => match cx.admit(incoming, token, MeterId::NONE) {
-                Ok(conn) => {
-                    if read {
-                        cx.read(conn);
-                    }
-                    Some(conn)
-                }
-                Err(incoming) => {
-                    cx.refuse(incoming);
-                    None
-                }
-            },
-            Door::Refuse => {
-                cx.refuse(incoming);
-                None
-            }
+            Door::Admit { .. } | Door::AdmitMessages => cx.admit(incoming, token, MeterId::NONE),
+            Door::Refuse => Err(incoming),
             Door::Drop => {
                 drop(incoming);
-                None
+                return self.note(cx, None, Seen::TurnedAway);
             }
         };
-        if let Some(conn) = admitted {
-            self.record.begin(conn, token, false);
-            self.record.story_mut(conn).peer = Some(peer);
-            self.record.accepted.push(conn);
+        let Ok(conn) = admitted.map_err(|incoming| cx.refuse(incoming)) else {
+            return self.note(cx, None, Seen::TurnedAway);
+        };
+        self.record.begin(conn, token, false);
+        let story = self.record.story_mut(conn);
+        (story.peer, story.listener) = (Some(peer), Some(listener));
+        self.record.accepted.push(conn);
+        match self.record.door {
+            Door::AdmitMessages => cx.read_messages(conn),
+            Door::Admit { read: true } => cx.read(conn),
+            _ => {}
         }
-        let seen = if admitted.is_some() { Seen::Accept } else { Seen::TurnedAway };
-        self.note(cx, admitted, seen);
+        self.note(cx, Some(conn), Seen::Accept);
     }
 
     fn on_accept_exhausted(&mut self, cx: &mut Cx<B>, _listener: ListenerId) {
@@ -433,7 +473,8 @@ impl<B: Backend> Handler<B> for Trace<B> {
     fn on_data(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64, bytes: &[u8]) -> usize {
         let (most, forwarded) = (cx.config.read_bytes, cx.has_forwarded(conn));
         let story = self.of_conn(cx, conn, token, Seen::Data);
-        assert!(!story.ended, "bytes of {conn:?} after the peer's end");
+        // What was left over is offered again to a program that asks.
+        assert!(!story.ended || bytes == story.left_over, "bytes of {conn:?} after the peer's end");
         assert!(!bytes.is_empty() && bytes.len() <= most, "{} bytes are offered", bytes.len());
         assert!(forwarded || bytes.starts_with(&story.left_over), "what was left over isn't offered again in front");
         let used = match &mut story.take {
@@ -459,6 +500,28 @@ impl<B: Backend> Handler<B> for Trace<B> {
         used
     }
 
+    fn frame(&mut self, conn: ConnId, token: u64, bytes: &[u8]) -> Frame {
+        let story = self.record.stories.get(&conn);
+        assert!(story.is_some_and(|story| story.token == token && !story.over && !story.ended), "a frame of nobody's");
+        assert!(!bytes.is_empty(), "a frame of nothing");
+        measure(bytes)
+    }
+
+    fn on_message(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64, bytes: &[u8]) {
+        let reading = cx.conns.get(conn).map(|conn| conn.reading);
+        let story = self.of_conn(cx, conn, token, Seen::Message);
+        assert!(!story.ended, "a message of {conn:?} after the peer's end");
+        assert_eq!(reading, Some(Reading::Messages), "a message of {conn:?} that nobody asked for");
+        assert_eq!(measure(bytes), Frame::Message(bytes.len()), "a message isn't whole, or more than one");
+        story.messages.push(bytes.len());
+        story.received.extend(bytes);
+        story.left_over.clear();
+        if self.record.echoes {
+            self.record.say(cx, conn, bytes);
+        }
+        self.note(cx, Some(conn), Seen::Message);
+    }
+
     fn on_writable(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64) {
         let story = self.of_conn(cx, conn, token, Seen::Writable);
         assert!(std::mem::take(&mut story.short), "room for {conn:?}, which didn't lack any");
@@ -477,6 +540,7 @@ impl<B: Backend> Handler<B> for Trace<B> {
     fn on_error(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64, error: ConnError) {
         let story = self.of_conn(cx, conn, token, Seen::Error(error));
         (story.error, story.over) = (Some(error), true);
+        self.record.ending.push(conn);
         self.note(cx, Some(conn), Seen::Error(error));
     }
 
@@ -501,8 +565,17 @@ impl<B: Backend> Handler<B> for Trace<B> {
     fn on_turn_end(&mut self, cx: &mut Cx<B>) {
         self.enter(cx);
         self.within = false;
-        for (conn, story) in &self.record.stories {
-            assert!(!story.over || cx.conns.get(*conn).is_none(), "{conn:?} is open after its end");
+        for conn in self.record.ending.drain(..) {
+            assert!(cx.conns.get(conn).is_none(), "{conn:?} is open after its end");
         }
+    }
+}
+
+/// Messages of a case: two bytes for the length of what follows, the higher first. Of the longest length there's none.
+fn measure(bytes: &[u8]) -> Frame {
+    match bytes {
+        [0xFF, 0xFF, ..] => Frame::Broken,
+        [high, low, ..] => Frame::Message(2 + usize::from(u16::from_be_bytes([*high, *low]))),
+        _ => Frame::More,
     }
 }

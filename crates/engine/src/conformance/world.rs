@@ -128,6 +128,11 @@ pub trait World {
         8 * 1024 * 1024
     }
 
+    /// What decides a case's random operations.
+    fn seed(&self) -> u64 {
+        1
+    }
+
     /// Whether the backend's clock isn't the real one.
     fn is_virtual(&self) -> bool {
         false
