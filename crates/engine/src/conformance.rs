@@ -14,6 +14,8 @@
 //! test of each case.
 
 mod actor;
+mod peers;
+mod record;
 mod run;
 mod sim_world;
 mod socket_world;
@@ -37,10 +39,11 @@ pub mod timers;
 pub mod wakes;
 
 pub use actor::Ending;
+pub use record::{Door, Record, Seen, Story, Take};
 pub use run::run;
 pub use sim_world::{SimDoor, SimWorld};
 pub use socket_world::{KernelSide, Side, SocketWorld, UringSide, kernel_world, uring_world};
 pub use sockets::{Home, Opener, SocketDoor, SocketPeer, Sockets};
 pub use stage::{PeerId, SMALL, Stage};
-pub use trace::{Door, Hook, Record, Seen, Story, Take, Trace};
+pub use trace::{Hook, Trace};
 pub use world::{Ability, Heard, Skip, Verdict, World, needs};

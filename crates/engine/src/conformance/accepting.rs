@@ -1,8 +1,8 @@
 //! Those who connect: admitted, refused, dropped, too many, or gone before they were looked at.
 
 use super::actor::Ending;
+use super::record::{Door, Seen, Take};
 use super::stage::{PeerId, SMALL, Stage};
-use super::trace::{Door, Seen, Take};
 use super::world::{Ability, Verdict, World, needs};
 use crate::config::Config;
 use crate::error::ConnError;

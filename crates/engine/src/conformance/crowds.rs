@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::actor::Ending;
 use super::receiving::bytes;
+use super::record::{Seen, Take};
 use super::stage::{PeerId, SMALL, Stage};
-use super::trace::{Seen, Take};
 use super::world::{Ability, Verdict, World, needs};
 use crate::config::Config;
 use crate::error::ConnError;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::actor::Ending;
+use super::record::{Seen, Take};
 use super::stage::{SMALL, Stage};
-use super::trace::{Seen, Take};
 use super::world::{Ability, Verdict, World, needs};
 use crate::addr::Addr;
 use crate::config::Config;

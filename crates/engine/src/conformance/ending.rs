@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::actor::Ending;
 use super::receiving::bytes;
+use super::record::{Door, Seen, Take};
 use super::sending::settled_fill;
 use super::stage::{SMALL, Stage};
-use super::trace::{Door, Seen, Take};
 use super::world::{Ability, Verdict, World, needs};
 use crate::error::ConnError;
 use crate::options::LegOptions;

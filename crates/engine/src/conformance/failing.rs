@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::receiving::bytes;
+use super::record::{Door, Seen, Take};
 use super::sending::settled_fill;
 use super::stage::{PeerId, SMALL, Stage};
-use super::trace::{Door, Seen, Take};
 use super::world::{Ability, Verdict, World, needs};
 use crate::config::Config;
 use crate::error::ConnError;

@@ -2,8 +2,9 @@
 
 use super::actor::Ending;
 use super::receiving::bytes;
+use super::record::{Door, Seen, Take};
 use super::stage::{PeerId, SMALL, Stage};
-use super::trace::{Door, Hook, Seen, Take};
+use super::trace::Hook;
 use super::world::{Ability, Verdict, World, needs};
 use crate::backend::Backend;
 use crate::config::Config;

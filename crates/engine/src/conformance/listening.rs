@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::actor::Ending;
+use super::record::Seen;
 use super::stage::{SMALL, Stage};
-use super::trace::Seen;
 use super::world::{Ability, Verdict, World, needs};
 use crate::config::Config;
 use crate::cx::MeterId;

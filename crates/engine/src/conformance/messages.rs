@@ -1,8 +1,8 @@
 //! Messages: whole ones only, each told once, however their bytes come.
 
 use super::receiving::bytes;
+use super::record::{Door, Seen, Take};
 use super::stage::{SMALL, Stage};
-use super::trace::{Door, Seen, Take};
 use super::world::{Ability, Verdict, World, needs};
 use crate::config::Config;
 use crate::error::ConnError;

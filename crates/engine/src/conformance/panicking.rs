@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::actor::Ending;
 use super::receiving::bytes;
+use super::record::{Door, Seen};
 use super::sending::settled_fill;
 use super::stage::{SMALL, Stage};
-use super::trace::{Door, Seen};
 use super::world::{Ability, Verdict, World, needs};
 use crate::config::Config;
 use crate::error::ConnError;

@@ -1,7 +1,7 @@
 //! Bytes that come: in pieces, used in parts, kept, paused, and held back.
 
+use super::record::{Seen, Take};
 use super::stage::{PeerId, SMALL, Stage};
-use super::trace::{Seen, Take};
 use super::world::{Verdict, World};
 use crate::config::Config;
 use crate::handler::ConnId;

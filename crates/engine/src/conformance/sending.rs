@@ -4,8 +4,8 @@ use std::io::IoSlice;
 
 use super::actor::Ending;
 use super::receiving::bytes;
+use super::record::Seen;
 use super::stage::{SMALL, Stage};
-use super::trace::Seen;
 use super::world::{Ability, Verdict, World, needs};
 use crate::handler::ConnId;
 use crate::options::LegOptions;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::record::Seen;
 use super::stage::{SMALL, Stage};
-use super::trace::Seen;
 use super::world::{Verdict, World};
 use crate::config::Config;
 use crate::time::Time;

@@ -4,8 +4,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
+use super::record::Seen;
 use super::stage::{SMALL, Stage};
-use super::trace::Seen;
 use super::world::{Verdict, World};
 use crate::backend::Backend;
 use crate::waker::Waker;
