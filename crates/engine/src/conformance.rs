@@ -36,6 +36,7 @@ pub mod panicking;
 pub mod receiving;
 pub mod sending;
 pub mod timers;
+pub mod travelling;
 pub mod wakes;
 
 pub use actor::Ending;

@@ -8,6 +8,7 @@ use super::record::{Door, Seen, Take};
 use super::sending::settled_fill;
 use super::stage::{SMALL, Stage};
 use super::world::{Ability, Verdict, World, needs};
+use crate::config::Config;
 use crate::error::ConnError;
 use crate::options::LegOptions;
 
@@ -80,6 +81,24 @@ pub fn an_end_without_bytes<W: World>(world: &mut W) -> Verdict {
     stage.close(conn);
     stage.until_ending(peer, Ending::End);
     stage.expect_nothing_left();
+    Ok(())
+}
+
+/// More has come before the end than a turn moves, and than the buffer holds: all of it is told before.
+pub fn an_end_behind_more_than_a_turn<W: World>(world: &mut W) -> Verdict {
+    for blocks in [4, 0] {
+        let mut stage = Stage::new(world, Config { read_bytes: 20, turn_bytes: 40, blocks, ..SMALL });
+        stage.record().door = Door::Admit { read: false };
+        let (conn, peer) = stage.accepted();
+        stage.say(peer, &bytes(14, 140));
+        stage.finish(peer);
+        stage.until("it's all said", |stage| stage.said_all(peer));
+        stage.settle();
+        stage.cx().read(conn);
+        stage.until_seen(conn, Seen::PeerClose);
+        assert_eq!(stage.record().received(conn).len(), 140);
+        stage.expect(conn, &[Seen::Accept, Seen::Data, Seen::PeerClose]);
+    }
     Ok(())
 }
 

@@ -37,6 +37,8 @@ pub enum Seen {
     Alarm,
     /// Another thread woke the core.
     Wake,
+    /// A connection came from another core, or couldn't go there.
+    HandOff,
 }
 
 /// How much of what is offered the program uses.
@@ -89,6 +91,8 @@ pub struct Story {
     pub(super) ended: bool,
     pub(super) error: Option<ConnError>,
     pub(super) over: bool,
+    /// It's on its way to another core.
+    pub(super) leaving: bool,
     pub(super) take: Take,
     pub(super) timer_at: Option<Time>,
     /// Its upcalls.
@@ -156,6 +160,7 @@ impl Record {
             ended: false,
             error: None,
             over: false,
+            leaving: false,
             take: self.take,
             timer_at: None,
             order: Vec::new(),
@@ -216,6 +221,20 @@ impl Record {
     pub fn over(&mut self, conn: ConnId) {
         self.story_mut(conn).over = true;
         self.ending.push(conn);
+    }
+
+    /// The program has handed it over: nothing may follow but a failure, unless it comes back.
+    pub fn leaves(&mut self, conn: ConnId) {
+        self.story_mut(conn).leaving = true;
+    }
+
+    /// It has come from another core, or back. Whether it awaits room is the engine's word.
+    pub(super) fn arrives(&mut self, conn: ConnId, token: u64, awaits_room: bool) {
+        match self.stories.get_mut(&conn) {
+            Some(story) => assert!(std::mem::take(&mut story.leaving), "{conn:?} comes back and wasn't gone"),
+            None => self.begin(conn, token, false),
+        }
+        self.story_mut(conn).short = awaits_room;
     }
 
     /// Connections accepted and admitted, in order.

@@ -101,6 +101,7 @@ macro_rules! conformance_tests {
                 receiving_goes_on_after_the_programs_end,
                 both_end_at_once,
                 an_end_without_bytes,
+                an_end_behind_more_than_a_turn,
                 what_was_sent_before_a_close_arrives,
                 a_reset_is_seen_by_the_peer,
                 a_close_with_unread_bytes_is_a_reset,
@@ -154,6 +155,13 @@ macro_rules! conformance_tests {
                 wakes_at_once_may_be_told_as_one,
                 a_wake_from_within_an_upcall_comes_after_it,
                 a_wake_comes_through_traffic,
+            ];
+            travelling: [
+                a_connection_goes_on_on_another_core,
+                room_is_told_of_on_the_other_core,
+                a_failure_is_told_on_the_other_core,
+                one_that_cannot_go_comes_back,
+                what_cannot_be_handed_over,
             ];
             panicking: [
                 a_panic_over_a_connection_costs_that_one,

@@ -79,7 +79,11 @@ impl World for SimWorld {
     }
 
     fn lacks(&self, ability: Ability) -> Option<&'static str> {
-        (ability == Ability::BusyListeners).then_some("the simulation's listeners have room for all")
+        match ability {
+            Ability::BusyListeners => Some("the simulation's listeners have room for all"),
+            Ability::Travels => Some("the simulation has one core"),
+            _ => None,
+        }
     }
 
     fn backend(&mut self) -> Sim {

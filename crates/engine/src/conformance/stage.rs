@@ -7,11 +7,13 @@ use super::record::{Record, Seen, Take};
 use super::trace::{Hook, Trace};
 use super::world::World;
 use crate::addr::Addr;
+use crate::backend::Backend;
 use crate::config::Config;
 use crate::core::Core;
 use crate::cx::{Cx, MeterId};
 use crate::error::ConnError;
 use crate::handler::{ConnId, ListenerId};
+use crate::mesh::{CoreId, HandOffError, Seat};
 use crate::options::LegOptions;
 
 /// What no step of a case takes, however busy the machine: a case that waits longer has failed.
@@ -62,9 +64,19 @@ pub struct Stage<'w, W: World> {
 impl<'w, W: World> Stage<'w, W> {
     /// A core of `config`, without connections.
     pub fn new(world: &'w mut W, config: Config) -> Self {
-        let backend = world.backend();
+        let core = Core::new(world.backend(), config, Trace::default());
+        Self::around(world, core)
+    }
+
+    /// A core of `config` among others, on `seat`.
+    pub fn seated(world: &'w mut W, config: Config, seat: Seat<<W::Backend as Backend>::Parcel>) -> Self {
+        let core = Core::seated(world.backend(), config, Trace::default(), seat).expect("it can be woken");
+        Self::around(world, core)
+    }
+
+    fn around(world: &'w mut W, core: Core<W::Backend, Trace<W::Backend>>) -> Self {
         Self {
-            core: Core::new(backend, config, Trace::default()),
+            core,
             world,
             actors: Vec::new(),
             door: None,
@@ -225,6 +237,17 @@ impl<'w, W: World> Stage<'w, W> {
         let (record, cx) = self.parts();
         record.over(conn);
         cx.reset(conn);
+    }
+
+    /// Hands a connection over to another core.
+    ///
+    /// # Errors
+    /// See [`HandOffError`].
+    pub fn hand_off(&mut self, conn: ConnId, to: CoreId) -> Result<(), HandOffError> {
+        let (record, cx) = self.parts();
+        cx.hand_off(conn, to)?;
+        record.leaves(conn);
+        Ok(())
     }
 
     /// Sets a connection's timer.

@@ -65,6 +65,7 @@ impl<B: Backend> Trace<B> {
         let Some(story) = story else { panic!("{seen:?} for {conn:?}, which was never begun") };
         assert!(!story.over, "{seen:?} for {conn:?} after its end");
         assert!(cx.conns.get(conn).is_some(), "{seen:?} for {conn:?}, which isn't open");
+        assert!(!story.leaving || matches!(seen, Seen::Error(_)), "{seen:?} for {conn:?}, which was handed over");
         assert_eq!(story.token, token, "{seen:?} for {conn:?} with another's token");
         let first = matches!(seen, Seen::Connect | Seen::Error(_) | Seen::Timer);
         assert!(story.stands || first, "{seen:?} before the dial of {conn:?} stands");
@@ -189,6 +190,12 @@ impl<B: Backend> Handler<B> for Trace<B> {
         let at = story.timer_at.take();
         assert!(at.is_some_and(|at| at <= now), "the timer of {conn:?} runs out at {now:?}, and is due at {at:?}");
         self.note(cx, Some(conn), Seen::Timer);
+    }
+
+    fn on_hand_off(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64) {
+        let awaits_room = cx.conns.get(conn).is_some_and(|conn| conn.awaits_room);
+        self.record.arrives(conn, token, awaits_room);
+        self.note(cx, Some(conn), Seen::HandOff);
     }
 
     fn on_alarm(&mut self, cx: &mut Cx<B>) {

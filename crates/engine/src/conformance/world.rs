@@ -15,6 +15,8 @@ pub enum Ability {
     Silence,
     /// A dial to a listener whose queue is full fails with [`ConnError::Busy`](crate::ConnError::Busy), rather than wait.
     BusyListeners,
+    /// Connections can move from one of the world's backends to another.
+    Travels,
     /// The backend can be brought to find no descriptor for an accept: [`World::starve`].
     Starving,
     /// Connections that stand and weren't accepted are reset when their listener is closed.
