@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
+use midmile_engine::Stall;
 use midmile_gateway::PairReport;
 use tracing_subscriber::EnvFilter;
 
@@ -62,6 +63,21 @@ pub(crate) fn spawn_pairs(reports: Receiver<PairReport>) -> io::Result<JoinHandl
     std::thread::Builder::new()
         .name("midmile-pairs".to_owned())
         .spawn(move || reports.iter().for_each(|report| pair(&report)))
+}
+
+/// Logs a loop that doesn't come back from something, and that it has.
+pub(crate) fn stall(stall: Stall) {
+    let Stall { core, upcall, conn, lasted, over } = stall;
+    let conn = conn.map(|conn| format!("{:#x}", conn.to_bits()));
+    let said =
+        if over { "a loop goes on" } else { "a loop stands still: a fault, or a machine that doesn't let it run" };
+    tracing::error!(
+        core,
+        upcall = upcall.name(),
+        connection = conn,
+        lasted_ms = lasted.as_secs_f64() * 1000.0,
+        "{said}"
+    );
 }
 
 fn pair(report: &PairReport) {

@@ -182,7 +182,9 @@ impl Supervisor {
         let mut windows = OpenWindows::new();
         // Before the first leg is dialled; those of listeners that leave their port to the kernel follow.
         windows.apply(&plan, &[], config.window_by);
-        let (fleet, reports) = Fleet::start(plan.clone()).map_err(|error| Failure::Run(error.to_string()))?;
+        let (mut fleet, reports) = Fleet::start(plan.clone()).map_err(|error| Failure::Run(error.to_string()))?;
+        let watched = fleet.watch_stalls(logging::stall);
+        watched.map_err(|error| Failure::Run(format!("can't start the watchdog's thread: {error}")))?;
         let pair_log = logging::spawn_pairs(reports);
         let pair_log = pair_log.map_err(|error| Failure::Run(format!("can't start the log's thread: {error}")))?;
         windows.apply(&plan, fleet.listening(), config.window_by);

@@ -71,7 +71,8 @@ impl Page<'_> {
 }
 
 fn process(view: &View, page: &mut Page<'_>) -> fmt::Result {
-    let Snapshot { uptime, cores, pipes, pipes_leased, pipes_missed, turns, panics, reports_lost, .. } = &view.snapshot;
+    let Snapshot { uptime, cores, pipes, pipes_leased, pipes_missed, turns, panics, stalls, reports_lost, .. } =
+        &view.snapshot;
     let uptime = uptime.as_secs_f64();
     page.0
         .encode_descriptor("uptime", "Time since the relay began to accept.", Some(&Unit::Seconds), MetricType::Gauge)?
@@ -92,6 +93,8 @@ fn process(view: &View, page: &mut Page<'_>) -> fmt::Result {
     page.counters(("turns", None), "Turns of the loops.", [(vec![], *turns)])?;
     let faults = "Faults of midmile's own: each ended the pair that it was dealing with.";
     page.counters(("panics", None), faults, [(vec![], *panics)])?;
+    let stuck = "Times that a loop took more than a second over one thing.";
+    page.counters(("stalls", None), stuck, [(vec![], *stalls)])?;
     let lost = "Lines on pairs that the log was too slow for.";
     page.counters(("pair_reports_lost", None), lost, [(vec![], *reports_lost)])
 }

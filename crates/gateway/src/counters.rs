@@ -188,6 +188,8 @@ pub(crate) struct CoreCounters {
     pub(crate) turns: Counter,
     /// Upcalls in which the relay panicked.
     pub(crate) panics: Counter,
+    /// Times that it didn't come back from an upcall for long; the watchdog counts them, and nobody else.
+    pub(crate) stalls: Counter,
     /// Pair reports that found the queue to the log full.
     pub(crate) reports_lost: Counter,
 }

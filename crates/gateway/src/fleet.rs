@@ -7,9 +7,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use midmile_engine::kernel::{self, Kernel, Listener, Socket};
-use midmile_engine::{Addr, Allowance, Config, Core, ListenError, Mesh, Seat, Waker};
+use midmile_engine::{Addr, Allowance, Config, Core, ListenError, Mesh, Pulse, Seat, Stall, Waker, Watchdog};
 
 use crate::counters::{CoreCounters, RouteCounters};
 use crate::plan::{Limits, Plan, Route};
@@ -24,6 +25,8 @@ use announce::Places;
 pub use observe::{BackendSnapshot, Flow, Observer, PeerSnapshot, RouteSnapshot, Snapshot, Times};
 use observe::{Watch, Watched};
 
+/// How long the relay may take over one thing. It takes microseconds; a machine that doesn't let a core run takes longer.
+const STALL_AFTER: Duration = Duration::from_secs(1);
 /// SYNs that may wait for a core; those beyond it find their clients served without early dial.
 const SYNS_MAX: usize = 1024;
 /// Pair reports that may wait for the log.
@@ -92,6 +95,7 @@ struct CoreHandle {
     orders: Sender<Order<Listener>>,
     syns: SyncSender<Syn>,
     waker: Waker,
+    pulse: Pulse,
     thread: JoinHandle<io::Result<()>>,
 }
 
@@ -114,6 +118,7 @@ pub struct Fleet {
     next_door: u32,
     places: Places,
     watch: Arc<Watch>,
+    watchdog: Option<Watchdog>,
 }
 
 impl Fleet {
@@ -146,6 +151,7 @@ impl Fleet {
             next_door: 0,
             places: Places::default(),
             watch,
+            watchdog: None,
         };
         for (seat, cpu) in seats.into_iter().zip(cpus) {
             match fleet.start_core(seat, *cpu, pairs.clone(), reports.clone()) {
@@ -197,7 +203,10 @@ impl Fleet {
         let (begun, has_begun) = sync_channel(1);
         let run = move || {
             let (core, answer) = match prepare(cpu, config, parts, seat) {
-                Ok(core) => (Some(core), Ok(())),
+                Ok(core) => {
+                    let pulse = core.pulse();
+                    (Some(core), Ok(pulse))
+                }
                 Err(error) => (None, Err(error)),
             };
             // The starter waits for this word, so it's there to take it.
@@ -205,8 +214,8 @@ impl Fleet {
             core.map_or(Ok(()), |mut core| core.run())
         };
         let thread = std::thread::Builder::new().name(format!("midmile-core{core}")).spawn(run)?;
-        has_begun.recv().map_err(io::Error::other)??;
-        Ok(CoreHandle { cpu, orders: sender, syns, waker, thread })
+        let pulse = has_begun.recv().map_err(io::Error::other)??;
+        Ok(CoreHandle { cpu, orders: sender, syns, waker, pulse, thread })
     }
 
     /// Has the cores reach `peers`, and no others.
@@ -248,6 +257,22 @@ impl Fleet {
     pub fn announcer(&self) -> Announcer {
         let cores = self.cores.iter().map(|core| (core.cpu, core.syns.clone(), core.waker.clone()));
         Announcer::new(cores.collect(), self.places.clone())
+    }
+
+    /// Has the cores watched: a fault by which one doesn't come back from something is counted, and told to `tell` on a thread of its own,
+    /// when it's noticed and again when it's over.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn watch_stalls(&mut self, mut tell: impl FnMut(Stall) + Send + 'static) -> io::Result<()> {
+        let watch = self.watch.clone();
+        let count = move |stall: Stall| {
+            watch.cores[usize::from(stall.core)].stalls.add(u64::from(!stall.over));
+            tell(stall);
+        };
+        let pulses = self.cores.iter().map(|core| core.pulse.clone()).collect();
+        self.watchdog = Some(Watchdog::start(pulses, STALL_AFTER, count)?);
+        Ok(())
     }
 
     /// The listeners that accept.

@@ -69,6 +69,7 @@ fn view(routes: Vec<RouteSnapshot>) -> View {
         pipes_missed: 1,
         turns: 9,
         panics: 0,
+        stalls: 0,
         reports_lost: 0,
     };
     View::new(snapshot, false, Limits { cores: 2, pairs_max: 100, pooled_max: 0, pipes_max: 10, pipe_bytes: 4096 })

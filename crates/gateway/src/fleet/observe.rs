@@ -193,6 +193,7 @@ impl Observer {
             pipes_missed: cores.iter().map(|core| core.pipes_missed.value()).sum(),
             turns: cores.iter().map(|core| core.turns.value()).sum(),
             panics: cores.iter().map(|core| core.panics.value()).sum(),
+            stalls: cores.iter().map(|core| core.stalls.value()).sum(),
             reports_lost: cores.iter().map(|core| core.reports_lost.value()).sum(),
         }
     }
@@ -219,6 +220,8 @@ pub struct Snapshot {
     pub turns: u64,
     /// Upcalls in which a relay panicked.
     pub panics: u64,
+    /// Times that a relay took far too long over one thing.
+    pub stalls: u64,
     /// Pair reports that found the queue to the log full.
     pub reports_lost: u64,
 }
