@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::io;
 
 use midmile_engine::probe;
-use midmile_engine::uring::Unavailable;
+use midmile_engine::uring::Unavailable as NoRing;
 use midmile_kernel::probe as bpf_probe;
 use serde::Serialize;
 
@@ -165,11 +165,20 @@ fn datagrams(probed: io::Result<()>) -> Finding {
     }
 }
 
-fn io_uring(probed: Result<(), Unavailable>) -> Finding {
-    let effect = "programs on the engine may use it; the relay's loops use epoll: its bulk is spliced, which io_uring doesn't speed up";
+fn io_uring(probed: Result<(), NoRing>) -> Finding {
     match probed {
-        Ok(()) => Finding::new("io_uring", State::Unused, "works", effect),
-        Err(error) => Finding::new("io_uring", State::Absent, format!("tried: {error}"), effect),
+        Ok(()) => Finding::new(
+            "io_uring",
+            State::Unused,
+            "tried: receives into buffers of its own; works",
+            "the relay's loops use epoll; programs built on the engine may choose either",
+        ),
+        Err(error) => Finding::new(
+            "io_uring",
+            State::Absent,
+            format!("tried: {error}"),
+            "nothing is lost for the relay, whose loops use epoll; programs built on the engine have to as well",
+        ),
     }
 }
 
@@ -227,7 +236,7 @@ mod tests {
             limits::cgroup_memory(&nowhere),
             splice(Err(io::ErrorKind::Unsupported.into())),
             steering(Err(io::ErrorKind::Unsupported.into())),
-            io_uring(Err(midmile_engine::uring::Unavailable::Missing)),
+            io_uring(Err(NoRing::KernelTooOld)),
             datagrams(Err(io::ErrorKind::Unsupported.into())),
             transparent(Err(io::ErrorKind::PermissionDenied.into()), Err("no nft".to_owned())),
             netem(Err((State::Unknown, "no".to_owned()))),

@@ -1,10 +1,10 @@
 //! What a backend costs: CPU time of the server's thread for each request, by epoll and by io_uring.
 //!
 //! ```text
-//! cargo run --release -p midmile-engine --example backend_cost -- <epoll|uring> <echo|short|bulk> <connections> <seconds>
+//! cargo run --release -p midmile-engine --example backend_cost -- BACKEND <echo|short|bulk> CONNECTIONS SECONDS
 //! ```
 //!
-//! `echo`: 64 bytes there and back; `short`: connect, ask, close; `bulk`: one way, as fast as it goes. Client and server have a CPU each,
+//! BACKEND is `epoll`, `uring` or `uring-without-bundles`. `echo`: 64 bytes there and back; `short`: connect, ask, close; `bulk`: one way, as fast as it goes. Client and server have a CPU each,
 //! if there are two. See docs/experiments/io-uring.md.
 #![expect(clippy::unwrap_used, reason = "a measurement ends where its set-up fails")]
 
@@ -138,16 +138,11 @@ fn main() {
             pin_to(cpu).unwrap();
             match &backend[..] {
                 "epoll" => serve(Kernel::new().unwrap(), listener, sinks, stop),
-                "uring" => serve(
-                    Uring::new(UringConfig {
-                        bundles: std::env::var_os("BUNDLES").is_some(),
-                        ..UringConfig::default()
-                    })
-                    .unwrap(),
-                    listener,
-                    sinks,
-                    stop,
-                ),
+                "uring" => serve(Uring::new(UringConfig::default()).unwrap(), listener, sinks, stop),
+                "uring-without-bundles" => {
+                    let config = UringConfig { bundles: false, ..UringConfig::default() };
+                    serve(Uring::new(config).unwrap(), listener, sinks, stop)
+                }
                 other => panic!("no backend {other}"),
             }
         })

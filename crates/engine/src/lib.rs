@@ -11,7 +11,7 @@
 //!   Cx ── connections, timers, pools ── Core (the loop)          one a CPU
 //!            │              ▲
 //!            ▼              │ readiness
-//!        Backend: kernel (epoll, splice) or sim (seeded, virtual clock)
+//!        Backend: kernel (epoll, splice), uring (io_uring), or sim (seeded, virtual clock)
 //! ```
 //!
 //! What it isn't: an async runtime (nothing here blocks on something else), a protocol library (see `midmile-wire`), or a TCP
@@ -30,8 +30,8 @@
 //!
 //! # Modules
 //! [`Handler`] and [`Cx`] are the two halves of the interface. `forward` moves bytes leg to leg, `offer` hands them to the
-//! program; `conn`, `slab`, `timer` and `pool` hold the state. [`backend`] is the seam, [`kernel`] and [`sim`] stand
-//! beneath it; unsafe code lives in `sys` alone. [`probe`] says what this host allows.
+//! program; `conn`, `slab`, `timer` and `pool` hold the state. [`backend`] is the seam, [`kernel`], [`uring`] and [`sim`]
+//! stand beneath it; unsafe code lives in `sys` alone. [`probe`] says what this host allows.
 
 #![deny(unsafe_code)]
 

@@ -27,6 +27,8 @@ mod accept;
 mod available;
 mod config;
 mod datagrams;
+mod events;
+mod look;
 mod receive;
 mod socket;
 mod transmit;
@@ -35,17 +37,15 @@ mod travel;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use crate::addr::Addr;
 use crate::backend::{AcceptError, Backend, Dialled, Ready, Tag, Transfer};
-use crate::core::WAKE;
 use crate::error::{ConnError, ListenError};
 use crate::kernel::{self, Kernel, Listener, Pipe};
 use crate::options::{LegOptions, Probing};
 use crate::path::PathInfo;
-use crate::sys::ring::{Done, Name, Ring, What};
+use crate::sys::ring::{Name, Ring, What};
 use crate::time::Time;
 use crate::waker::Waker;
 use accept::Door;
@@ -59,8 +59,6 @@ pub use travel::Parcel;
 
 /// Below this share of all buffers, no connection begins to receive into them.
 const LOW_WATER_SHARE: u16 = 16;
-/// An event that belongs to no connection.
-const NO_SLOT: u32 = u32::MAX;
 
 /// What a ring holds, and what it counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,7 +127,7 @@ impl Uring {
         }
         let napi = config.napi_busy_poll.is_some_and(|time| ring.busy_poll(time).is_ok());
         Ok(Self {
-            bundles: config.bundles && ring.has_bundles(),
+            bundles: config.bundles && ring.has_bundles() && available::is_since(6, 16),
             ring,
             plain: Kernel::new()?,
             config,
@@ -146,7 +144,7 @@ impl Uring {
             sent: Vec::with_capacity(1024),
             starved: VecDeque::with_capacity(1024),
             resting: Vec::with_capacity(1024),
-            lingering: VecDeque::new(),
+            lingering: VecDeque::with_capacity(1024),
             low_water: config.recv_buffers / LOW_WATER_SHARE,
             gauges: Gauges { napi, ..Gauges::default() },
         })
@@ -161,13 +159,6 @@ impl Uring {
             send_blocks_free: self.blocks.len(),
             ..self.gauges
         }
-    }
-
-    /// Looks for each wake anew, so that nobody has to read the counter.
-    fn await_wake(&mut self, index: usize) {
-        let fd = std::os::fd::AsFd::as_fd(&self.wakers[index]).as_raw_fd();
-        let of = u32::try_from(index).expect("few wakers");
-        self.ring.look(fd, receive::SOMETHING_TO_READ, true, Name { what: What::Wake, of });
     }
 
     /// Handles what has completed.
@@ -198,34 +189,6 @@ impl Uring {
         }
         self.sort_sent();
         Ok(())
-    }
-
-    fn woken(&mut self, done: &Done) {
-        self.report(Ready { tag: WAKE, readable: true, writable: false, peer_finished: false, failed: false });
-        if !done.more {
-            self.await_wake(done.name.of as usize);
-        }
-    }
-
-    fn report(&mut self, ready: Ready) {
-        self.events.push(ready);
-        self.event_of.push(NO_SLOT);
-    }
-
-    /// Adds `what` to the connection's one event of this turn.
-    fn tell(&mut self, index: u32, what: impl FnOnce(&mut Ready)) {
-        let slot = &mut self.table[index];
-        if !slot.watched || slot.is_over() {
-            return;
-        }
-        let place = slot.event as usize;
-        if place < self.told || self.event_of.get(place) != Some(&index) {
-            slot.event = u32::try_from(self.events.len()).expect("an event a connection");
-            let tag = slot.tag;
-            self.events.push(Ready { tag, readable: false, writable: false, peer_finished: false, failed: false });
-            self.event_of.push(index);
-        }
-        what(&mut self.events[slot.event as usize]);
     }
 
     /// Ends all that is under way for a connection.

@@ -1,12 +1,15 @@
-//! Bytes sent ahead of others, on the kernel's sockets: they share a segment with what follows, or go out by themselves.
+//! Bytes sent ahead of others, on the kernel's sockets, by epoll and by io_uring: they share a segment with what follows, or go out by themselves.
 #![expect(clippy::unwrap_used, reason = "a test ends where its own set-up fails")]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use midmile_engine::kernel::Kernel;
 use midmile_engine::{Backend, Config, ConnError, ConnId, Core, Cx, Handler, LegOptions, MeterId};
+
+mod under;
+
+use under::Under;
 
 /// Waits for its dial.
 struct Dialling;
@@ -28,9 +31,9 @@ impl<B: Backend> Handler<B> for Dialling {
 }
 
 /// A connection and its far end.
-fn connected() -> (Core<Kernel, Dialling>, ConnId, TcpStream) {
+fn connected<B: Under>() -> (Core<B, Dialling>, ConnId, TcpStream) {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut core = Core::new(Kernel::new().unwrap(), Config { conns_max: 4, ..Config::default() }, Dialling);
+    let mut core = Core::new(B::made().unwrap(), Config { conns_max: 4, ..Config::default() }, Dialling);
     let cx = core.parts().1;
     let conn = cx.dial(&server.local_addr().unwrap().into(), &LegOptions::default(), 0, MeterId::NONE).unwrap();
     core.run().unwrap();
@@ -45,28 +48,26 @@ fn arrived(far: &mut TcpStream) -> Vec<u8> {
     bytes[..len].to_vec()
 }
 
-#[test]
-fn what_is_sent_ahead_shares_a_segment_with_what_follows() {
-    let (mut core, conn, mut far) = connected();
+fn what_is_sent_ahead_shares_a_segment_with_what_follows<B: Under>() {
+    let (mut core, conn, mut far) = connected::<B>();
     let cx = core.parts().1;
     let before = cx.path(conn).unwrap().sent_segments;
     assert_eq!(cx.send_ahead(conn, b"0"), 1);
     assert_eq!((cx.path(conn).unwrap().sent_segments, cx.unsent(conn)), (before, 1), "it waits");
     assert_eq!(cx.send(conn, b" and more"), 9);
+    cx.backend().flush().unwrap();
     assert_eq!(cx.path(conn).unwrap().sent_segments, before + 1);
     assert_eq!(arrived(&mut far), b"0 and more");
 }
 
-#[test]
-fn what_is_sent_ahead_goes_out_by_itself_when_nothing_follows() {
-    let (mut core, conn, mut far) = connected();
+fn what_is_sent_ahead_goes_out_by_itself_when_nothing_follows<B: Under>() {
+    let (mut core, conn, mut far) = connected::<B>();
     assert_eq!(core.parts().1.send_ahead(conn, b"0"), 1);
     assert_eq!(arrived(&mut far), b"0");
 }
 
-#[test]
-fn what_is_sent_ahead_goes_out_before_an_end_and_when_it_is_pushed() {
-    let (mut core, conn, mut far) = connected();
+fn what_is_sent_ahead_goes_out_before_an_end_and_when_it_is_pushed<B: Under>() {
+    let (mut core, conn, mut far) = connected::<B>();
     let cx = core.parts().1;
     assert_eq!(cx.send_ahead(conn, b"0"), 1);
     cx.push(conn);
@@ -77,21 +78,20 @@ fn what_is_sent_ahead_goes_out_before_an_end_and_when_it_is_pushed() {
     assert_eq!((arrived(&mut far), arrived(&mut far)), (b"1".to_vec(), Vec::new()));
 }
 
-#[test]
-fn what_is_pushed_arrives_before_a_reset() {
-    let (mut core, conn, mut far) = connected();
+fn what_is_pushed_arrives_before_a_reset<B: Under>() {
+    let (mut core, conn, mut far) = connected::<B>();
     let cx = core.parts().1;
     assert_eq!(cx.send_ahead(conn, b"0"), 1);
     cx.push(conn);
     cx.reset(conn);
+    cx.backend().flush().unwrap();
     assert_eq!(arrived(&mut far), b"0");
     assert_eq!(far.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
-#[test]
-fn a_burst_behind_it_fills_segments_and_its_last_piece_doesnt_wait_for_long() {
+fn a_burst_behind_it_fills_segments_and_its_last_piece_doesnt_wait_for_long<B: Under>() {
     const BURST: usize = 2000;
-    let (mut core, to, mut far) = connected();
+    let (mut core, to, mut far) = connected::<B>();
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let cx = core.parts().1;
     let from = cx.dial(&server.local_addr().unwrap().into(), &LegOptions::default(), 0, MeterId::NONE).unwrap();
@@ -114,3 +114,11 @@ fn a_burst_behind_it_fills_segments_and_its_last_piece_doesnt_wait_for_long() {
     far.read_exact(&mut bytes).unwrap();
     assert_eq!((bytes[0], bytes[BURST]), (b'0', b'x'));
 }
+
+on_each!(
+    what_is_sent_ahead_shares_a_segment_with_what_follows,
+    what_is_sent_ahead_goes_out_by_itself_when_nothing_follows,
+    what_is_sent_ahead_goes_out_before_an_end_and_when_it_is_pushed,
+    what_is_pushed_arrives_before_a_reset,
+    a_burst_behind_it_fills_segments_and_its_last_piece_doesnt_wait_for_long,
+);

@@ -11,6 +11,10 @@ use midmile_engine::kernel::Kernel;
 use midmile_engine::sim::{DialOutcome, Script, Sim};
 use midmile_engine::{Addr, Backend, LegOptions, ListenError, WAKE, Waker};
 
+mod under;
+
+use under::Under;
+
 const HERE: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 /// Longer than any of this takes.
 const LONG: Duration = Duration::from_secs(10);
@@ -37,7 +41,7 @@ fn the_simulation_listens_on_an_address_once_unless_it_is_shared() {
 }
 
 /// A connection of `backend` that stands, and its far end.
-fn connected(backend: &mut Kernel) -> (<Kernel as Backend>::Socket, TcpStream) {
+fn connected<B: Under>(backend: &mut B) -> (B::Socket, TcpStream) {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let (socket, dialled) = backend.dial(&server.local_addr().unwrap().into(), &LegOptions::default()).unwrap();
     let (far, _) = server.accept().unwrap();
@@ -50,13 +54,13 @@ fn connected(backend: &mut Kernel) -> (<Kernel as Backend>::Socket, TcpStream) {
 
 const PARTS: [&[u8]; 5] = [b"", b"one ", b"after ", b"", b"another"];
 
-#[test]
-fn parts_go_out_in_their_order() {
-    let mut kernel = Kernel::new().unwrap();
-    let (mut socket, mut far) = connected(&mut kernel);
+fn parts_go_out_in_their_order<B: Under>() {
+    let mut backend = B::made().unwrap();
+    let (mut socket, mut far) = connected(&mut backend);
     let whole = PARTS.concat();
-    let sent = kernel.send_vectored(&mut socket, &PARTS.map(IoSlice::new)).unwrap();
+    let sent = backend.send_vectored(&mut socket, &PARTS.map(IoSlice::new)).unwrap();
     assert_eq!(sent, Progress::Moved(whole.len()));
+    backend.flush().unwrap();
     let mut got = vec![0; whole.len()];
     far.read_exact(&mut got).unwrap();
     assert_eq!(got, whole);
@@ -89,14 +93,13 @@ fn parts_are_cut_where_the_room_ends() {
     assert_eq!(sim.remote(remote).received(), whole);
 }
 
-#[test]
-fn a_connection_takes_what_waits_in_it_to_another_core() {
-    let mut one = Kernel::new().unwrap();
+fn a_connection_takes_what_waits_in_it_to_another_core<B: Under>() {
+    let mut one = B::made().unwrap();
     let (socket, mut far) = connected(&mut one);
     far.write_all(b"ahead").unwrap();
-    let parcel = one.detach(socket).unwrap_or_else(|_| panic!("the kernel lets connections go"));
+    let parcel = one.detach(socket).unwrap_or_else(|_| panic!("these backends let connections go"));
     let there = thread::spawn(move || {
-        let mut other = Kernel::new().unwrap();
+        let mut other = B::made().unwrap();
         let mut socket = other.attach(parcel).unwrap();
         other.watch(&socket, Tag(7)).unwrap();
         let mut got: Vec<u8> = Vec::new();
@@ -125,3 +128,5 @@ fn a_wake_is_told_in_the_simulation_too() {
     assert_eq!((sim.poll(None).unwrap(), sim.ready(0).tag), (1, WAKE));
     assert_eq!(sim.poll(None).unwrap(), 0);
 }
+
+on_each!(parts_go_out_in_their_order, a_connection_takes_what_waits_in_it_to_another_core);

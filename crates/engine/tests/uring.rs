@@ -94,7 +94,7 @@ fn read_all(ring: &mut Uring, socket: &mut Socket, len: usize) -> Vec<u8> {
 
 /// Bytes that differ from place to place.
 fn pattern(seed: usize, len: usize) -> Vec<u8> {
-    (0..len).map(|at| ((at.wrapping_mul(31).wrapping_add(seed * 7) >> 3) & 0xff).to_le_bytes()[0]).collect()
+    (0..len).map(|at| (at.wrapping_mul(31).wrapping_add(seed * 7) >> 3).to_le_bytes()[0]).collect()
 }
 
 fn writing(mut far: TcpStream, bytes: Vec<u8>) -> JoinHandle<TcpStream> {

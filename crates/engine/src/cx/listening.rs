@@ -42,10 +42,12 @@ impl<B: Backend> Cx<B> {
 
     /// Stops accepting and closes the listener. Connections still in its queue are reset by the kernel.
     pub fn unlisten(&mut self, id: ListenerId) {
-        if let Some(gone) = self.listeners.get_mut(id.0 as usize).and_then(Option::take)
-            && gone.rests_until.is_some()
-        {
+        let Some(gone) = self.listeners.get_mut(id.0 as usize).and_then(Option::take) else { return };
+        if gone.rests_until.is_some() {
             self.resting -= 1;
+        } else {
+            // A backend that accepts ahead of us stops; one that doesn't forgets it with its descriptor anyway.
+            self.backend.ignore_listener(&gone.listener).ok();
         }
     }
 

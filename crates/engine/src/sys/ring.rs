@@ -14,14 +14,14 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, Napi, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode};
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+use super::region::Region;
 
 /// The one group of receive buffers.
 const GROUP: u16 = 0;
@@ -110,39 +110,6 @@ pub(crate) struct Sizes {
     pub(crate) buffer_bytes: u16,
     pub(crate) blocks: u16,
     pub(crate) block_bytes: u16,
-}
-
-/// Pages of our own.
-struct Region {
-    base: NonNull<u8>,
-    len: usize,
-}
-
-impl Region {
-    fn new(len: usize) -> io::Result<Self> {
-        let len = len.max(1);
-        // SAFETY: no address is asked for, so nothing that exists is replaced.
-        let base = unsafe {
-            mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
-        }?;
-        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        Ok(Self { base, len })
-    }
-
-    /// Where `range` begins; it is checked to lie within.
-    fn at(&self, range: &Range<usize>) -> NonNull<u8> {
-        assert!(range.start <= range.end && range.end <= self.len, "outside of the ring's memory");
-        // SAFETY: it was checked that the place lies within the pages.
-        unsafe { self.base.add(range.start) }
-    }
-}
-
-impl Drop for Region {
-    fn drop(&mut self) {
-        // SAFETY: the pages are the region's own, and whoever could touch them is gone: see the module's words on ownership.
-        let answer = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
-        debug_assert!(answer.is_ok(), "{answer:?}");
-    }
 }
 
 /// A ring, and its memory.

@@ -57,6 +57,14 @@ fn disabled() -> Option<u8> {
     text.trim().parse().ok().filter(|value| *value > 0)
 }
 
+/// Whether the kernel says that it is of that version, or later.
+pub(super) fn is_since(major: u32, minor: u32) -> bool {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers = release.split(|char: char| !char.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+}
+
 /// Sends and receives a few bytes by a small ring, for [`crate::probe`].
 pub(crate) fn try_uring() -> Result<(), Unavailable> {
     const WORD: &[u8] = b"uring";
@@ -82,6 +90,11 @@ pub(crate) fn try_uring() -> Result<(), Unavailable> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_compared_number_by_number() {
+        assert!(is_since(0, 0) && is_since(2, 99) && !is_since(1000, 0));
+    }
 
     #[test]
     fn each_refusal_names_its_mend() {

@@ -19,10 +19,11 @@ pub struct UringConfig {
     /// Bytes of each, 256 to 32,768.
     pub recv_buffer_bytes: u16,
     /// Buffers that a connection's unread bytes may hold before its receive is cancelled, 2 at least; what one turn brings may exceed
-    /// it. Unread bytes fill buffers by half at least, so that a program that only peeks (all its blocks are in use) sees its whole
+    /// it: by 32 buffers, or with bundles by what the socket holds. Unread bytes fill buffers by half at least, so that a program that only peeks (all its blocks are in use) sees its whole
     /// buffer filled if this is worth twice as many bytes.
     pub recv_held_max: u16,
-    /// Whether one receive may fill several buffers (Linux 6.10).
+    /// Whether one receive may fill several buffers, on connections by which much comes and is read (Linux 6.10; used from 6.16 on,
+    /// for earlier ones without the fixes of that time lose count of buffers filled in part).
     pub bundles: bool,
     /// Blocks in which small messages wait for the end of a turn. Without one, a message is sent by a system call.
     pub send_blocks: u16,
@@ -47,7 +48,7 @@ impl Default for UringConfig {
             recv_buffers: 4096,
             recv_buffer_bytes: 2048,
             recv_held_max: 64,
-            bundles: false,
+            bundles: true,
             send_blocks: 1024,
             send_block_bytes: 4096,
             accepted_max: 256,

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use super::Uring;
-use super::receive::SOMETHING_TO_READ;
+use super::look::SOMETHING_TO_READ;
 use crate::backend::{Backend, Tag, Transfer};
 use crate::datagram::{Arrival, DatagramBackend, DatagramOptions, Departures, Inbox};
 use crate::error::ConnError;

@@ -29,9 +29,8 @@ use crate::sys::ring::{Done, Name, Ring, What};
 /// A plain read shorter than this says that little comes: buffers serve again.
 const LITTLE_BYTES: usize = 4096;
 
-/// What a look for something to read waits for; errors and hang-ups always show.
-pub(super) const SOMETHING_TO_READ: u32 = (libc::POLLIN | libc::POLLRDHUP) as u32;
-const PEERS_END: u32 = libc::POLLRDHUP as u32;
+/// A read that empties so many buffers at once says that much comes: one receive may then fill several.
+const MANY_BUFFERS: u16 = 8;
 
 /// Copies what is unread to `buf` and leaves it there.
 fn copy_unread(ring: &Ring, next: &[u16], slot: &Slot, buf: &mut [u8]) -> usize {
@@ -66,12 +65,10 @@ impl Uring {
             slot.plain = true;
         }
         if slot.plain {
-            slot.armed.set(What::Readable);
-            let name = Name { what: What::Readable, of: index };
-            self.ring.look(slot.fd(), SOMETHING_TO_READ, false, name);
+            self.look_for_bytes(index);
         } else {
             slot.armed.set(What::Recv);
-            self.ring.recv(slot.fd(), index, self.bundles);
+            self.ring.recv(slot.fd(), index, slot.bundles);
             if !slot.sock().is_tcp() && !slot.armed.has(What::Hangup) {
                 // Linux 6.17 asks a Unix-domain socket how much there is after each receive, and the answer leaves the end out: one
                 // that came together with the bytes before it would never be received.
@@ -241,8 +238,13 @@ impl Uring {
         let index = socket.slot();
         let copied = self.copy_out(index, buf);
         if copied > 0 {
+            let many = self.table[index].held >= MANY_BUFFERS;
             self.consume(index, copied);
-            if self.table[index].is_drained() {
+            let slot = &mut self.table[index];
+            if slot.is_drained() {
+                if many && self.bundles && !std::mem::replace(&mut slot.bundles, true) {
+                    self.cancel_recv(index);
+                }
                 self.arm(index);
             }
             return Ok(Progress::Moved(copied));
@@ -385,111 +387,5 @@ impl Uring {
             return answer;
         }
         self.plain_read(index, |plain, sock| plain.splice_in(sock, pipe, len))
-    }
-
-    /// A look found something to read, or the end.
-    pub(super) fn readable(&mut self, done: &Done) {
-        let index = done.name.of;
-        let slot = &mut self.table[index];
-        slot.armed.clear(What::Readable);
-        if slot.is_over() {
-            self.free_if_over(index);
-            return;
-        }
-        if done.result == -libc::ECANCELED {
-            return;
-        }
-        let seen = Events::of(done.result);
-        slot.failed |= seen.failed;
-        self.tell(index, |ready| {
-            ready.readable = true;
-            ready.peer_finished |= seen.end;
-            ready.failed |= seen.failed;
-        });
-    }
-
-    /// A look found the peer's end, while nothing is received.
-    pub(super) fn hung_up(&mut self, done: &Done) {
-        let index = done.name.of;
-        let slot = &mut self.table[index];
-        slot.armed.clear(What::Hangup);
-        if slot.is_over() {
-            self.free_if_over(index);
-            return;
-        }
-        if done.result < 0 || slot.failed {
-            return;
-        }
-        if slot.armed.has(What::Recv) {
-            // Receiving tells of it, if it's told.
-            if !slot.sock().is_tcp() {
-                slot.plain = true;
-                self.cancel_recv(index);
-            }
-            return;
-        }
-        let seen = Events::of(done.result);
-        let known = slot.ended && !seen.over;
-        (slot.end_seen, slot.failed) = (true, seen.failed);
-        if !known {
-            self.tell(index, |ready| {
-                (ready.readable, ready.peer_finished) = (true, true);
-                ready.failed |= seen.failed;
-            });
-        }
-        if !seen.over {
-            self.look_at_rest(index);
-        }
-    }
-
-    /// Notes that nothing is received on `slot` for now: if that's so still at the next turn, its peer's end is looked for.
-    fn look_at_rest(&mut self, index: u32) {
-        self.resting.push(index);
-    }
-
-    /// Looks for the end of connections on which nothing is received: those whose queue nobody reads, and those that ended.
-    pub(super) fn watch_resting(&mut self) {
-        while let Some(index) = self.resting.pop() {
-            let slot = &mut self.table[index];
-            let looked_at = [What::Recv, What::Readable, What::Hangup].iter().any(|what| slot.armed.has(*what));
-            if !slot.watched || slot.is_over() || slot.failed || slot.connecting || looked_at {
-                continue;
-            }
-            if slot.sock().is_deferred() {
-                continue;
-            }
-            self.look_for_end(index);
-        }
-    }
-
-    fn look_for_end(&mut self, index: u32) {
-        let slot = &mut self.table[index];
-        slot.armed.set(What::Hangup);
-        let events = if slot.ended || slot.end_seen { 0 } else { PEERS_END };
-        self.ring.look(slot.fd(), events, false, Name { what: What::Hangup, of: index });
-    }
-}
-
-/// What a look saw.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Events {
-    pub(super) room: bool,
-    /// The peer has finished sending.
-    pub(super) end: bool,
-    /// Both sides have.
-    pub(super) over: bool,
-    pub(super) failed: bool,
-}
-
-impl Events {
-    /// The bits of poll(2), or a negated error number.
-    pub(super) fn of(result: i32) -> Self {
-        let has = |bits: libc::c_short| result >= 0 && result & i32::from(bits) != 0;
-        Self {
-            room: has(libc::POLLOUT),
-            end: has(libc::POLLRDHUP | libc::POLLHUP),
-            over: has(libc::POLLHUP),
-            failed: result < 0 || has(libc::POLLERR),
-        }
     }
 }

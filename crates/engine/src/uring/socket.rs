@@ -144,6 +144,8 @@ pub(super) struct Slot {
     pub(super) cancelling: bool,
     /// It's read by system calls once nothing is queued: bulk, or no buffers for it.
     pub(super) plain: bool,
+    /// One receive may fill several buffers: much comes, and is read.
+    pub(super) bundles: bool,
     /// All that will ever be received is queued.
     pub(super) ended: bool,
     /// It failed: nothing is armed for it any more, and what the kernel still has can be read.
@@ -184,13 +186,14 @@ impl Slot {
             from: 0,
             filled: 0,
             armed: Armed::default(),
-            event: 0,
+            event: u32::MAX,
             next_free: NO_SLOT,
             watched: false,
             travelled: false,
             connecting,
             cancelling: false,
             plain: false,
+            bundles: false,
             ended: false,
             failed: false,
             failure_due: false,

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{self, SendAncillaryBuffer, SendFlags};
 
 use super::Uring;
-use super::receive::Events;
+use super::look::Events;
 use super::socket::{NONE, Socket};
 use crate::backend::{Backend, Progress, Transfer};
 use crate::error::ConnError;

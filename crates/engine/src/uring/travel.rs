@@ -37,6 +37,7 @@ impl Uring {
                 return Err(socket);
             }
         }
+        self.retract(index);
         let mut received = vec![0; self.table[index].unread()];
         self.copy_out(index, &mut received);
         let slot = &mut self.table[index];

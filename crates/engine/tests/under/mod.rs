@@ -5,7 +5,7 @@ use midmile_engine::kernel::{Kernel, Listener};
 use midmile_engine::uring::{Unavailable, Uring, UringConfig};
 
 /// A backend that a test runs on.
-pub(crate) trait Under: Backend<Listener = Listener> + Sized {
+pub(crate) trait Under: Backend<Listener = Listener, Parcel: 'static> + Sized {
     /// One, or why there's none to be had here.
     fn made() -> Result<Self, Unavailable>;
 }

@@ -8,7 +8,8 @@ use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
 
 use midmile_engine::kernel::{self, Kernel};
-use midmile_engine::{Addr, Allowance, Backend as _, Config, Core, LegOptions, Waker};
+use midmile_engine::uring::{Uring, UringConfig};
+use midmile_engine::{Addr, Allowance, Config, Core, LegOptions, Waker};
 use midmile_wire::proxy::Version;
 
 use super::{Order, Parts, Relay};
@@ -21,7 +22,7 @@ use crate::serving::DoorId;
 const VISITS: usize = 20;
 const BULK_BYTES: usize = 1 << 20;
 
-type Relaying = Core<Kernel, Relay<kernel::Listener>>;
+type Relaying<B> = Core<B, Relay<kernel::Listener>>;
 
 /// A server that answers all it's sent, each connection to its end.
 fn echo_server() -> SocketAddr {
@@ -40,6 +41,11 @@ fn echo_server() -> SocketAddr {
     addr
 }
 
+/// Bytes that differ from place to place.
+fn bulk() -> Vec<u8> {
+    (0..BULK_BYTES).map(|at| (at.wrapping_mul(2_654_435_761) >> 7).to_le_bytes()[0]).collect()
+}
+
 /// One client: small exchanges, then bulk, then its end; reads to the end of the answer.
 fn visit(to: SocketAddr) {
     let mut stream = TcpStream::connect(to).unwrap();
@@ -50,13 +56,14 @@ fn visit(to: SocketAddr) {
     }
     let mut writer = stream.try_clone().unwrap();
     let sending = thread::spawn(move || {
-        writer.write_all(&vec![9; BULK_BYTES]).unwrap();
+        let bulk = bulk();
+        writer.write_all(&bulk).unwrap();
         writer.shutdown(Shutdown::Write).unwrap();
+        bulk
     });
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
-    sending.join().unwrap();
-    assert!(answer.len() >= BULK_BYTES);
+    assert!(answer.ends_with(&sending.join().unwrap()), "other bytes came back");
 }
 
 fn route(server: SocketAddr) -> Route {
@@ -82,8 +89,10 @@ fn route(server: SocketAddr) -> Route {
     }
 }
 
-fn relay(waker: &Waker, counters: &Arc<RouteCounters>) -> (Relaying, SocketAddr) {
-    let mut backend = Kernel::new().unwrap();
+fn relay<B>(mut backend: B, waker: &Waker, counters: &Arc<RouteCounters>) -> (Relaying<B>, SocketAddr)
+where
+    B: midmile_engine::Backend<Listener = kernel::Listener>,
+{
     backend.watch_waker(waker).unwrap();
     let ((_, orders), (_, syns)) = (channel(), sync_channel(1));
     let (reports, _) = sync_channel(1);
@@ -136,17 +145,22 @@ fn send_clients(at: SocketAddr, waker: &Waker) -> Arc<AtomicBool> {
 }
 
 /// Turns the core until the clients are done and their pairs have ended.
-fn serve(core: &mut Relaying, done: &AtomicBool) {
+fn serve<B>(core: &mut Relaying<B>, done: &AtomicBool)
+where
+    B: midmile_engine::Backend<Listener = kernel::Listener>,
+{
     while !done.load(Ordering::Acquire) || core.parts().0.pairs_open() > 0 {
         core.turn().unwrap();
     }
 }
 
-#[test]
-fn the_data_path_does_not_allocate() {
+fn the_data_path_does_not_allocate<B>(backend: B)
+where
+    B: midmile_engine::Backend<Listener = kernel::Listener>,
+{
     let waker = Waker::new().unwrap();
     let counters = Arc::new(RouteCounters::default());
-    let (mut core, at) = relay(&waker, &counters);
+    let (mut core, at) = relay(backend, &waker, &counters);
     // Pipes are made when they are first needed.
     serve(&mut core, &send_clients(at, &waker));
     let done = send_clients(at, &waker);
@@ -154,4 +168,18 @@ fn the_data_path_does_not_allocate() {
     assert_eq!(counters.ends[End::Finished.index()].value(), 2 * VISITS as u64);
     assert!(counters.upstream.spliced_bytes() > 0, "bulk wasn't spliced");
     assert_eq!(counted.count_total, 0, "{counted:?}");
+}
+
+#[test]
+fn the_data_path_by_epoll_does_not_allocate() {
+    the_data_path_does_not_allocate(Kernel::new().unwrap());
+}
+
+/// Every byte of the clients' comes back through it, small and bulk.
+#[test]
+fn the_data_path_by_io_uring_does_not_allocate() {
+    match Uring::new(UringConfig::default()) {
+        Ok(ring) => the_data_path_does_not_allocate(ring),
+        Err(error) => println!("SKIP: {error}"),
+    }
 }
