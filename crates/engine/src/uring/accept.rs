@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{self, SocketFlags};
@@ -100,7 +101,8 @@ impl Uring {
         let index = index.ok_or(io::ErrorKind::NotFound)?;
         self.doors[index].watched = false;
         self.cancel_door(index);
-        Ok(())
+        // Its accept keeps the socket open, at which others would queue up that nobody meets.
+        self.ring.enter(Some(Duration::ZERO))
     }
 
     fn arm_door(&mut self, index: usize) {
