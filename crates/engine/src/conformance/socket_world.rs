@@ -204,7 +204,10 @@ impl Side for UringSide {
     }
 
     fn lacks(&self, ability: Ability) -> Option<&'static str> {
-        KernelSide.lacks(ability)
+        match ability {
+            Ability::Starving => Some("an accept goes by the limit of descriptors under which it was begun"),
+            _ => KernelSide.lacks(ability),
+        }
     }
 
     fn backend(&mut self) -> Uring {
