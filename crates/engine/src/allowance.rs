@@ -1,13 +1,13 @@
 //! A bound that cores share, without a lock and almost without meeting.
 //!
-//! Each core has a magazine: permits that it has drawn from the common store and not used yet. It takes from there and gives back
+//! Each core has a magazine: tickets that it has drawn from the common store and not used yet. It takes from there and gives back
 //! there, on a cache line of its own; only when the magazine runs empty or over does it go to the store, for a batch. When
-//! the store is empty too it takes what lies in the others' magazines. So all permits can be used by one core, whatever the
+//! the store is empty too it takes what lies in the others' magazines. So all tickets can be used by one core, whatever the
 //! others did before.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// Permits that a core draws at once, at most.
+/// Tickets that a core draws at once, at most.
 const BATCH_MAX: u32 = 64;
 
 /// A number on cache lines of its own (two, for processors fetch them in pairs).
@@ -15,9 +15,9 @@ const BATCH_MAX: u32 = 64;
 #[repr(align(128))]
 struct Magazine(AtomicU32);
 
-/// A number of permits that cores share: for connections, pairs, or whatever else is bounded for all of them together.
+/// A number of tickets that cores share: for connections, pairs, or whatever else is bounded for all of them together.
 ///
-/// It only counts; nothing is published by it, so whoever may hold a permit of another core's says so by other means.
+/// It only counts; nothing is published by it, so whoever may hold a ticket of another core's says so by other means.
 #[derive(Debug)]
 pub struct Allowance {
     /// Invariant: what is here, in the magazines and in use is `max` together.
@@ -28,7 +28,7 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// `max` permits for `cores` cores.
+    /// `max` tickets for `cores` cores.
     #[must_use]
     pub fn new(max: u32, cores: u16) -> Self {
         let cores = cores.max(1);
@@ -41,7 +41,7 @@ impl Allowance {
         }
     }
 
-    /// All permits there are.
+    /// All tickets there are.
     #[must_use]
     pub const fn max(&self) -> u32 {
         self.max
@@ -53,7 +53,7 @@ impl Allowance {
         u16::try_from(self.magazines.len()).expect("it came from a u16")
     }
 
-    /// Takes a permit for `core`; false when all are in use. One that another core is giving back just now may be missed.
+    /// Takes a ticket for `core`; false when all are in use. One that another core is giving back just now may be missed.
     ///
     /// # Panics
     /// When there's no such core.
@@ -63,7 +63,7 @@ impl Allowance {
         own.take(1) || self.draw(own) || self.magazines.iter().any(|other| other.take(1))
     }
 
-    /// Gives a permit back on `core`, which needn't be the core that took it.
+    /// Gives a ticket back on `core`, which needn't be the core that took it.
     ///
     /// # Panics
     /// When there's no such core.
@@ -75,13 +75,13 @@ impl Allowance {
         }
     }
 
-    /// Permits that aren't in use, as far as one can tell while others take and give.
+    /// Tickets that aren't in use, as far as one can tell while others take and give.
     #[must_use]
     pub fn left(&self) -> u32 {
         self.magazines.iter().fold(self.store.0.load(Relaxed), |sum, magazine| sum + magazine.0.load(Relaxed))
     }
 
-    /// Draws a batch from the store, of which one permit is the caller's.
+    /// Draws a batch from the store, of which one ticket is the caller's.
     #[cold]
     fn draw(&self, own: &Magazine) -> bool {
         let drawn = self.store.0.try_update(Relaxed, Relaxed, |left| (left > 0).then(|| left - left.min(self.batch)));
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn none_takes_a_permit_too_many_and_none_is_lost() {
+    fn none_takes_a_ticket_too_many_and_none_is_lost() {
         const CORES: u16 = 4;
         for max in [1, 3, 50, 1000] {
             let allowance = Allowance::new(max, CORES);

@@ -53,6 +53,23 @@ pub(crate) struct Listening<L> {
 const GATHER_WAIT: Duration = Duration::from_micros(500);
 
 /// Everything of a core but the program: connections, timers, pools, and the backend beneath.
+///
+/// # The downcalls, sorted
+/// - Listeners: [`listen_at`](Self::listen_at), [`listen`](Self::listen), [`unlisten`](Self::unlisten),
+///   [`take_incoming`](Self::take_incoming), [`incoming_addr`](Self::incoming_addr); who comes there: [`admit`](Self::admit),
+///   [`refuse`](Self::refuse).
+/// - Connections of one's own: [`dial`](Self::dial), [`dial_from`](Self::dial_from).
+/// - What becomes of received bytes: [`read`](Self::read), [`read_messages`](Self::read_messages), [`forward`](Self::forward),
+///   [`pause`](Self::pause). The last one that was called counts.
+/// - Sending: [`send`](Self::send), [`send_vectored`](Self::send_vectored), [`send_ahead`](Self::send_ahead), [`push`](Self::push).
+/// - Ending: [`shutdown`](Self::shutdown), [`close`](Self::close), [`reset`](Self::reset); the loop: [`stop`](Self::stop).
+/// - Time: [`now`](Self::now), [`set_timer`](Self::set_timer), [`clear_timer`](Self::clear_timer), [`set_alarm`](Self::set_alarm).
+/// - Other cores: [`core`](Self::core), [`wake`](Self::wake), [`hand_off`](Self::hand_off).
+/// - Settings of a connection: [`rename`](Self::rename), [`set_keepalive`](Self::set_keepalive), [`set_probing`](Self::set_probing).
+/// - Looking: [`left_over`](Self::left_over), [`handed_on`](Self::handed_on), [`unsent`](Self::unsent), [`path`](Self::path),
+///   [`gauges`](Self::gauges) and others.
+///
+/// A downcall about a connection that's gone does nothing, and says that nothing was done.
 pub struct Cx<B: Backend> {
     pub(crate) backend: B,
     pub(crate) config: Config,
@@ -177,11 +194,11 @@ impl<B: Backend> Cx<B> {
             None => self.backend.dial(to, options),
             Some(source) => self.backend.dial_from(to, source, options),
         };
-        let (socket, dialled) = dialled.inspect_err(|_| self.give_permit())?;
+        let (socket, dialled) = dialled.inspect_err(|_| self.give_ticket())?;
         let mut conn = Conn::new(socket, token, meter.0, true, self.backend.now());
         conn.writable = dialled == Dialled::Connected;
         let id = self.watch_in(conn).map_err(|(_, error)| {
-            self.give_permit();
+            self.give_ticket();
             error
         })?;
         if dialled == Dialled::Connected {
@@ -199,7 +216,7 @@ impl<B: Backend> Cx<B> {
     }
 
     /// Lets another core, or this one, have a connection in place of one that's gone.
-    pub(crate) fn give_permit(&self) {
+    pub(crate) fn give_ticket(&self) {
         if let Some(seat) = &self.seat {
             seat.conns.give(seat.core.0);
         }
@@ -433,7 +450,7 @@ impl<B: Backend> Cx<B> {
     fn remove(&mut self, id: ConnId) -> Option<B::Socket> {
         self.drop_held(id);
         let conn = self.conns.remove(id)?;
-        self.give_permit();
+        self.give_ticket();
         self.timers.clear(timer_of(id));
         // Either may have been put together with another connection by now.
         if let Some(source) = self.conns.get_mut(conn.source)

@@ -78,7 +78,7 @@ impl<B: Backend> Cx<B> {
         }
     }
 
-    /// Takes a connection in that comes with its permit. `None`: it's lost, and its peer sees a reset.
+    /// Takes a connection in that comes with its ticket. `None`: it's lost, and its peer sees a reset.
     fn unpack(&mut self, letter: Letter<B::Parcel>) -> Option<ConnId> {
         let Letter { from, parcel, token, stash, ended, end_ahead, end_told, awaits_room } = letter;
         if stash.is_some() {
@@ -106,7 +106,7 @@ impl<B: Backend> Cx<B> {
                 if let Some(stash) = stash {
                     self.blocks.give_back(stash);
                 }
-                self.give_permit();
+                self.give_ticket();
                 self.hand_offs_lost += 1;
                 None
             }

@@ -47,6 +47,14 @@ impl<E> From<Result<Option<usize>, E>> for Frame {
 
 /// A program on the engine: one value a core, called by that core's loop only.
 ///
+/// # The upcalls, sorted
+/// - About a listener: [`on_accept`](Self::on_accept), [`on_accept_exhausted`](Self::on_accept_exhausted).
+/// - The beginning of a connection: [`on_connect`](Self::on_connect), [`on_hand_off`](Self::on_hand_off).
+/// - What is received: [`on_data`](Self::on_data), or [`frame`](Self::frame) and [`on_message`](Self::on_message).
+/// - Room to send: [`on_writable`](Self::on_writable). Time: [`on_timer`](Self::on_timer).
+/// - The end of a connection: [`on_peer_close`](Self::on_peer_close), [`on_error`](Self::on_error).
+/// - About the core: [`on_wake`](Self::on_wake), [`on_alarm`](Self::on_alarm), [`on_turn_end`](Self::on_turn_end).
+///
 /// # Order of upcalls
 /// - For an admitted connection: nothing until the program asks for something ([`Cx::read`], [`Cx::forward`], a timer), save
 ///   [`Handler::on_error`] if it fails meanwhile.
@@ -62,7 +70,13 @@ impl<E> From<Result<Option<usize>, E>> for Frame {
 /// - For a socket for datagrams: any number of `on_datagram` and `on_datagrams_writable`; after [`Cx::unbind`] nothing.
 ///
 /// # Re-entry
-/// Downcalls on [`Cx`] never call back: what follows from them comes as an upcall later, in the same turn or the next.
+/// Downcalls on [`Cx`] never call back: what follows from them comes as an upcall later, in the same turn or the next. Any downcall
+/// may be made in any upcall, about any connection of the core, the one that it's about among them; [`frame`](Self::frame) alone
+/// has none, for it only looks.
+///
+/// # Ownership of buffers
+/// Bytes are lent for one upcall, from the core's one buffer or from the block in which a rest was kept; whoever needs them longer copies
+/// them. What is sent is copied by the transport before the downcall returns; what it had no room for is the program's to keep.
 ///
 /// # Panics
 /// Where an upcall panics, its connection is told [`ConnError::Panicked`] by [`Handler::on_error`] and ends with a reset, and the core
@@ -71,7 +85,8 @@ impl<E> From<Result<Option<usize>, E>> for Frame {
 /// counts them, [`Config::catch_panics`](crate::Config::catch_panics) switches this off.
 ///
 /// # Time
-/// [`Cx::now`] stands still within a turn.
+/// [`Cx::now`] stands still within a turn: it's read once, when events have been waited for. Timers have a grain of a millisecond, never
+/// fire early, and fire at most once for each time that they're set. Each core counts from its own beginning.
 pub trait Handler<B: Backend>: Sized {
     /// Someone connects. Call [`Cx::admit`] or [`Cx::refuse`]; a dropped `incoming` is reset where the
     /// transport can, which is what a program without this upcall does.

@@ -5,7 +5,7 @@
 //! between threads, no future. The idea is Tempesta's "synchronous sockets" (2013); here it runs in user space on stock kernels.
 //!
 //! ```text
-//!        Handler (the program)         on_accept  on_connect  on_data  on_peer_close  on_error  on_timer  on_datagram …
+//!        Handler (the program)    on_accept  on_connect  on_data  on_message  on_peer_close  on_error  on_timer  on_datagram …
 //!            │ downcalls    ▲ upcalls
 //!            ▼              │
 //!   Cx ── connections, timers, pools ── Core (the loop)          one a CPU
@@ -17,12 +17,68 @@
 //! What it isn't: an async runtime (nothing here blocks on something else), a protocol library (see `midmile-wire`), or a TCP
 //! (the kernel's serves).
 //!
+//! An echo server, in the simulation; with [`kernel::Kernel`] in place of [`sim::Sim`] it's a real one:
+//!
+//! ```
+//! use std::time::Duration;
+//! use midmile_engine::sim::{Script, Sim};
+//! use midmile_engine::{
+//!     Addr, Backend, Config, ConnError, ConnId, Core, Cx, Handler, Incoming, LegOptions, ListenerId, MeterId,
+//! };
+//!
+//! struct Echo;
+//!
+//! impl<B: Backend> Handler<B> for Echo {
+//!     fn on_accept(&mut self, cx: &mut Cx<B>, _: ListenerId, incoming: Incoming<B::Socket>) {
+//!         match cx.admit(incoming, 0, MeterId::NONE) {
+//!             Ok(conn) => cx.read(conn),
+//!             Err(incoming) => cx.refuse(incoming),
+//!         }
+//!     }
+//!
+//!     // What there's no room for is left over, and offered again with what comes next.
+//!     fn on_data(&mut self, cx: &mut Cx<B>, conn: ConnId, _: u64, bytes: &[u8]) -> usize {
+//!         cx.send(conn, bytes)
+//!     }
+//!
+//!     // There's room again: what was left over is offered at once.
+//!     fn on_writable(&mut self, cx: &mut Cx<B>, conn: ConnId, _: u64) {
+//!         cx.read(conn);
+//!     }
+//!
+//!     fn on_peer_close(&mut self, cx: &mut Cx<B>, conn: ConnId, _: u64) {
+//!         cx.close(conn);
+//!         cx.stop();
+//!     }
+//!
+//!     fn on_error(&mut self, cx: &mut Cx<B>, _: ConnId, _: u64, _: ConnError) {
+//!         cx.stop();
+//!     }
+//! }
+//!
+//! let mut core = Core::new(Sim::new(1, false), Config::default(), Echo);
+//! let cx = core.parts().1;
+//! let (_, at) = cx.listen_at(&Addr::Inet(([10, 0, 0, 1], 0).into()), &LegOptions::default(), 128)?;
+//! let client = Script { sends: 500, ..Script::default() };
+//! let client = cx.backend().client_to(&at, Duration::ZERO, client).expect("somebody listens");
+//! core.run()?;
+//! # let wait = core.parts().1.now().after(Duration::from_secs(1));
+//! # while core.parts().1.now() < wait { core.turn()?; }
+//! let client = core.parts().1.backend().remote(client);
+//! assert_eq!(client.received(), client.sent());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # The contract
 //! - **Order of upcalls, re-entry, time**: see [`Handler`]. Downcalls never call back.
 //! - **Bytes** are lent for one upcall. What the program leaves over is kept in front of what comes next; what it forwards
 //!   ([`Cx::forward`]) never reaches the program at all. What isn't read stays in the kernel, and its window is the
 //!   back-pressure.
 //! - **Memory** is bounded by [`Config`] and reserved when the core is made: nothing is allocated per event.
+//! - **Messages**: a program that says where one ends ([`Handler::frame`]) is told whole ones only ([`Cx::read_messages`]).
+//! - **Panics** of a handler cost the connection that they're about, and nothing else; one that doesn't return is named by a [`Watchdog`].
+//! - **Cores** stand alone, or have seats in a [`Mesh`]: then they wake each other, hand connections over, and share the bound on their
+//!   number ([`Allowance`]).
 //! - **Turns**: a connection moves at most [`Config::turn_bytes`], then the others run; bulk directions together at most
 //!   [`Config::loop_bytes`], then events are looked for again.
 //! - **Datagrams** have a contract of their own: [`datagram`].
@@ -30,8 +86,9 @@
 //!
 //! # Modules
 //! [`Handler`] and [`Cx`] are the two halves of the interface. `forward` moves bytes leg to leg, `offer` hands them to the
-//! program; `conn`, `slab`, `timer` and `pool` hold the state. [`backend`] is the seam, [`kernel`], [`uring`] and [`sim`]
-//! stand beneath it; unsafe code lives in `sys` alone. [`probe`] says what this host allows.
+//! program, `upcall` is how it's called, `hand_off` moves connections between cores; `conn`, `slab`, `timer` and `pool` hold the state.
+//! [`backend`] is the seam, [`kernel`], [`uring`] and [`sim`] stand beneath it; unsafe code lives in `sys` alone. [`probe`] says what
+//! this host allows.
 
 #![deny(unsafe_code)]
 

@@ -85,7 +85,7 @@ impl<B: Backend> Cx<B> {
                 Ok(id)
             }
             Err((conn, _)) => {
-                self.give_permit();
+                self.give_ticket();
                 Err(Incoming { socket: conn.socket, peer })
             }
         }
