@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn none_takes_a_ticket_too_many_and_none_is_lost() {
+    fn no_core_takes_one_too_many_and_none_is_lost() {
         const CORES: u16 = 4;
         for max in [1, 3, 50, 1000] {
             let allowance = Allowance::new(max, CORES);

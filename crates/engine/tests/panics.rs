@@ -9,8 +9,8 @@ use std::time::Duration;
 use midmile_engine::kernel::Kernel;
 use midmile_engine::sim::{DialOutcome, RemoteId, Script, Sim};
 use midmile_engine::{
-    Addr, Backend, Config, ConnError, ConnId, Core, Cx, Frame, Handler, Incoming, LegOptions, ListenerId, MeterId,
-    Upcall, Waker,
+    Addr, Backend, Config, ConnError, ConnId, Core, CoreId, Cx, Frame, Handler, Incoming, LegOptions, ListenerId, Mesh,
+    MeterId, Upcall, Waker,
 };
 
 const MESSAGE: usize = 10;
@@ -59,6 +59,10 @@ impl<B: Backend> Handler<B> for Touchy {
             cx.read_messages(conn);
         } else {
             cx.read(conn);
+        }
+        if self.panics_in == Some(Upcall::HandOff) {
+            // It comes back, for the simulation's can't travel.
+            cx.hand_off(conn, CoreId(1)).unwrap();
         }
         if self.panics_in == Some(Upcall::Timer) {
             cx.set_timer(conn, Duration::from_millis(20));
@@ -109,6 +113,11 @@ impl<B: Backend> Handler<B> for Touchy {
         }
     }
 
+    fn on_hand_off(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64) {
+        self.maybe(Upcall::HandOff, token);
+        cx.read(conn);
+    }
+
     fn on_timer(&mut self, _cx: &mut Cx<B>, _conn: ConnId, token: u64) {
         self.maybe(Upcall::Timer, token);
     }
@@ -129,7 +138,8 @@ impl<B: Backend> Handler<B> for Touchy {
 /// Two clients, the second long after the first; the core, and them.
 fn world(handler: Touchy, first: Script, faults: bool) -> (Core<Sim, Touchy>, [RemoteId; 2]) {
     let config = Config { conns_max: 8, read_bytes: 256, blocks: 2, pipes_max: 0, ..Config::default() };
-    let mut core = Core::new(Sim::new(3, faults), config, handler);
+    let (_, mut seats) = Mesh::new(2, 8).unwrap();
+    let mut core = Core::seated(Sim::new(3, faults), config, handler, seats.remove(0)).unwrap();
     let cx = core.parts().1;
     let (_, at) = cx.listen_at(&Addr::Inet(([10, 0, 0, 2], 0).into()), &LegOptions::default(), 16).unwrap();
     let second = Script { sends: 5 * MESSAGE, ..Script::default() };
@@ -159,7 +169,7 @@ fn judge(core: &mut Core<Sim, Touchy>, clients: [RemoteId; 2], told: Option<Conn
 #[test]
 fn its_connection_is_told_and_reset() {
     let talking = Script { sends: 3 * MESSAGE, finishes: false, ..Script::default() };
-    for upcall in [Upcall::Data, Upcall::Frame, Upcall::Message, Upcall::Timer, Upcall::Writable] {
+    for upcall in [Upcall::Data, Upcall::Frame, Upcall::Message, Upcall::Timer, Upcall::Writable, Upcall::HandOff] {
         let first = Script { sends: if upcall == Upcall::Writable { 0 } else { talking.sends }, ..talking.clone() };
         let (mut core, clients) = world(Touchy::new(upcall), first, false);
         run(&mut core);
