@@ -143,8 +143,11 @@ impl Uring {
     }
 
     /// The receive has ended, the stream hasn't.
-    fn recv_stopped(&mut self, index: u32) {
+    pub(super) fn recv_stopped(&mut self, index: u32) {
         let slot = &mut self.table[index];
+        if slot.leaving {
+            return;
+        }
         if slot.failure_due {
             slot.plain = true;
             self.tell_receiver(index, |_| {});

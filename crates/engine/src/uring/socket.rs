@@ -142,6 +142,8 @@ pub(super) struct Slot {
     pub(super) connecting: bool,
     /// Its receive is being cancelled.
     pub(super) cancelling: bool,
+    /// It's being taken to another core: its receive isn't begun anew when it ends.
+    pub(super) leaving: bool,
     /// It's read by system calls once nothing is queued: bulk, or no buffers for it.
     pub(super) plain: bool,
     /// One receive may fill several buffers: much comes, and is read.
@@ -192,6 +194,7 @@ impl Slot {
             travelled: false,
             connecting,
             cancelling: false,
+            leaving: false,
             plain: false,
             bundles: false,
             ended: false,

@@ -28,12 +28,17 @@ impl Uring {
             return Err(socket);
         }
         if self.table[index].armed.has(What::Recv) {
-            if self.ring.cancel_now(Name { what: What::Recv, of: index }).is_err() {
-                return Err(socket);
-            }
+            self.table[index].leaving = true;
+            let cancelled = self.ring.cancel_now(Name { what: What::Recv, of: index });
             // Others' events wait for the next turn.
             self.reap();
-            if self.table[index].armed.has(What::Recv) || self.table[index].failure_due {
+            let slot = &mut self.table[index];
+            slot.leaving = false;
+            let goes_on = slot.armed.has(What::Recv);
+            if goes_on || slot.failure_due || cancelled.is_err() {
+                if !goes_on && !slot.ended {
+                    self.recv_stopped(index);
+                }
                 return Err(socket);
             }
         }
