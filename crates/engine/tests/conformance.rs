@@ -50,7 +50,7 @@ mod simulation {
 mod alone {
     use std::process::Command;
 
-    use midmile_engine::conformance::{Home, kernel_world, listening, run};
+    use midmile_engine::conformance::{Home, Side, Skip, SocketWorld, kernel_world, listening, run, uring_world};
 
     /// Set for the process that does nothing but this test.
     const ALONE: &str = "MIDMILE_CONFORMANCE_ALONE";
@@ -68,14 +68,25 @@ mod alone {
         assert!(said.contains("1 passed") && !said.contains("SKIP"), "{said}");
     }
 
+    fn without_descriptors<S: Side>(made: impl Fn(Home) -> Result<SocketWorld<S>, Skip>) {
+        for home in [Home::V4, Home::Unix] {
+            let world = || [made(home).map(SocketWorld::alone)];
+            run("without_descriptors_a_listener_rests", world(), listening::without_descriptors_a_listener_rests);
+            run("a_resting_listener_is_closed", world(), listening::a_resting_listener_is_closed);
+        }
+    }
+
     #[test]
     fn kernel_without_descriptors() {
-        by_itself("alone::kernel_without_descriptors", || {
-            for home in [Home::V4, Home::Unix] {
-                let world = || [kernel_world(home).map(midmile_engine::conformance::SocketWorld::alone)];
-                run("without_descriptors_a_listener_rests", world(), listening::without_descriptors_a_listener_rests);
-                run("a_resting_listener_is_closed", world(), listening::a_resting_listener_is_closed);
-            }
-        });
+        by_itself("alone::kernel_without_descriptors", || without_descriptors(kernel_world));
+    }
+
+    #[test]
+    fn uring_without_descriptors() {
+        if let Err(skip) = uring_world(Home::V4) {
+            println!("SKIP: conformance: {skip}");
+            return;
+        }
+        by_itself("alone::uring_without_descriptors", || without_descriptors(uring_world));
     }
 }

@@ -90,7 +90,7 @@ pub fn an_address_is_listened_on_once<W: World>(world: &mut W) -> Verdict {
     let turn = stage.cx().gauges().turns;
     // Closing may take a turn.
     stage.until("the address is free again", |stage| {
-        let again = stage.cx().listen_at(&at, &LegOptions { shared: true, ..LegOptions::default() }, 16);
+        let again = stage.cx().listen_at(&at, &LegOptions::default(), 16);
         again.is_ok() || stage.cx().gauges().turns > turn + 1000
     });
     assert!(stage.cx().gauges().turns <= turn + 1000, "the address is never free again");
@@ -120,9 +120,9 @@ pub fn without_descriptors_a_listener_rests<W: World>(world: &mut W) -> Verdict 
     let mut stage = Stage::new(world, SMALL);
     stage.record().echoes = true;
     let (_, old) = stage.accepted();
-    let waiting = [stage.connect(), stage.connect()];
     let (world, backend) = stage.world();
-    world.starve(backend, true);
+    world.starve(backend, Some(2));
+    let waiting = [stage.connect(), stage.connect()];
     stage.until("it's told", |stage| stage.record().count(Seen::Exhausted) > 0);
     let from = stage.cx().now();
     stage.until("it's told again", |stage| stage.record().count(Seen::Exhausted) == 3);
@@ -131,7 +131,7 @@ pub fn without_descriptors_a_listener_rests<W: World>(world: &mut W) -> Verdict 
     stage.until_heard(old, 6);
     assert_eq!(stage.record().accepted().len(), 1);
     let (world, backend) = stage.world();
-    world.starve(backend, false);
+    world.starve(backend, None);
     stage.until("those who waited are met", |stage| stage.record().accepted().len() == 3);
     for peer in waiting {
         stage.say(peer, b"at last");
@@ -145,14 +145,14 @@ pub fn a_resting_listener_is_closed<W: World>(world: &mut W) -> Verdict {
     needs(world, Ability::Starving)?;
     let mut stage = Stage::new(world, SMALL);
     stage.listen();
-    let waiting = stage.connect();
     let (world, backend) = stage.world();
-    world.starve(backend, true);
+    world.starve(backend, Some(1));
+    let waiting = stage.connect();
     stage.until("it's told", |stage| stage.record().count(Seen::Exhausted) > 0);
     let listener = stage.listener();
     stage.cx().unlisten(listener);
     let (world, backend) = stage.world();
-    world.starve(backend, false);
+    world.starve(backend, None);
     stage.until("whoever waits is turned away", |stage| stage.ending(waiting).is_some());
     stage.settle();
     assert_eq!(stage.record().accepted().len(), 0);

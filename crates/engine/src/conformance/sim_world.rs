@@ -170,8 +170,8 @@ impl World for SimWorld {
         Some(peer.addr())
     }
 
-    fn starve(&mut self, backend: &mut Sim, starves: bool) {
-        backend.starve(starves);
+    fn starve(&mut self, backend: &mut Sim, spare: Option<usize>) {
+        backend.starve(spare.is_some());
     }
 
     fn held_max(&self) -> usize {

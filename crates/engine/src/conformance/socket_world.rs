@@ -1,6 +1,7 @@
 //! A world whose peers are the kernel's sockets, for any backend that the kernel can talk to.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -10,6 +11,9 @@ use crate::addr::Addr;
 use crate::backend::Backend;
 use crate::kernel::Kernel;
 use crate::uring::{Uring, UringConfig};
+
+/// Descriptors of a process that's to run out of them.
+const FEW: u64 = 100;
 
 /// What a backend adds to a world of the kernel's sockets.
 pub trait Side {
@@ -39,19 +43,26 @@ pub struct SocketWorld<S> {
     sockets: Sockets,
     /// The process does nothing but this, so that its descriptors may be taken away.
     alone: bool,
-    limit: Option<Rlimit>,
+    /// Descriptors that nobody else is to have.
+    fillers: Vec<OwnedFd>,
 }
 
 impl<S: Side> SocketWorld<S> {
     /// `side` with peers among `sockets`.
     #[must_use]
     pub const fn new(side: S, sockets: Sockets) -> Self {
-        Self { side, sockets, alone: false, limit: None }
+        Self { side, sockets, alone: false, fillers: Vec::new() }
     }
 
-    /// The same in a process that does nothing else.
+    /// The same in a process that does nothing else. Its descriptors are few from now on (`RLIMIT_NOFILE`, getrlimit(2)): the kernel
+    /// reads the limit when an accept is asked for, which with io_uring is long before.
+    ///
+    /// # Panics
+    /// When the limit can't be lowered.
     #[must_use]
     pub fn alone(self) -> Self {
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(FEW), ..limit }).expect("a limit may be lowered");
         Self { alone: true, ..self }
     }
 
@@ -149,16 +160,13 @@ impl<S: Side> World for SocketWorld<S> {
         self.lacks(Ability::PeerAddrs).map_or_else(|| Sockets::addr_of(peer), |_| None)
     }
 
-    /// Lowers the limit of descriptors to those that are open, so that the next one isn't to be had (`RLIMIT_NOFILE`, getrlimit(2)).
-    fn starve(&mut self, _backend: &mut S::Backend, starves: bool) {
-        if let Some(limit) = self.limit.take() {
-            setrlimit(Resource::Nofile, limit).expect("a soft limit below the hard one is allowed");
-        }
-        if starves {
-            let limit = getrlimit(Resource::Nofile);
-            self.limit = Some(limit);
-            let next = Sockets::next_descriptor();
-            setrlimit(Resource::Nofile, Rlimit { current: Some(next), ..limit }).expect("a limit may be lowered");
+    /// Opens what the limit lets it, and closes the spare ones.
+    fn starve(&mut self, _backend: &mut S::Backend, spare: Option<usize>) {
+        self.fillers.clear();
+        if let Some(spare) = spare {
+            self.fillers.extend(Sockets::all_descriptors());
+            let left = self.fillers.len().saturating_sub(spare);
+            self.fillers.truncate(left);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -223,10 +223,9 @@ impl Sockets {
         drop(peer);
     }
 
-    /// The number that the process's next descriptor gets: all below it are open.
-    pub(super) fn next_descriptor() -> u64 {
-        let fd = open(AddressFamily::UNIX).expect("a descriptor is left");
-        u64::try_from(fd.as_raw_fd()).expect("a descriptor isn't negative")
+    /// All descriptors that the process can still have.
+    pub(super) fn all_descriptors() -> impl Iterator<Item = OwnedFd> {
+        std::iter::from_fn(|| open(AddressFamily::UNIX).ok())
     }
 
     /// See [`World::addr_of`](super::World::addr_of).

@@ -122,8 +122,9 @@ pub trait World {
     /// The address that a peer connects from; `None` without [`Ability::PeerAddrs`].
     fn addr_of(&self, backend: &mut Self::Backend, peer: &Self::Peer) -> Option<Addr>;
 
-    /// Takes all descriptors away, or what stands for them, so that no accept succeeds; or gives them back ([`Ability::Starving`]).
-    fn starve(&mut self, backend: &mut Self::Backend, starves: bool);
+    /// Takes all descriptors away but so many, which are for peers, so that no accept succeeds; `None` gives them back
+    /// ([`Ability::Starving`]).
+    fn starve(&mut self, backend: &mut Self::Backend, spare: Option<usize>);
 
     /// Bytes that the transport may hold for one direction of a connection that isn't read, at most.
     fn held_max(&self) -> usize {
