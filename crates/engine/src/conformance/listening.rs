@@ -156,6 +156,16 @@ pub fn a_resting_listener_is_closed<W: World>(world: &mut W) -> Verdict {
     stage.until("whoever waits is turned away", |stage| stage.ending(waiting).is_some());
     stage.settle();
     assert_eq!(stage.record().accepted().len(), 0);
+    // The core sleeps, for nothing is left to be roused.
+    let turns = stage.cx().gauges().turns;
+    stage.record().shows_alarms = true;
+    stage.cx().set_alarm(10 * Duration::from_millis(SMALL.accept_rest_ms));
+    while stage.record().count(Seen::Alarm) == 0 {
+        stage.bare_turn();
+    }
+    let turns = stage.cx().gauges().turns - turns;
+    assert!(turns < 8, "the core woke {turns} times for nobody");
+    stage.record().shows_alarms = false;
     stage.forget_listener();
     stage.accepted();
     Ok(())

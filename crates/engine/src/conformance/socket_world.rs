@@ -212,10 +212,7 @@ impl Side for UringSide {
     }
 
     fn lacks(&self, ability: Ability) -> Option<&'static str> {
-        match ability {
-            Ability::Starving => Some("an accept goes by the limit of descriptors under which it was begun"),
-            _ => KernelSide.lacks(ability),
-        }
+        KernelSide.lacks(ability)
     }
 
     fn backend(&mut self) -> Uring {
