@@ -1,0 +1,399 @@
+//! All of the stack but its link: frames and the time go in, frames and events come out.
+//!
+//! ```text
+//!   handle_frame ─► table of connections ─► the connection's own smoltcp set ─► news ──► gather
+//!                        │ none                                        │
+//!                        ├► TIME-WAIT                                  ▼
+//!                        ├► a listener: a half-open connection      dirty ──► settle: segments, timers
+//!                        └► a reset
+//! ```
+//! smoltcp polls every socket of a set for every packet. Here each connection has a set of its own, and only those are polled that
+//! had a packet, were written to or read from, or whose timer is due.
+
+mod bare;
+mod check;
+mod dial;
+mod door;
+mod ending;
+mod flow;
+mod opening;
+mod packet;
+mod port;
+mod random;
+mod settling;
+mod sockets;
+mod table;
+mod wait;
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use midmile_engine::backend::Ready;
+use midmile_engine::{Key, LegOptions, Slab, Time, Wheel};
+use smoltcp::iface::{Config as InterfaceConfig, Interface, SocketSet};
+use smoltcp::socket::tcp::State;
+use smoltcp::time::Instant;
+use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, Ipv4Packet, Ipv6Packet, TcpPacket};
+
+use crate::config::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, StackConfig};
+use crate::gauges::StackGauges;
+use crate::link::{ETHERNET_BYTES, Figures, LinkAddress, Transmit};
+
+use bare::{Bare, Nowhere};
+pub(crate) use dial::HOP_LOOK_EVERY;
+use door::Door;
+use flow::{Cell, Flow, Phase};
+use packet::{Segment, Tuple};
+use port::{Port, Sent};
+use random::Random;
+pub(crate) use sockets::{Accepted, Closed};
+use table::Table;
+use wait::{Answer, Waits};
+
+/// Events that are told at once.
+const EVENTS: usize = 1024;
+/// A stray SYN is challenged so often at most (RFC 5961, 7).
+const CHALLENGE_EVERY: Duration = Duration::from_secs(1);
+
+/// The state of all connections.
+pub(crate) struct Net {
+    pub(crate) config: StackConfig,
+    pub(crate) gauges: StackGauges,
+    pub(crate) now: Time,
+    figures: Figures,
+    iface: Interface,
+    /// The address that `iface` has: of the connection that it was last used for.
+    aimed: Option<IpAddr>,
+    /// For segments of no connection.
+    nobody: SocketSet<'static>,
+    flows: Slab<Flow>,
+    /// Slots of those that segments can be for.
+    table: Table,
+    keys: [u64; 4],
+    waits: Waits,
+    doors: Vec<Option<Door>>,
+    /// Half-open connections, the oldest in front; some stand there that aren't half-open any more.
+    half_open: VecDeque<Key>,
+    half_open_len: usize,
+    /// Dials whose next hop isn't known.
+    resolving: Vec<(Key, Time)>,
+    /// Connections that may have something to send, and that have something to tell; each stands there once.
+    dirty: VecDeque<Key>,
+    news: VecDeque<Key>,
+    batch: Vec<Ready>,
+    timers: Wheel,
+    spare: Vec<Cell>,
+    random: Random,
+    sink: Box<[u8]>,
+}
+
+impl Net {
+    /// Without connections. `seed` makes its random numbers the same each time, for tests.
+    pub(crate) fn new(config: StackConfig, figures: Figures, seed: Option<u64>) -> Self {
+        let mut random = seed.map_or_else(Random::system, Random::Seeded);
+        let keys = [(); 4].map(|()| random.next());
+        let (flows, half_open) = (config.flows_max, config.half_open_max as usize);
+        Self {
+            iface: interface(figures, random.next()),
+            figures,
+            aimed: None,
+            nobody: SocketSet::new(Vec::new()),
+            flows: Slab::with_capacity(flows),
+            table: Table::with_capacity(flows),
+            keys,
+            waits: Waits::with_capacity(config.waits_max),
+            doors: Vec::with_capacity(config.listeners_max as usize),
+            half_open: VecDeque::with_capacity(2 * half_open),
+            half_open_len: 0,
+            resolving: Vec::new(),
+            dirty: VecDeque::with_capacity(flows as usize),
+            news: VecDeque::with_capacity(flows as usize),
+            batch: Vec::with_capacity(EVENTS),
+            timers: Wheel::with_capacity(flows),
+            spare: Vec::with_capacity(config.spare_max as usize),
+            random,
+            sink: vec![0; figures.mtu].into_boxed_slice(),
+            gauges: StackGauges::default(),
+            now: Time::ZERO,
+            config,
+        }
+    }
+
+    /// Takes a frame that came.
+    pub(crate) fn handle_frame<T: Transmit>(&mut self, frame: &[u8], tx: &mut T) {
+        self.gauges.frames += 1;
+        let unwrapped = if self.figures.address.is_some() { packet::unwrap(frame) } else { Some(([0; 6], frame)) };
+        let Some((link, packet)) = unwrapped else {
+            self.gauges.malformed += 1;
+            return;
+        };
+        let Some(segment) = packet::parse(packet) else {
+            self.gauges.malformed += 1;
+            return;
+        };
+        let hash = segment.tuple.hash(&self.keys);
+        if let Some(key) = self.find(hash, &segment.tuple) {
+            self.handle_segment(key, link, packet, &segment, tx);
+        } else if segment.tuple.is_between_hosts() && self.is_ours(segment.tuple.local()) {
+            self.handle_stray(hash, link, packet, &segment, tx);
+        } else {
+            self.gauges.strangers += 1;
+        }
+    }
+
+    fn is_ours(&self, local: SocketAddr) -> bool {
+        self.config.addresses.contains(&local.ip())
+    }
+
+    fn find(&self, hash: u64, tuple: &Tuple) -> Option<Key> {
+        let is_it = |slot| self.flow_at(slot).is_some_and(|(_, flow)| flow.tuple == *tuple);
+        self.table.find(hash, is_it).and_then(|slot| self.flows.key_at(slot))
+    }
+
+    fn flow_at(&self, slot: u32) -> Option<(Key, &Flow)> {
+        let key = self.flows.key_at(slot)?;
+        self.flows.get(key).map(|flow| (key, flow))
+    }
+
+    /// A segment of a connection that there is.
+    fn handle_segment<T: Transmit>(
+        &mut self,
+        key: Key,
+        link: LinkAddress,
+        packet: &[u8],
+        segment: &Segment,
+        tx: &mut T,
+    ) {
+        let now = self.now;
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let before = flow.state();
+        match flow.phase {
+            Phase::Resolving => return,
+            // The program is behind with accepting: as on Linux, the peer sends its segment again.
+            Phase::HalfOpen(door)
+                if !segment.flags.rst() && self.doors[door as usize].as_ref().is_some_and(Door::is_full) =>
+            {
+                self.gauges.backlog_full += 1;
+                return;
+            }
+            _ => {}
+        }
+        if segment.flags.opens() && !matches!(before, State::SynSent | State::SynReceived) {
+            self.challenge(key, packet, tx);
+            return;
+        }
+        let queued = flow.tcp().recv_queue();
+        flow.link = link;
+        flow.heard = now;
+        let local = flow.tuple.local().ip();
+        self.aim(local);
+        let sent = self.ingress(key, link, packet, tx);
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        note_sent(flow, sent);
+        flow.note_owed(now);
+        let (after, grew) = (flow.state(), flow.tcp().recv_queue() > queued);
+        let room_came = flow.owes_room && flow.has_room_again();
+        flow.owes_room &= !room_came;
+        let orphan = flow.phase == Phase::Orphan;
+        if after != before {
+            self.changed(key, before, after, segment, tx);
+        }
+        if grew && orphan {
+            // Bytes for somebody who is gone are answered by a reset (RFC 9293, 3.10.7.1; RFC 1122, 4.2.2.13).
+            self.abort(key);
+        } else if grew || room_came {
+            self.tell(key);
+        }
+        self.mark(key);
+    }
+
+    /// Gives a packet to its connection's socket.
+    fn ingress<T: Transmit>(&mut self, key: Key, link: LinkAddress, packet: &[u8], tx: &mut T) -> Sent {
+        let now = instant(self.now);
+        let mut port = Port {
+            packet: Some(packet),
+            tx,
+            head: head_for(&self.figures, link, packet[0] >> 4 == 4),
+            mtu: self.figures.mtu,
+            verifies: self.figures.verifies,
+            sink: &mut self.sink,
+            sent: Sent::default(),
+        };
+        let set = self.flows.get_mut(key).map_or(&mut self.nobody, |flow| &mut flow.cell.set);
+        self.iface.poll_ingress_single(now, &mut port, set);
+        self.gauges.answers_lost += u64::from(port.sent.lost);
+        port.sent
+    }
+
+    /// A segment of no connection.
+    fn handle_stray<T: Transmit>(
+        &mut self,
+        hash: u64,
+        link: LinkAddress,
+        packet: &[u8],
+        segment: &Segment,
+        tx: &mut T,
+    ) {
+        let keys = self.keys;
+        self.waits.expire(self.now, |tuple| tuple.hash(&keys));
+        if self.is_whole(packet) {
+            match self.waits.handle(hash, segment) {
+                Some(Answer::Nothing) => return,
+                Some(Answer::Acknowledge { seq, ack }) => {
+                    self.acknowledge(&segment.tuple, link, Bare { seq, ack, window: 0 }, tx);
+                    return;
+                }
+                Some(Answer::Anew) | None => {}
+            }
+        }
+        let local = segment.tuple.local();
+        if segment.flags.opens()
+            && let Some(door) = self.door_for(local)
+        {
+            self.open(door, hash, link, packet, segment, tx);
+            return;
+        }
+        // An empty set has smoltcp send a reset, where one is due.
+        self.aim(local.ip());
+        let sent = self.ingress(Key::NONE, link, packet, tx);
+        self.gauges.resets += u64::from(sent.last.is_some());
+    }
+
+    /// Has the interface begin anew with unpredictable numbers, for a connection that begins: smoltcp draws initial sequence numbers
+    /// from a generator whose state can be told from a few of them.
+    fn renew(&mut self, local: IpAddr) {
+        self.iface = interface(self.figures, self.random.next());
+        self.aimed = None;
+        self.aim(local);
+    }
+
+    /// Gives the interface the address of the connection that it's used for next: smoltcp takes and sends packets of its own
+    /// addresses alone, and has room for few.
+    fn aim(&mut self, local: IpAddr) {
+        if self.aimed == Some(local) {
+            return;
+        }
+        let prefix = if local.is_ipv4() { 32 } else { 128 };
+        self.iface.update_ip_addrs(|addresses| {
+            addresses.clear();
+            addresses.push(IpCidr::new(IpAddress::from(local), prefix)).expect("there's room for one");
+        });
+        self.aimed = Some(local);
+    }
+
+    /// Buffers of the sizes that the leg asks for.
+    fn cell_for(&mut self, options: &LegOptions) -> Cell {
+        let sized = |asked: Option<u32>, usual| {
+            asked.map_or(usual, |bytes| (bytes as usize).clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX))
+        };
+        let receive = sized(options.recv_buffer, self.config.receive_bytes);
+        let send = sized(options.send_buffer, self.config.send_bytes);
+        match self.spare.pop() {
+            Some(cell) if cell.has_sizes(receive, send) => cell,
+            _ => Cell::new(receive, send),
+        }
+    }
+
+    fn list(&mut self, key: Key, hash: u64) {
+        if let Some(flow) = self.flows.get_mut(key) {
+            flow.listed = true;
+            self.table.insert(hash, key.slot());
+        }
+    }
+
+    /// No segment is for it any more.
+    fn unlist(&mut self, key: Key) {
+        if let Some(flow) = self.flows.get_mut(key)
+            && std::mem::take(&mut flow.listed)
+        {
+            self.table.remove(flow.tuple.hash(&self.keys), key.slot());
+        }
+    }
+
+    /// It may have something to send.
+    pub(crate) fn mark(&mut self, key: Key) {
+        if let Some(flow) = self.flows.get_mut(key)
+            && !std::mem::replace(&mut flow.dirty, true)
+        {
+            self.dirty.push_back(key);
+        }
+    }
+
+    /// It has something to tell.
+    fn tell(&mut self, key: Key) {
+        if let Some(flow) = self.flows.get_mut(key)
+            && flow.phase == Phase::Held
+            && !std::mem::replace(&mut flow.news, true)
+        {
+            self.news.push_back(key);
+        }
+    }
+
+    /// Whether a checksum that can be trusted is right.
+    fn is_whole(&self, packet: &[u8]) -> bool {
+        !self.figures.verifies || is_whole(packet).unwrap_or(false)
+    }
+}
+
+/// An interface that hasn't been used yet. The device is asked for its figures alone.
+fn interface(figures: Figures, seed: u64) -> Interface {
+    let mut config = InterfaceConfig::new(HardwareAddress::Ip);
+    config.random_seed = seed;
+    let mut nowhere = Port {
+        packet: None,
+        tx: &mut Nowhere,
+        head: None,
+        mtu: figures.mtu,
+        verifies: figures.verifies,
+        sink: &mut [],
+        sent: Sent::default(),
+    };
+    Interface::new(config, &mut nowhere, Instant::ZERO)
+}
+
+fn is_half_open(flows: &Slab<Flow>, key: Key) -> bool {
+    flows.get(key).is_some_and(|flow| matches!(flow.phase, Phase::HalfOpen(_)))
+}
+
+fn head_for(figures: &Figures, link: LinkAddress, v4: bool) -> Option<[u8; ETHERNET_BYTES]> {
+    figures.address.map(|own| packet::wrap(link, own, v4))
+}
+
+/// Notes how far a connection has sent.
+fn note_sent(flow: &mut Flow, sent: Sent) {
+    let Some(segment) = sent.last else { return };
+    (flow.acknowledged, flow.window) = (segment.ack, segment.window);
+    if segment.flags.syn() {
+        flow.first = segment.seq.wrapping_add(1);
+    } else if segment.flags.ack() {
+        let end = segment.seq.wrapping_add(segment.payload).wrapping_sub(flow.first);
+        // Retransmissions end before.
+        if end.wrapping_sub(flow.sent).cast_signed() > 0 {
+            flow.sent = end;
+        }
+    }
+}
+
+fn is_whole(packet: &[u8]) -> Option<bool> {
+    let (from, to, payload): (IpAddress, IpAddress, &[u8]) = if packet.first()? >> 4 == 4 {
+        let ip = Ipv4Packet::new_checked(packet).ok()?;
+        if !ip.verify_checksum() {
+            return Some(false);
+        }
+        (ip.src_addr().into(), ip.dst_addr().into(), ip.payload())
+    } else {
+        let ip = Ipv6Packet::new_checked(packet).ok()?;
+        (ip.src_addr().into(), ip.dst_addr().into(), ip.payload())
+    };
+    Some(TcpPacket::new_checked(payload).ok()?.verify_checksum(&from, &to))
+}
+
+/// smoltcp's moments.
+fn instant(at: Time) -> Instant {
+    Instant::from_micros(i64::try_from(at.as_nanos() / 1000).unwrap_or(i64::MAX))
+}
+
+fn time(at: Instant) -> Time {
+    Time::from_nanos(u64::try_from(at.total_micros()).unwrap_or(0).saturating_mul(1000))
+}

@@ -1,0 +1,73 @@
+//! Acknowledgements without a socket, for connections that have none, or whose socket wouldn't answer.
+
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
+
+use super::packet::Tuple;
+use super::{Net, head_for};
+use crate::link::{LinkAddress, Transmit};
+
+/// Hops that a packet may take (RFC 1700).
+const HOPS: u8 = 64;
+
+/// The numbers of an acknowledgement.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bare {
+    pub(super) seq: u32,
+    pub(super) ack: u32,
+    pub(super) window: u16,
+}
+
+/// A link that takes nothing.
+pub(super) struct Nowhere;
+
+impl Transmit for Nowhere {
+    fn has_room(&mut self) -> bool {
+        false
+    }
+
+    fn send<R>(&mut self, _: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+        fill(&mut [])
+    }
+
+    fn flush(&mut self) {}
+}
+
+impl Net {
+    /// Sends a bare acknowledgement.
+    pub(super) fn acknowledge<T: Transmit>(&mut self, tuple: &Tuple, link: LinkAddress, bare: Bare, tx: &mut T) {
+        if !tx.has_room() {
+            self.gauges.answers_lost += 1;
+            return;
+        }
+        let (from, to) = (tuple.local(), tuple.peer());
+        let tcp = TcpRepr {
+            src_port: from.port(),
+            dst_port: to.port(),
+            control: TcpControl::None,
+            seq_number: TcpSeqNumber(bare.seq.cast_signed()),
+            ack_number: Some(TcpSeqNumber(bare.ack.cast_signed())),
+            window_len: bare.window,
+            window_scale: None,
+            max_seg_size: None,
+            sack_permitted: false,
+            sack_ranges: [None; 3],
+            timestamp: None,
+            payload: &[],
+        };
+        let (source, destination) = (IpAddress::from(from.ip()), IpAddress::from(to.ip()));
+        let ip = IpRepr::new(source, destination, IpProtocol::Tcp, tcp.buffer_len(), HOPS);
+        let head = head_for(&self.figures, link, from.is_ipv4());
+        let before = head.map_or(0, |head| head.len());
+        let checksums = ChecksumCapabilities::default();
+        tx.send(before + ip.buffer_len(), |frame| {
+            let (front, packet) = frame.split_at_mut(before);
+            if let Some(head) = head {
+                front.copy_from_slice(&head);
+            }
+            ip.emit(&mut *packet, &checksums);
+            let mut segment = TcpPacket::new_unchecked(&mut packet[ip.header_len()..]);
+            tcp.emit(&mut segment, &source, &destination, &checksums);
+        });
+    }
+}

@@ -1,0 +1,155 @@
+//! How connections change their state, and how they end.
+
+use midmile_engine::{ConnError, Key};
+use smoltcp::socket::tcp::State;
+
+use super::bare::Bare;
+use super::flow::{Phase, UNARMED};
+use super::packet::Segment;
+use super::{CHALLENGE_EVERY, Net};
+use crate::link::Transmit;
+
+impl Net {
+    /// A segment has brought a connection from one state to another.
+    pub(super) fn changed<T: Transmit>(&mut self, key: Key, from: State, to: State, segment: &Segment, tx: &mut T) {
+        match (from, to) {
+            // A reset of a half-open connection: smoltcp would listen again.
+            (_, State::Listen) => self.release(key),
+            (_, State::Closed) => {
+                let error = match from {
+                    _ if !segment.flags.rst() => None,
+                    State::SynSent => Some(ConnError::Refused),
+                    _ => Some(ConnError::Reset),
+                };
+                self.ended(key, error);
+            }
+            (_, State::TimeWait) => self.begin_wait(key, from, segment, tx),
+            (State::SynReceived, _) => {
+                self.stands(key);
+                self.tell(key);
+            }
+            (State::SynSent, State::SynReceived) => {}
+            (State::SynSent, _) => {
+                self.finish_if_due(key);
+                self.tell(key);
+            }
+            _ => self.tell(key),
+        }
+    }
+
+    /// Its handshake is finished.
+    fn stands(&mut self, key: Key) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        flow.owed_since = None;
+        if let Phase::HalfOpen(index) = flow.phase {
+            flow.phase = Phase::Queued(index);
+            self.half_open_len -= 1;
+            if let Some(Some(door)) = self.doors.get_mut(index as usize) {
+                door.queue.push_back(key);
+            }
+        } else {
+            self.finish_if_due(key);
+        }
+    }
+
+    /// A dial was told to finish sending before it stood.
+    fn finish_if_due(&mut self, key: Key) {
+        if let Some(flow) = self.flows.get_mut(key)
+            && std::mem::take(&mut flow.finishes)
+        {
+            flow.tcp_mut().close();
+        }
+    }
+
+    /// Nothing more will come or go.
+    pub(super) fn ended(&mut self, key: Key, error: Option<ConnError>) {
+        self.unlist(key);
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        (flow.over, flow.failed) = (true, error);
+        if flow.phase == Phase::Held { self.tell(key) } else { self.release(key) }
+    }
+
+    /// Both ends are acknowledged: what is left is to wait for stray segments, and that takes no socket.
+    fn begin_wait<T: Transmit>(&mut self, key: Key, from: State, segment: &Segment, tx: &mut T) {
+        self.unlist(key);
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        flow.over = true;
+        let (tuple, link, held) = (flow.tuple, flow.link, flow.phase == Phase::Held);
+        let (seq, ack, keys) = (segment.ack, segment.end(), self.keys);
+        if self.waits.insert(self.now, |tuple| tuple.hash(&keys), tuple, seq, ack) {
+            self.gauges.waits_dropped += 1;
+        }
+        if from != State::Closing {
+            self.acknowledge(&tuple, link, Bare { seq, ack, window: 0 }, tx);
+        }
+        if held { self.tell(key) } else { self.release(key) }
+    }
+
+    /// Ends a connection of nobody's with a reset, which leaves when it's settled.
+    pub(super) fn abort(&mut self, key: Key) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        if flow.over || flow.phase == Phase::Resolving || flow.state() == State::SynSent {
+            self.release(key);
+            return;
+        }
+        flow.tcp_mut().abort();
+        flow.phase = Phase::Orphan;
+        (flow.over, flow.held_until) = (true, None);
+        self.mark(key);
+    }
+
+    /// Its peer hasn't given a sign for too long. Answers whether there's still something to send: a reset, to whom may hear it.
+    pub(super) fn give_up(&mut self, key: Key) -> bool {
+        let Some(flow) = self.flows.get_mut(key) else { return false };
+        match flow.phase {
+            Phase::Held if flow.state() == State::SynSent => {
+                self.ended(key, Some(ConnError::TimedOut));
+                false
+            }
+            Phase::Held => {
+                flow.tcp_mut().abort();
+                (flow.over, flow.failed, flow.held_until) = (true, Some(ConnError::TimedOut), None);
+                self.tell(key);
+                true
+            }
+            Phase::HalfOpen(_) | Phase::Queued(_) | Phase::Resolving | Phase::Orphan => {
+                self.release(key);
+                false
+            }
+        }
+    }
+
+    /// Answers a SYN in the midst of a connection (RFC 5961, 4.2): a peer that has begun anew then resets the old connection.
+    pub(super) fn challenge<T: Transmit>(&mut self, key: Key, packet: &[u8], tx: &mut T) {
+        if !self.is_whole(packet) {
+            return;
+        }
+        let now = self.now;
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        if flow.over || flow.challenged.is_some_and(|before| now.since(before) < CHALLENGE_EVERY) {
+            return;
+        }
+        flow.challenged = Some(now);
+        let seq = flow.first.wrapping_add(flow.sent);
+        let bare = Bare { seq, ack: flow.acknowledged, window: flow.window };
+        let (tuple, link) = (flow.tuple, flow.link);
+        self.acknowledge(&tuple, link, bare, tx);
+    }
+
+    /// Forgets a connection.
+    pub(super) fn release(&mut self, key: Key) {
+        self.unlist(key);
+        let Some(mut flow) = self.flows.remove(key) else { return };
+        if matches!(flow.phase, Phase::HalfOpen(_)) {
+            self.half_open_len -= 1;
+        }
+        if flow.armed_ms != UNARMED {
+            self.timers.clear(key.slot());
+        }
+        if self.spare.len() < self.config.spare_max as usize {
+            // Whoever takes it begins anew.
+            flow.tcp_mut().abort();
+            self.spare.push(flow.cell);
+        }
+    }
+}

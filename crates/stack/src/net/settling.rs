@@ -1,0 +1,122 @@
+//! Sending, and the timers that have things sent.
+
+use midmile_engine::Key;
+use smoltcp::iface::PollResult;
+use smoltcp::socket::tcp::State;
+
+use super::flow::{Phase, UNARMED};
+use super::port::{Port, Sent};
+use super::{Net, head_for, instant, note_sent, time};
+use crate::link::Transmit;
+
+/// Segments that one connection sends before others have their turn.
+const BURST: usize = 64;
+
+impl Net {
+    /// Sends what there is to send, as far as the link has room. Answers whether it had too little.
+    pub(crate) fn settle<T: Transmit>(&mut self, tx: &mut T) -> bool {
+        for _ in 0..self.dirty.len() {
+            if !tx.has_room() {
+                return true;
+            }
+            let Some(key) = self.dirty.pop_front() else { break };
+            self.settle_one(key, tx);
+        }
+        false
+    }
+
+    /// Whether some connection waits for its turn to send.
+    pub(crate) fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    pub(super) fn settle_one<T: Transmit>(&mut self, key: Key, tx: &mut T) {
+        let (now, orphan_patience) = (self.now, self.config.orphan_patience);
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        flow.dirty = false;
+        flow.note_owed(now);
+        if flow.phase == Phase::Resolving || flow.state() == State::TimeWait {
+            return;
+        }
+        if flow.gives_up_at(orphan_patience).is_some_and(|at| at <= now) && !self.give_up(key) {
+            return;
+        }
+        let Some(flow) = self.flows.get(key) else { return };
+        let waits = flow.held_until.is_some_and(|until| until > now);
+        let again = !waits && self.egress(key, tx);
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        if flow.state() == State::Closed {
+            let orphan = flow.phase == Phase::Orphan;
+            self.unlist(key);
+            if orphan {
+                self.release(key);
+            }
+            return;
+        }
+        if again {
+            self.mark(key);
+        }
+        self.arm(key);
+    }
+
+    /// Sends segments; answers whether there may be more.
+    fn egress<T: Transmit>(&mut self, key: Key, tx: &mut T) -> bool {
+        let Some(flow) = self.flows.get(key) else { return false };
+        let (local, link) = (flow.tuple.local().ip(), flow.link);
+        self.aim(local);
+        let now = instant(self.now);
+        let Some(flow) = self.flows.get_mut(key) else { return false };
+        let mut port = Port {
+            packet: None,
+            tx,
+            head: head_for(&self.figures, link, local.is_ipv4()),
+            mtu: self.figures.mtu,
+            verifies: self.figures.verifies,
+            sink: &mut self.sink,
+            sent: Sent::default(),
+        };
+        for _ in 0..BURST {
+            if !port.tx.has_room() {
+                return true;
+            }
+            if self.iface.poll_egress(now, &mut port, &mut flow.cell.set) == PollResult::None {
+                return false;
+            }
+            note_sent(flow, std::mem::take(&mut port.sent));
+        }
+        true
+    }
+
+    /// Sets the timer if it's due before the one that is set: one that fires early is only set again.
+    fn arm(&mut self, key: Key) {
+        let now = self.now;
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let sends_at = self.iface.poll_at(instant(now), &flow.cell.set).map(time);
+        let gives_up_at = flow.gives_up_at(self.config.orphan_patience);
+        let Some(at) = [sends_at, gives_up_at, flow.held_until].into_iter().flatten().min() else { return };
+        // Rounded up, and not this very millisecond again.
+        let at_ms = at.as_nanos().div_ceil(1_000_000).max(now.as_millis() + 1);
+        if at_ms < flow.armed_ms {
+            flow.armed_ms = at_ms;
+            self.timers.set(key.slot(), at_ms);
+        }
+    }
+
+    /// When a timer is due next.
+    pub(crate) fn next_ms(&self) -> Option<u64> {
+        self.timers.next_ms()
+    }
+
+    /// Has those whose timer is due settled.
+    pub(crate) fn handle_timers(&mut self) {
+        let now_ms = self.now.as_millis();
+        while let Some(slot) = self.timers.expire(now_ms) {
+            let Some(key) = self.flows.key_at(slot) else { continue };
+            if let Some(flow) = self.flows.get_mut(key) {
+                flow.armed_ms = UNARMED;
+                flow.held_until = flow.held_until.filter(|until| *until > self.now);
+            }
+            self.mark(key);
+        }
+    }
+}

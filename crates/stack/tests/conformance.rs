@@ -1,0 +1,135 @@
+//! The conformance of the user-space stack: each case of the engine's test program, above a TUN device and above a veth by AF_XDP.
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
+
+mod world;
+
+/// A stack above a TUN device.
+mod tun {
+    use midmile_engine::Addr;
+    use midmile_engine::conformance::{Ability, Home, Side, Skip, SocketWorld, Sockets};
+    use midmile_stack::{Stack, Tun};
+
+    use crate::world::{self, TunGround};
+
+    pub(crate) struct TunSide {
+        ground: TunGround,
+        home: Addr,
+    }
+
+    impl Side for TunSide {
+        type Backend = Stack<Tun>;
+
+        fn name(&self) -> &'static str {
+            "stack above TUN"
+        }
+
+        fn backend(&mut self) -> Stack<Tun> {
+            Stack::new(self.ground.link(), world::config()).unwrap()
+        }
+
+        fn home(&self) -> Option<Addr> {
+            Some(self.home.clone())
+        }
+
+        fn lacks(&self, ability: Ability) -> Option<&'static str> {
+            (ability == Ability::Starving).then_some("a user-space stack has no descriptor for each connection")
+        }
+    }
+
+    pub(crate) fn tun_world(v4: bool) -> Result<SocketWorld<TunSide>, Skip> {
+        if let Some(why) = world::lacks_network() {
+            return Err(Skip(why));
+        }
+        let ground = TunGround::new();
+        world::move_to(&ground.host);
+        let (home, peers): (std::net::IpAddr, std::net::IpAddr) = if v4 {
+            (world::STACK_V4.into(), world::PEER_V4.into())
+        } else {
+            (world::STACK_V6.into(), world::PEER_V6.into())
+        };
+        let side = TunSide { ground, home: Addr::Inet((home, 0).into()) };
+        let open = |family| {
+            let flags = rustix::net::SocketFlags::NONBLOCK | rustix::net::SocketFlags::CLOEXEC;
+            Ok(rustix::net::socket_with(family, rustix::net::SocketType::STREAM, flags, None)?)
+        };
+        Ok(SocketWorld::new(side, Sockets::opened_by(Home::Inet(peers), Box::new(open))))
+    }
+
+    mod ipv4 {
+        midmile_engine::conformance_tests!([crate::tun::tun_world(true)]);
+    }
+
+    mod ipv6 {
+        midmile_engine::conformance_tests!([crate::tun::tun_world(false)]);
+    }
+}
+
+/// A stack above a veth by AF_XDP.
+mod xdp {
+    use midmile_engine::Addr;
+    use midmile_engine::conformance::{Ability, Home, Side, Skip, SocketWorld, Sockets};
+    use midmile_kernel::XdpMode;
+    use midmile_stack::{Stack, Xdp};
+    use std::net::IpAddr;
+    use std::rc::Rc;
+
+    use crate::world::{self, VethGround};
+
+    pub(crate) struct XdpSide {
+        ground: Rc<VethGround>,
+        home: Addr,
+        mode: XdpMode,
+    }
+
+    impl Side for XdpSide {
+        type Backend = Stack<Xdp>;
+
+        fn name(&self) -> &'static str {
+            match self.mode {
+                XdpMode::Native => "stack above AF_XDP",
+                XdpMode::Generic => "stack above AF_XDP in generic mode",
+            }
+        }
+
+        fn backend(&mut self) -> Stack<Xdp> {
+            Stack::new(self.ground.link(Some(self.mode)), world::config()).unwrap()
+        }
+
+        fn home(&self) -> Option<Addr> {
+            Some(self.home.clone())
+        }
+
+        fn lacks(&self, ability: Ability) -> Option<&'static str> {
+            (ability == Ability::Starving).then_some("a user-space stack has no descriptor for each connection")
+        }
+    }
+
+    pub(crate) fn xdp_world(mode: XdpMode, v4: bool) -> Result<SocketWorld<XdpSide>, Skip> {
+        if let Some(why) = world::lacks_network() {
+            return Err(Skip(why));
+        }
+        let ground = Rc::new(VethGround::new());
+        let (home, peers): (IpAddr, IpAddr) = if v4 {
+            (world::STACK_V4.into(), world::PEER_V4.into())
+        } else {
+            (world::STACK_V6.into(), world::PEER_V6.into())
+        };
+        world::move_to(&ground.host);
+        let there = ground.clone();
+        let open = move |family| Ok(world::socket_in(&there.peer, family));
+        let side = XdpSide { ground, home: Addr::Inet((home, 0).into()), mode };
+        Ok(SocketWorld::new(side, Sockets::opened_by(Home::Inet(peers), Box::new(open))))
+    }
+
+    mod native_ipv4 {
+        midmile_engine::conformance_tests!([crate::xdp::xdp_world(midmile_kernel::XdpMode::Native, true)]);
+    }
+
+    mod native_ipv6 {
+        midmile_engine::conformance_tests!([crate::xdp::xdp_world(midmile_kernel::XdpMode::Native, false)]);
+    }
+
+    mod generic_ipv4 {
+        midmile_engine::conformance_tests!([crate::xdp::xdp_world(midmile_kernel::XdpMode::Generic, true)]);
+    }
+}

@@ -1,0 +1,126 @@
+//! Hosts that are network namespaces, with a stack in one of them: above a TUN device, or above a veth by AF_XDP.
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
+
+#[path = "../../../../tests/netns/host.rs"]
+mod host;
+
+use std::cell::Cell;
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+use std::os::fd::{AsFd, OwnedFd};
+
+use midmile_kernel::XdpMode;
+use midmile_stack::{StackConfig, Tun, Xdp, XdpConfig, XdpDevice};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+pub(crate) use host::Host;
+
+/// Ports that the stack is given to listen on, and to dial from.
+pub(crate) const LISTEN: RangeInclusive<u16> = 7000..=7999;
+pub(crate) const DIAL: RangeInclusive<u16> = 61_000..=62_999;
+/// The kernel's addresses, and the stack's.
+pub(crate) const PEER_V4: Ipv4Addr = Ipv4Addr::new(10, 202, 0, 1);
+pub(crate) const PEER_V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0xca, 0, 0, 0, 0, 0, 1);
+pub(crate) const STACK_V4: Ipv4Addr = Ipv4Addr::new(10, 202, 0, 2);
+pub(crate) const STACK_V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0xca, 0, 0, 0, 0, 0, 2);
+pub(crate) const STACK: [IpAddr; 2] = [IpAddr::V4(STACK_V4), IpAddr::V6(STACK_V6)];
+
+/// What the tests' stacks are given.
+pub(crate) fn config() -> StackConfig {
+    StackConfig {
+        addresses: STACK.to_vec(),
+        listen_ports: vec![LISTEN],
+        dial_ports: DIAL,
+        flows_max: 4096,
+        ..StackConfig::default()
+    }
+}
+
+/// Why there can be no network of the tests' here; `None` where there can.
+pub(crate) fn lacks_network() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("the user-space stack isn't tried: network namespaces and devices need root".to_owned());
+    }
+    let can = std::process::Command::new("unshare").args(["--net", "true"]).status();
+    if !can.is_ok_and(|status| status.success()) {
+        return Some("the user-space stack isn't tried: network namespaces can't be made here".to_owned());
+    }
+    if !std::path::Path::new("/dev/net/tun").exists() {
+        return Some("the user-space stack isn't tried: there's no /dev/net/tun".to_owned());
+    }
+    None
+}
+
+/// Moves the calling thread to a host. A test has a thread of its own.
+pub(crate) fn move_to(host: &Host) {
+    let namespace = File::open(format!("/proc/{}/ns/net", host.pid())).unwrap();
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+}
+
+/// A socket in another host.
+pub(crate) fn socket_in(host: &Host, family: AddressFamily) -> OwnedFd {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    host.run(|| socket_with(family, SocketType::STREAM, flags, None)).unwrap()
+}
+
+/// One host: a stack above a TUN device, and the kernel's TCP at its other end.
+pub(crate) struct TunGround {
+    pub(crate) host: Host,
+    devices: Cell<u32>,
+}
+
+impl TunGround {
+    pub(crate) fn new() -> Self {
+        Self { host: Host::new(), devices: Cell::new(0) }
+    }
+
+    /// The device, whose other end is the calling thread's host. It takes the place of the one before: that one may still be there
+    /// for a moment, since a program that another test is just starting has its descriptor until it's loaded.
+    pub(crate) fn link(&self) -> Tun {
+        let number = self.devices.get();
+        self.devices.set(number + 1);
+        if let Some(before) = number.checked_sub(1) {
+            let delete = format!("link del t{before}");
+            self.host.run(|| std::process::Command::new("ip").args(delete.split(' ')).output()).unwrap();
+        }
+        let name = format!("t{number}");
+        let tun = self.host.run(|| Tun::open(&name, &STACK)).unwrap();
+        for (address, prefix) in [(PEER_V4.to_string(), "24"), (PEER_V6.to_string(), "64 nodad")] {
+            self.host.command(&format!("ip addr add dev {name} {address}/{prefix}"));
+        }
+        self.host.command(&format!("ip link set {name} up"));
+        tun
+    }
+}
+
+/// Two hosts joined by a veth pair, with a stack in one of them.
+pub(crate) struct VethGround {
+    pub(crate) peer: Host,
+    pub(crate) host: Host,
+}
+
+impl VethGround {
+    pub(crate) fn new() -> Self {
+        let ground = Self { peer: Host::new(), host: Host::new() };
+        let there = ground.host.pid();
+        let one = "numtxqueues 1 numrxqueues 1";
+        ground.peer.command(&format!("ip link add p0 {one} type veth peer name s0 {one} netns {there}"));
+        let ends = [(&ground.peer, "p0", [IpAddr::V4(PEER_V4), IpAddr::V6(PEER_V6)]), (&ground.host, "s0", STACK)];
+        for (host, device, addresses) in ends {
+            for address in addresses {
+                let prefix = if address.is_ipv4() { "24" } else { "64 nodad" };
+                host.command(&format!("ip addr add dev {device} {address}/{prefix}"));
+            }
+            host.command(&format!("ip link set {device} up"));
+        }
+        ground
+    }
+
+    /// The queue of the device.
+    pub(crate) fn link(&self, mode: Option<XdpMode>) -> Xdp {
+        let frames = XdpConfig { rx_frames: 512, tx_frames: 256, ..XdpConfig::default() };
+        self.host.run(|| XdpDevice::attach("s0", mode).unwrap().open(0, &frames, &config()).unwrap())
+    }
+}
