@@ -35,7 +35,8 @@ pub struct StackConfig {
     pub send_bytes: usize,
     /// Buffers of ended connections that are kept for the next ones: pairs.
     pub spare_max: u32,
-    /// How long a connection is kept on whose peer acknowledges nothing; `user_timeout` of its leg goes before.
+    /// How long a connection is kept on whose peer acknowledges nothing, about as long as Linux does it; `user_timeout` of its leg goes
+    /// before.
     pub patience: Duration,
     /// How long a connection that the program has closed is kept on without a sign of its peer.
     pub orphan_patience: Duration,
@@ -54,7 +55,7 @@ impl Default for StackConfig {
             receive_bytes: 16 * 1024,
             send_bytes: 16 * 1024,
             spare_max: 1024,
-            patience: Duration::from_mins(2),
+            patience: Duration::from_mins(15),
             orphan_patience: Duration::from_secs(30),
         }
     }

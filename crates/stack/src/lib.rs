@@ -1,10 +1,13 @@
 //! A user-space TCP beneath the engine: smoltcp over AF_XDP, or over TUN for tests.
 #![deny(unsafe_code)]
 
+pub mod cable;
 mod config;
+pub mod faulty;
 mod gauges;
 pub mod link;
 mod net;
+mod random;
 mod sleep;
 mod stack;
 mod sys;

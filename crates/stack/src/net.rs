@@ -19,14 +19,13 @@ mod flow;
 mod opening;
 mod packet;
 mod port;
-mod random;
 mod settling;
 mod sockets;
 mod table;
 mod wait;
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use midmile_engine::backend::Ready;
@@ -40,13 +39,13 @@ use crate::config::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, StackConfig};
 use crate::gauges::StackGauges;
 use crate::link::{ETHERNET_BYTES, Figures, LinkAddress, Transmit};
 
+use crate::random::Random;
 use bare::{Bare, Nowhere};
 pub(crate) use dial::HOP_LOOK_EVERY;
 use door::Door;
 use flow::{Cell, Flow, Phase};
 use packet::{Segment, Tuple};
 use port::{Port, Sent};
-use random::Random;
 pub(crate) use sockets::{Accepted, Closed};
 use table::Table;
 use wait::{Answer, Waits};
@@ -64,7 +63,7 @@ pub(crate) struct Net {
     figures: Figures,
     iface: Interface,
     /// The address that `iface` has: of the connection that it was last used for.
-    aimed: Option<IpAddr>,
+    aimed: Option<u128>,
     /// For segments of no connection.
     nobody: SocketSet<'static>,
     flows: Slab<Flow>,
@@ -186,8 +185,7 @@ impl Net {
         let queued = flow.tcp().recv_queue();
         flow.link = link;
         flow.heard = now;
-        let local = flow.tuple.local().ip();
-        self.aim(local);
+        self.aim(&segment.tuple);
         let sent = self.ingress(key, link, packet, tx);
         let Some(flow) = self.flows.get_mut(key) else { return };
         note_sent(flow, sent);
@@ -255,31 +253,32 @@ impl Net {
             return;
         }
         // An empty set has smoltcp send a reset, where one is due.
-        self.aim(local.ip());
+        self.aim(&segment.tuple);
         let sent = self.ingress(Key::NONE, link, packet, tx);
         self.gauges.resets += u64::from(sent.last.is_some());
     }
 
     /// Has the interface begin anew with unpredictable numbers, for a connection that begins: smoltcp draws initial sequence numbers
     /// from a generator whose state can be told from a few of them.
-    fn renew(&mut self, local: IpAddr) {
+    fn renew(&mut self, tuple: &Tuple) {
         self.iface = interface(self.figures, self.random.next());
         self.aimed = None;
-        self.aim(local);
+        self.aim(tuple);
     }
 
     /// Gives the interface the address of the connection that it's used for next: smoltcp takes and sends packets of its own
     /// addresses alone, and has room for few.
-    fn aim(&mut self, local: IpAddr) {
-        if self.aimed == Some(local) {
+    fn aim(&mut self, tuple: &Tuple) {
+        if self.aimed == Some(tuple.local_bits()) {
             return;
         }
+        let local = tuple.local().ip();
         let prefix = if local.is_ipv4() { 32 } else { 128 };
         self.iface.update_ip_addrs(|addresses| {
             addresses.clear();
             addresses.push(IpCidr::new(IpAddress::from(local), prefix)).expect("there's room for one");
         });
-        self.aimed = Some(local);
+        self.aimed = Some(tuple.local_bits());
     }
 
     /// Buffers of the sizes that the leg asks for.

@@ -58,8 +58,9 @@ impl Net {
         let Some(flow) = self.flows.get_mut(key) else { return };
         flow.phase = Phase::Held;
         flow.owed_since = Some(self.now);
-        let (local, peer) = (flow.tuple.local(), flow.tuple.peer());
-        self.renew(local.ip());
+        let tuple = flow.tuple;
+        let (local, peer) = (tuple.local(), tuple.peer());
+        self.renew(&tuple);
         let Some(flow) = self.flows.get_mut(key) else { return };
         let remote = IpEndpoint { addr: peer.ip().into(), port: peer.port() };
         let endpoint = IpListenEndpoint { addr: Some(local.ip().into()), port: local.port() };

@@ -45,7 +45,7 @@ impl Net {
             return;
         }
         let mut cell = self.cell_for(&options);
-        self.renew(segment.tuple.local().ip());
+        self.renew(&segment.tuple);
         let local = segment.tuple.local();
         flow::set_options(cell.tcp_mut(), &options, congestion);
         let endpoint = IpListenEndpoint { addr: Some(local.ip().into()), port: local.port() };

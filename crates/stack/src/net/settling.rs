@@ -35,10 +35,13 @@ impl Net {
         let Some(flow) = self.flows.get_mut(key) else { return };
         flow.dirty = false;
         flow.note_owed(now);
-        if flow.phase == Phase::Resolving || flow.state() == State::TimeWait {
+        // What isn't listed has nothing to say any more.
+        if flow.phase == Phase::Resolving || !flow.listed {
             return;
         }
-        if flow.gives_up_at(orphan_patience).is_some_and(|at| at <= now) && !self.give_up(key) {
+        // While its timer is set it isn't due.
+        let due = flow.armed_ms == UNARMED && flow.gives_up_at(orphan_patience).is_some_and(|at| at <= now);
+        if due && !self.give_up(key) {
             return;
         }
         let Some(flow) = self.flows.get(key) else { return };
@@ -62,14 +65,14 @@ impl Net {
     /// Sends segments; answers whether there may be more.
     fn egress<T: Transmit>(&mut self, key: Key, tx: &mut T) -> bool {
         let Some(flow) = self.flows.get(key) else { return false };
-        let (local, link) = (flow.tuple.local().ip(), flow.link);
-        self.aim(local);
+        let (tuple, link) = (flow.tuple, flow.link);
+        self.aim(&tuple);
         let now = instant(self.now);
         let Some(flow) = self.flows.get_mut(key) else { return false };
         let mut port = Port {
             packet: None,
             tx,
-            head: head_for(&self.figures, link, local.is_ipv4()),
+            head: head_for(&self.figures, link, tuple.is_v4()),
             mtu: self.figures.mtu,
             verifies: self.figures.verifies,
             sink: &mut self.sink,
@@ -82,7 +85,12 @@ impl Net {
             if self.iface.poll_egress(now, &mut port, &mut flow.cell.set) == PollResult::None {
                 return false;
             }
+            let before = flow.sent;
             note_sent(flow, std::mem::take(&mut port.sent));
+            // It was the last of what there was; asking smoltcp again would cost as much as sending did.
+            if flow.sent == flow.taken && flow.sent != before && flow.state() == State::Established {
+                return false;
+            }
         }
         true
     }
