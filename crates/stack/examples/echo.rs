@@ -17,6 +17,9 @@ use midmile_stack::{Stack, StackConfig, XdpConfig, XdpDevice};
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;
 
+/// The token of a connection whose peer has finished.
+const FINISHED: u64 = 1;
+
 struct Echo;
 
 impl<B: Backend> Handler<B> for Echo {
@@ -26,8 +29,12 @@ impl<B: Backend> Handler<B> for Echo {
         }
     }
 
-    fn on_data(&mut self, cx: &mut Cx<B>, conn: ConnId, _: u64, bytes: &[u8]) -> usize {
-        cx.send(conn, bytes)
+    fn on_data(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64, bytes: &[u8]) -> usize {
+        let sent = cx.send(conn, bytes);
+        if token == FINISHED && sent == bytes.len() {
+            cx.close(conn);
+        }
+        sent
     }
 
     fn on_writable(&mut self, cx: &mut Cx<B>, conn: ConnId, _: u64) {
@@ -35,7 +42,12 @@ impl<B: Backend> Handler<B> for Echo {
     }
 
     fn on_peer_close(&mut self, cx: &mut Cx<B>, conn: ConnId, _: u64) {
-        cx.close(conn);
+        // What found no room is still to be sent.
+        if cx.left_over(conn) == 0 {
+            cx.close(conn);
+        } else {
+            cx.rename(conn, FINISHED, MeterId::NONE);
+        }
     }
 
     fn on_error(&mut self, _: &mut Cx<B>, _: ConnId, _: u64, _: ConnError) {}

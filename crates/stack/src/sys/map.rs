@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::{NonNull, null_mut};
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 /// Memory of this process and perhaps the kernel's, until it's dropped.
 #[derive(Debug)]
@@ -19,11 +19,14 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Zeroed memory of our own.
+    /// Zeroed memory of our own, in large pages where the system has them: each frame has a page of its own otherwise, and the next
+    /// one that comes is always the one that was touched the longest time ago.
     pub(super) fn anonymous(len: usize) -> io::Result<Self> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: the kernel chooses the address, so no mapping of another's is touched.
-        let start = unsafe { mmap_anonymous(null_mut(), len, protection, MapFlags::PRIVATE | MapFlags::POPULATE) }?;
+        let start = unsafe { mmap_anonymous(null_mut(), len, protection, MapFlags::PRIVATE) }?;
+        // SAFETY: the range was just mapped, and the advice changes nothing but what pages it's made of. Refused, they are small.
+        unsafe { madvise(start, len, Advice::LinuxHugepage) }.ok();
         Self::of(start.cast(), len)
     }
 

@@ -1,4 +1,5 @@
 //! Hosts that are network namespaces, with a stack in one of them: above a TUN device, or above a veth by AF_XDP.
+#![allow(dead_code, clippy::allow_attributes, reason = "each test program uses some of it, and the conformance all")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
 
 #[path = "../../../../tests/netns/host.rs"]

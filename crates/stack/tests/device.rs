@@ -1,0 +1,162 @@
+//! Devices are as they were once a stack is gone, however that came; and those that can't be used are named, with the mend.
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
+
+mod world;
+
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use midmile_kernel::XdpMode;
+use midmile_stack::{XdpConfig, XdpDevice, XdpError};
+use rustix::process::{Pid, Signal, kill_process};
+use world::{Host, PEER_V4, STACK_V4, TunGround, VethGround, config};
+
+/// Has the test that holds a device do so.
+const HOLD: &str = "MIDMILE_STACK_TEST_HOLDS";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn skips() -> bool {
+    let why = world::lacks_network();
+    if let Some(why) = &why {
+        println!("SKIP: {why}");
+    }
+    why.is_some()
+}
+
+/// Whether a program is attached to the device, as `ip link` tells it.
+fn is_attached(host: &Host, device: &str) -> bool {
+    let told = host.command(&format!("ip -details link show dev {device}"));
+    told.contains("xdp") || told.contains("prog/")
+}
+
+fn open(host: &Host, device: &str, queue: u32) -> XdpError {
+    host.run(|| XdpDevice::attach(device, None).and_then(|device| device.open(queue, &XdpConfig::default(), &config())))
+        .map(drop)
+        .unwrap_err()
+}
+
+#[test]
+fn what_cannot_be_used_is_named_and_left_alone() {
+    if skips() {
+        return;
+    }
+    let ground = VethGround::new();
+    let error = open(&ground.host, "s0", 7);
+    assert!(matches!(error, XdpError::NoQueue { queues: 1, queue: 7, .. }), "{error}");
+    let error = open(&ground.host, "missing", 0).to_string();
+    assert!(error.contains("no device missing") && error.contains("ip link"), "{error}");
+    // The address is the other end's.
+    let error = open(&ground.peer, "p0", 0);
+    assert!(matches!(&error, XdpError::NotItsAddress { device, .. } if device == "p0"), "{error}");
+    let few = XdpConfig { rx_frames: 100, ..XdpConfig::default() };
+    let error = ground.host.run(|| XdpDevice::attach("s0", None).unwrap().open(0, &few, &config()).map(drop));
+    assert!(matches!(error, Err(XdpError::Frames(100))));
+    assert!(!is_attached(&ground.host, "s0") && !is_attached(&ground.peer, "p0"));
+    let tun = TunGround::new();
+    let link = tun.link();
+    let error = open(&tun.host, "t0", 0).to_string();
+    assert!(error.contains("t0 isn't an Ethernet device"), "{error}");
+    assert!(!is_attached(&tun.host, "t0"));
+    drop(link);
+}
+
+#[test]
+fn a_device_that_another_program_has_is_refused() {
+    if skips() {
+        return;
+    }
+    let ground = VethGround::new();
+    let held = ground.link(Some(XdpMode::Native));
+    for mode in [None, Some(XdpMode::Generic)] {
+        let error = ground.host.run(|| XdpDevice::attach("s0", mode)).map(drop).unwrap_err().to_string();
+        assert!(error.contains("another XDP program is there") && error.contains("ip link"), "{error}");
+    }
+    assert!(is_attached(&ground.host, "s0"), "the other is untouched");
+    drop(held);
+    assert!(!is_attached(&ground.host, "s0"));
+}
+
+#[test]
+fn a_driver_without_xdp_is_served_by_the_generic_path() {
+    if skips() {
+        return;
+    }
+    let ground = VethGround::new();
+    ground.peer.command("ip link set p0 mtu 9000");
+    ground.host.command("ip link set s0 mtu 9000");
+    // A veth's native XDP has no room for so long packets.
+    let device = ground.host.run(|| XdpDevice::attach("s0", None)).unwrap();
+    assert_eq!(device.mode(), XdpMode::Generic);
+    drop(device);
+    let error = ground.host.run(|| XdpDevice::attach("s0", Some(XdpMode::Native))).unwrap_err().to_string();
+    assert!(error.contains("no XDP on s0") && error.contains("MTU"), "{error}");
+    assert!(!is_attached(&ground.host, "s0"));
+}
+
+#[test]
+fn other_ports_stay_the_kernels() {
+    if skips() {
+        return;
+    }
+    let ground = VethGround::new();
+    let _link = ground.link(None);
+    let listener = ground.host.run(|| TcpListener::bind((STACK_V4, 0)).unwrap());
+    let at = listener.local_addr().unwrap();
+    assert!(!world::LISTEN.contains(&at.port()));
+    ground.peer.run(|| TcpStream::connect_timeout(&at, PATIENCE).unwrap());
+    listener.accept().unwrap();
+    // And so does the other way, and what isn't TCP.
+    let listener = ground.peer.run(|| TcpListener::bind((PEER_V4, 0)).unwrap());
+    let at = listener.local_addr().unwrap();
+    ground.host.run(|| TcpStream::connect_timeout(&at, PATIENCE).unwrap());
+    let port = *world::LISTEN.start();
+    let datagrams = ground.host.run(|| UdpSocket::bind((STACK_V4, port)).unwrap());
+    datagrams.set_read_timeout(Some(PATIENCE)).unwrap();
+    ground.peer.run(|| UdpSocket::bind((PEER_V4, 0)).unwrap().send_to(b"x", (STACK_V4, port)).unwrap());
+    assert_eq!(datagrams.recv(&mut [0; 9]).unwrap(), 1);
+}
+
+/// Not a test by itself: another one starts it as a process, to be killed.
+#[test]
+fn holds_a_device() {
+    if std::env::var_os(HOLD).is_none() {
+        return;
+    }
+    let device = XdpDevice::attach("s0", None).unwrap();
+    let _queue =
+        device.open(0, &XdpConfig { rx_frames: 64, tx_frames: 64, ..XdpConfig::default() }, &config()).unwrap();
+    println!("held");
+    loop {
+        thread::park();
+    }
+}
+
+fn holder(ground: &VethGround) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "holds_a_device", "--nocapture"]).env(HOLD, "1").stdout(Stdio::piped());
+    let mut child = ground.host.run(|| command.spawn().unwrap());
+    let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().ends_with("held")), "it holds the device");
+    child
+}
+
+#[test]
+fn a_process_that_is_killed_leaves_its_device_clean() {
+    if skips() {
+        return;
+    }
+    let ground = VethGround::new();
+    for signal in [Signal::TERM, Signal::KILL, Signal::INT] {
+        let mut child = holder(&ground);
+        assert!(is_attached(&ground.host, "s0"));
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        child.wait().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while is_attached(&ground.host, "s0") {
+            assert!(Instant::now() < deadline, "{signal:?}: the program is still attached");
+        }
+    }
+}
