@@ -262,3 +262,15 @@ pub(crate) fn set_probing(flow: &mut Flow, probing: Option<&Probing>) {
 pub(crate) fn duration(from: Duration) -> smoltcp::time::Duration {
     smoltcp::time::Duration::from_micros(u64::try_from(from.as_micros()).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `docs/user-stack.md` says what a connection costs beside its buffers.
+    #[test]
+    fn a_connection_costs_what_is_told() {
+        let bytes = size_of::<Flow>() + size_of::<SocketStorage<'_>>();
+        assert!(bytes <= 896, "{bytes} bytes");
+    }
+}
