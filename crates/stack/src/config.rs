@@ -18,6 +18,8 @@ pub struct StackConfig {
     pub addresses: Vec<IpAddr>,
     /// Ports that may be listened on.
     pub listen_ports: Vec<RangeInclusive<u16>>,
+    /// Ports that may be bound for datagrams.
+    pub datagram_ports: Vec<RangeInclusive<u16>>,
     /// Ports that dials come from. None of them may be the kernel's: `net.ipv4.ip_local_reserved_ports` keeps it away from them.
     pub dial_ports: RangeInclusive<u16>,
     /// Connections at once, in any state but TIME-WAIT.
@@ -47,6 +49,7 @@ impl Default for StackConfig {
         Self {
             addresses: Vec::new(),
             listen_ports: Vec::new(),
+            datagram_ports: Vec::new(),
             dial_ports: 61_000..=64_999,
             flows_max: 32_768,
             half_open_max: 1024,

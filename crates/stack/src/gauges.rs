@@ -5,9 +5,10 @@
 pub struct StackGauges {
     /// Frames that came.
     pub frames: u64,
-    /// Those that weren't whole TCP segments over IP: they are dropped.
+    /// Those that weren't whole TCP segments or datagrams over IP: they are dropped.
     pub malformed: u64,
-    /// Segments for addresses that aren't the stack's, or from where no host is: dropped.
+    /// Segments and datagrams for addresses that aren't the stack's, or from where no host is, and datagrams for ports that nobody has
+    /// bound: dropped.
     pub strangers: u64,
     /// Connections begun at a listener: SYNs taken.
     pub syns: u64,
@@ -23,6 +24,8 @@ pub struct StackGauges {
     pub resets: u64,
     /// Answers dropped because the link had no room. Peers ask for them again.
     pub answers_lost: u64,
+    /// Datagrams dropped because their socket's queue was full.
+    pub datagrams_full: u64,
     /// Connections now, half-open ones among them.
     pub flows: usize,
     /// Half-open connections now.

@@ -48,6 +48,6 @@ mod xdp;
 
 pub use crate::config::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, ConfigError, StackConfig};
 pub use crate::gauges::StackGauges;
-pub use crate::stack::{Listener, Pipe, Socket, Stack};
+pub use crate::stack::{DatagramSocket, Listener, Pipe, Socket, Stack};
 pub use crate::tun::{Tun, TunError, TunRx, TunTx};
 pub use crate::xdp::{RxHalf, TxHalf, Xdp, XdpConfig, XdpDevice, XdpError};

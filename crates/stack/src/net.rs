@@ -16,6 +16,7 @@ mod dial;
 mod door;
 mod ending;
 mod flow;
+mod mail;
 mod opening;
 mod packet;
 mod port;
@@ -44,6 +45,8 @@ use bare::{Bare, Nowhere};
 pub(crate) use dial::HOP_LOOK_EVERY;
 use door::Door;
 use flow::{Cell, Flow, Phase};
+use mail::Mail;
+pub(crate) use mail::{Posted, Unbound};
 use packet::{Segment, Tuple};
 use port::{Port, Sent};
 pub(crate) use sockets::{Accepted, Closed};
@@ -71,6 +74,7 @@ pub(crate) struct Net {
     table: Table,
     keys: [u64; 4],
     waits: Waits,
+    mail: Mail,
     doors: Vec<Option<Door>>,
     /// Half-open connections, the oldest in front; some stand there that aren't half-open any more.
     half_open: VecDeque<Key>,
@@ -102,6 +106,7 @@ impl Net {
             table: Table::with_capacity(flows),
             keys,
             waits: Waits::with_capacity(config.waits_max),
+            mail: Mail::default(),
             doors: Vec::with_capacity(config.listeners_max as usize),
             half_open: VecDeque::with_capacity(2 * half_open),
             half_open_len: 0,
@@ -127,10 +132,7 @@ impl Net {
             self.gauges.malformed += 1;
             return;
         };
-        let Some(segment) = packet::parse(packet) else {
-            self.gauges.malformed += 1;
-            return;
-        };
+        let Some(segment) = packet::parse(packet) else { return self.handle_datagram(link, packet) };
         let hash = segment.tuple.hash(&self.keys);
         if let Some(key) = self.find(hash, &segment.tuple) {
             self.handle_segment(key, link, packet, &segment, tx);

@@ -1,5 +1,7 @@
 //! The stack as a backend of the engine.
 
+mod datagrams;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -14,6 +16,8 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use crate::config::{ConfigError, StackConfig};
 use crate::gauges::StackGauges;
 use crate::link::{Link, Receive, Transmit};
+pub use datagrams::DatagramSocket;
+
 use crate::net::{Accepted, Closed, HOP_LOOK_EVERY, Net};
 
 /// Frames taken before events are told.
@@ -176,14 +180,14 @@ impl<D: Link> Stack<D> {
 
     /// How long may be waited: for ever, unless the caller, a timer or something that is to be tried again says otherwise.
     fn patience(&self, timeout: Option<Duration>, full: bool) -> Option<Duration> {
-        if self.net.has_news() || (self.net.is_dirty() && !full) {
+        if self.net.has_news() || self.net.has_mail() || (self.net.is_dirty() && !full) {
             return Some(Duration::ZERO);
         }
         let timer = self
             .net
             .next_ms()
             .map(|at_ms| Duration::from_millis(at_ms).saturating_sub(Duration::from_nanos(self.link.now().as_nanos())));
-        let room = full.then_some(ROOM_LOOK_EVERY);
+        let room = (full || self.net.awaits_mail_room()).then_some(ROOM_LOOK_EVERY);
         let hop = (self.net.resolving() > 0).then_some(HOP_LOOK_EVERY);
         [timeout, timer, room, hop].into_iter().flatten().min()
     }
@@ -229,6 +233,8 @@ impl<D: Link> Backend for Stack<D> {
             self.resolve();
         }
         let mut events = self.net.gather();
+        let has_room = self.net.awaits_mail_room() && self.link.halves().1.has_room();
+        events += self.net.gather_mail(has_room);
         if woken {
             let event = Ready { tag: WAKE, readable: true, writable: false, peer_finished: false, failed: false };
             self.net.add_event(event);

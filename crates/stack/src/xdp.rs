@@ -201,7 +201,7 @@ impl XdpDevice {
         }
         let mut ports = stack.listen_ports.clone();
         ports.push(stack.dial_ports.clone());
-        redirect.set_ports(&ports, &[])?;
+        redirect.set_ports(&ports, &stack.datagram_ports)?;
         drop(redirect);
         Ok(Xdp { device: self.clone(), rings, sleep, clock: Clock::new(), neighbours, figures, polls: 0 })
     }

@@ -8,7 +8,7 @@ use super::{Net, head_for};
 use crate::link::{LinkAddress, Transmit};
 
 /// Hops that a packet may take (RFC 1700).
-const HOPS: u8 = 64;
+pub(super) const HOPS: u8 = 64;
 
 /// The numbers of an acknowledgement.
 #[derive(Clone, Copy, Debug)]

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use smoltcp::wire::{Ipv4Packet, UdpPacket};
+
 use crate::link::{ETHERNET_BYTES, LinkAddress};
 
 /// EtherTypes (IEEE 802).
@@ -11,6 +13,9 @@ const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 const TCP_BYTES: usize = 20;
 /// TCP's number (RFC 9293, 3.1; IANA's protocol numbers).
 const TCP: u8 = 6;
+/// UDP's (RFC 768), and the bytes of its header.
+const UDP: u8 = 17;
+const UDP_BYTES: usize = 8;
 /// More fragments, or not the first one (RFC 791, 3.1).
 const FRAGMENTED: u16 = 0x3fff;
 /// The prefix of mapped addresses (RFC 4291, 2.5.5.2).
@@ -156,8 +161,8 @@ pub(crate) fn wrap(to: LinkAddress, from: LinkAddress, v4: bool) -> [u8; ETHERNE
 /// is done twice for each request: by smoltcp's readers, which look at each field again, it took a fourteenth of an echo server's time.
 pub(crate) fn parse(packet: &[u8]) -> Option<Segment> {
     let (peer, local, payload) = match packet.first()? >> 4 {
-        4 => parse_v4(packet)?,
-        6 => parse_v6(packet)?,
+        4 => parse_v4(packet, TCP)?,
+        6 => parse_v6(packet, TCP)?,
         _ => return None,
     };
     let tcp: &[u8; TCP_BYTES] = payload.first_chunk()?;
@@ -175,12 +180,12 @@ pub(crate) fn parse(packet: &[u8]) -> Option<Segment> {
     })
 }
 
-/// Both addresses of an IPv4 packet with a whole TCP segment, and the segment (RFC 791, 3.1).
-fn parse_v4(packet: &[u8]) -> Option<(u128, u128, &[u8])> {
+/// Both addresses of an IPv4 packet with a whole segment or datagram, and that (RFC 791, 3.1).
+fn parse_v4(packet: &[u8], protocol: u8) -> Option<(u128, u128, &[u8])> {
     let ip: &[u8; 20] = packet.first_chunk()?;
     let head = usize::from(ip[0] & 0x0f) * 4;
     let whole = half(ip, 6) & FRAGMENTED == 0;
-    if head < ip.len() || ip[9] != TCP || !whole {
+    if head < ip.len() || ip[9] != protocol || !whole {
         return None;
     }
     let payload = packet.get(head..usize::from(half(ip, 2)))?;
@@ -188,9 +193,9 @@ fn parse_v4(packet: &[u8]) -> Option<(u128, u128, &[u8])> {
 }
 
 /// The same of an IPv6 packet (RFC 8200, 3).
-fn parse_v6(packet: &[u8]) -> Option<(u128, u128, &[u8])> {
+fn parse_v6(packet: &[u8], protocol: u8) -> Option<(u128, u128, &[u8])> {
     let ip: &[u8; 40] = packet.first_chunk()?;
-    if ip[6] != TCP {
+    if ip[6] != protocol {
         return None;
     }
     let payload = packet.get(ip.len()..ip.len() + usize::from(half(ip, 4)))?;
@@ -199,6 +204,38 @@ fn parse_v6(packet: &[u8]) -> Option<(u128, u128, &[u8])> {
     // A mapped address on the wire would be taken for another connection's.
     let mapped = |address: u128| address >> 32 == MAPPED >> 32;
     (!mapped(peer) && !mapped(local)).then_some((peer, local, payload))
+}
+
+/// A datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Datagram<'a> {
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) payload: &'a [u8],
+}
+
+/// Reads a packet; `None` if it isn't a whole datagram, or its checksums are wrong and are to be looked at.
+pub(crate) fn parse_datagram(packet: &[u8], verifies: bool) -> Option<Datagram<'_>> {
+    let v4 = packet.first()? >> 4 == 4;
+    let (peer, local, udp) = if v4 { parse_v4(packet, UDP)? } else { parse_v6(packet, UDP)? };
+    let head: &[u8; UDP_BYTES] = udp.first_chunk()?;
+    let payload = udp.get(UDP_BYTES..usize::from(half(head, 4)))?;
+    let (peer, local) = (unmapped(peer), unmapped(local));
+    if verifies {
+        if v4 && !Ipv4Packet::new_checked(packet).ok()?.verify_checksum() {
+            return None;
+        }
+        // Over IPv6 there's always one (RFC 8200, 8.1).
+        let is_whole = match half(head, 6) {
+            0 => v4,
+            _ => UdpPacket::new_checked(udp).ok()?.verify_checksum(&peer.into(), &local.into()),
+        };
+        if !is_whole {
+            return None;
+        }
+    }
+    let (peer, local) = (SocketAddr::new(peer, half(head, 0)), SocketAddr::new(local, half(head, 2)));
+    Some(Datagram { peer, local, payload })
 }
 
 fn half(bytes: &[u8], at: usize) -> u16 {
@@ -229,6 +266,27 @@ mod tests {
     }
 
     #[test]
+    fn datagrams_are_read_and_broken_ones_are_not() {
+        let header = |len: u8| [&[0x45, 0, 0, len, 0, 0, 0, 0, 64, UDP, 0, 0, 10, 0, 0, 2, 10, 0, 0, 1][..]].concat();
+        let packet = |checksum: u8| [&header(30)[..], &[0, 5, 0, 7, 0, 10, 0, checksum, b'h', b'i']].concat();
+        let bytes = packet(0);
+        let said = parse_datagram(&bytes, false).unwrap();
+        assert_eq!((said.peer.to_string(), said.local.to_string()), ("10.0.0.2:5".to_owned(), "10.0.0.1:7".to_owned()));
+        assert_eq!(said.payload, b"hi");
+        // The header's checksum is wrong.
+        assert_eq!(parse_datagram(&packet(0), true), None);
+        for len in 0..30 {
+            assert_eq!(parse_datagram(&packet(0)[..len], false), None);
+        }
+        // Its own length is beyond the packet's, or below its header's.
+        for len in [0, 7, 11] {
+            let mut packet = packet(0);
+            packet[25] = len;
+            assert_eq!(parse_datagram(&packet, false), None);
+        }
+    }
+
+    #[test]
     fn nobody_answers_what_no_host_sends() {
         for peer in ["255.255.255.255:1", "224.0.0.1:1", "0.0.0.0:1", "127.0.0.1:1", "10.0.0.2:0", "[ff02::1]:1"] {
             assert!(!tuple(peer, "10.0.0.1:2").is_between_hosts(), "{peer}");
@@ -253,7 +311,7 @@ mod tests {
             if let Some(first) = bytes.first_mut() {
                 *first = version << 4 | 5;
             }
-            let _ = (unwrap(&bytes), parse(&bytes));
+            let _ = (unwrap(&bytes), parse(&bytes), parse_datagram(&bytes, true));
         }
     }
 }
