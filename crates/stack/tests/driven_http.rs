@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 
 use driven::{Example, Ground, Scratch, lacks, noise};
 
-const LONG: usize = 3 << 20;
+const LONG: usize = 1 << 20;
 
 fn site() -> Scratch {
     let scratch = Scratch::new();

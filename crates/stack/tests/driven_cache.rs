@@ -55,7 +55,7 @@ fn the_benchmark_runs_and_loses_nothing() {
         benchmark(&ground, &example, &["-t", "incr", "-n", "20000", "-c", "50", "-P", "16"]);
         assert_eq!(cli(&ground, &example, &["GET", "counter:__rand_int__"]), "20000\n", "on {}", ground.backend());
         // Answers that don't fit a socket, and requests longer than a read.
-        benchmark(&ground, &example, &["-t", "set,get", "-n", "200", "-c", "10", "-P", "4", "-d", "200000"]);
+        benchmark(&ground, &example, &["-t", "set,get", "-n", "40", "-c", "5", "-P", "4", "-d", "200000"]);
         example.end();
     }
 }
@@ -99,7 +99,7 @@ fn what_is_no_request_is_told_why_and_ended() {
 
 #[test]
 fn a_client_that_does_not_read_gets_all_answers_later() {
-    const REQUESTS: usize = 400;
+    const REQUESTS: usize = 100;
     let value = "v".repeat(50_000);
     for ground in Ground::all() {
         let example = ground.start("cache", &[]);

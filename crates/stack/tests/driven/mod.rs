@@ -6,7 +6,7 @@
 mod host;
 
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Once;
@@ -20,6 +20,9 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long a client may take before it's ended, in seconds. Only a test that fails ever waits so long.
 const CLIENT_SECS_MAX: &str = "60";
 
+/// Where programs on the user-space stack are reached.
+const STACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 66, 0, 2)), 7000);
+
 /// A backend, and a place to run a program on it.
 pub(crate) struct Ground {
     /// As the flag has it.
@@ -27,9 +30,8 @@ pub(crate) struct Ground {
     /// Flags that the backend needs besides.
     flags: Vec<String>,
     at: SocketAddr,
-    /// Where the program runs, and its clients; here, where there's none.
-    server: Option<Host>,
-    client: Option<Host>,
+    /// The program runs in the last, its clients in the first; here, where there's none.
+    hosts: Vec<Host>,
 }
 
 impl Ground {
@@ -40,13 +42,39 @@ impl Ground {
             Ok(()) => grounds.push(Self::loopback("io_uring")),
             Err(error) => println!("SKIP: io_uring isn't tried: {error}"),
         }
+        if rustix::process::geteuid().is_root() {
+            grounds.extend([Self::tun(), Self::veth()]);
+        } else {
+            println!("SKIP: the user-space stack isn't tried: network namespaces need root");
+        }
         grounds
     }
 
     /// The kernel's own TCP and UDP.
     fn loopback(backend: &'static str) -> Self {
         let at = "127.0.0.1:0".parse().unwrap();
-        Self { backend, flags: Vec::new(), at, server: None, client: None }
+        Self { backend, flags: Vec::new(), at, hosts: Vec::new() }
+    }
+
+    /// The user-space TCP at the other end of a TUN device.
+    fn tun() -> Self {
+        let host = Host::new();
+        for line in ["tuntap add dev tun mode tun", "addr add 10.66.0.1/24 dev tun", "link set tun up"] {
+            host.command(&format!("ip {line}"));
+        }
+        Self { backend: "tun", flags: ["--device", "tun"].map(String::from).into(), at: STACK, hosts: vec![host] }
+    }
+
+    /// The user-space TCP on a veth device, whose other end is in the clients' host.
+    fn veth() -> Self {
+        let [near, far] = [Host::new(), Host::new()];
+        let one = "numtxqueues 1 numrxqueues 1";
+        near.command(&format!("ip link add near {one} type veth peer name far {one} netns {}", far.pid()));
+        for (host, device, address) in [(&near, "near", "10.66.0.1/24"), (&far, "far", "10.66.0.2/24")] {
+            host.command(&format!("ip addr add {address} dev {device}"));
+            host.command(&format!("ip link set {device} up"));
+        }
+        Self { backend: "xdp", flags: ["--device", "far"].map(String::from).into(), at: STACK, hosts: vec![near, far] }
     }
 
     pub(crate) const fn backend(&self) -> &'static str {
@@ -55,20 +83,30 @@ impl Ground {
 
     /// Starts an example and waits until it's ready.
     pub(crate) fn start(&self, example: &str, args: &[&str]) -> Example {
+        // The kernel kills it if this thread ends and can't: so it's started by this one, whichever host it's for.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(built(example)).args(["--backend", self.backend]).args(&self.flags);
+        command.args(["--pdeathsig", "KILL"]);
+        if let Some(host) = self.hosts.last() {
+            command.args(["nsenter", &format!("--net=/proc/{}/ns/net", host.pid())]);
+        }
+        command.arg(built(example)).args(["--backend", self.backend]).args(&self.flags);
         command.args(["--listen", &self.at.to_string()]).args(args);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = within(self.server.as_ref(), || command.spawn().unwrap());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut said = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        let at = said.strip_prefix("ready listen=").map(|at| at.trim_end().parse().unwrap());
-        Example { child, at: at.unwrap_or_else(|| panic!("{example} on {} isn't ready: {said:?}", self.backend)) }
+        let Some(at) = said.trim_end().strip_prefix("ready listen=") else {
+            child.kill().ok();
+            panic!("{example} on {} isn't ready: {said:?}", self.backend);
+        };
+        Example { at: at.parse().unwrap(), child }
     }
 
     /// Does something where clients are.
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        within(self.client.as_ref(), work)
+        match self.hosts.first() {
+            Some(host) => host.run(work),
+            None => work(),
+        }
     }
 
     /// Runs a client program to its end.
@@ -125,13 +163,6 @@ fn last_change(path: &Path) -> SystemTime {
     }
     let files = std::fs::read_dir(path).unwrap().map(|entry| last_change(&entry.unwrap().path()));
     files.max().unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-fn within<T: Send>(host: Option<&Host>, work: impl FnOnce() -> T + Send) -> T {
-    match host {
-        Some(host) => host.run(work),
-        None => work(),
-    }
 }
 
 /// A running example, which is killed when it's dropped.

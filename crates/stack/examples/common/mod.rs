@@ -1,5 +1,6 @@
 //! What the examples share: flags, a core on the backend that was asked for, and the end by a signal.
 
+use std::io;
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
@@ -7,6 +8,7 @@ use clap::{Args, ValueEnum};
 use midmile_engine::kernel::Kernel;
 use midmile_engine::uring::{Uring, UringConfig};
 use midmile_engine::{Backend, Config, Core, Cx, DatagramId, DatagramOptions, Handler, LegOptions, Waker};
+use midmile_stack::{Stack, StackConfig, Tun, XdpConfig, XdpDevice};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -21,6 +23,10 @@ pub(crate) enum BackendName {
     /// The kernel's TCP and UDP, by io_uring
     #[value(name = "io_uring")]
     IoUring,
+    /// A TCP of its own on a network device, by AF_XDP: packets to the port are taken from the kernel
+    Xdp,
+    /// A TCP of its own at the other end of a TUN device, for trying out
+    Tun,
 }
 
 /// Flags of every example.
@@ -32,6 +38,9 @@ pub(crate) struct Flags {
     /// Where to listen; port 0 is any that is free
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     pub(crate) listen: SocketAddr,
+    /// The device, for xdp and tun: one that has the address to listen on, or the TUN device to be made
+    #[arg(long, value_name = "NAME", required_if_eq_any([("backend", "xdp"), ("backend", "tun")]))]
+    pub(crate) device: Option<String>,
     /// Connections at once
     #[arg(long, value_name = "N", default_value = "20000")]
     pub(crate) conns_max: u32,
@@ -51,7 +60,37 @@ pub(crate) fn run(program: impl Program, flags: &Flags) -> anyhow::Result<()> {
     match flags.backend {
         BackendName::Epoll => program.run_on(Kernel::new()?, flags),
         BackendName::IoUring => program.run_on(Uring::new(UringConfig::default())?, flags),
+        BackendName::Xdp => {
+            let config = stack_config(flags)?;
+            let device = XdpDevice::attach(flags.device()?, None)?;
+            let queue = device.open(0, &XdpConfig::default(), &config)?;
+            program.run_on(Stack::new(queue, config)?, flags)
+        }
+        BackendName::Tun => {
+            let config = stack_config(flags)?;
+            let tun = Tun::open(flags.device()?, &config.addresses)?;
+            program.run_on(Stack::new(tun, config)?, flags)
+        }
     }
+}
+
+impl Flags {
+    fn device(&self) -> anyhow::Result<&str> {
+        self.device.as_deref().context("this backend needs --device")
+    }
+}
+
+/// A stack with the address and the port to listen on. The kernel has to be kept from a port of the stack's, so it's chosen beforehand.
+fn stack_config(flags: &Flags) -> anyhow::Result<StackConfig> {
+    let (ip, port) = (flags.listen.ip(), flags.listen.port());
+    anyhow::ensure!(!ip.is_unspecified() && port != 0, "this backend needs --listen with an address and a port");
+    Ok(StackConfig {
+        addresses: vec![ip],
+        listen_ports: vec![port..=port],
+        datagram_ports: vec![port..=port],
+        flows_max: flags.conns_max.max(1024),
+        ..StackConfig::default()
+    })
 }
 
 /// Runs `program` until a signal says that it should end, and prints a line `ready listen=ADDRESS:PORT` once it can be reached.
@@ -92,7 +131,7 @@ fn open<B: Backend>(cx: &mut Cx<B>, at: SocketAddr, datagrams: bool) -> anyhow::
     anyhow::bail!("no port is free for both TCP and UDP")
 }
 
-fn bind<B: Backend>(cx: &mut Cx<B>, at: SocketAddr) -> std::io::Result<DatagramId> {
+fn bind<B: Backend>(cx: &mut Cx<B>, at: SocketAddr) -> io::Result<DatagramId> {
     // Room for what comes while a batch is answered.
     let options =
         DatagramOptions { recv_buffer: Some(4 << 20), send_buffer: Some(4 << 20), ..DatagramOptions::default() };

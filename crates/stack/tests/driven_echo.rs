@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use driven::{Ground, noise};
 
-const BYTES: usize = 3 << 20;
+const BYTES: usize = 1 << 20;
 
 #[test]
 fn what_is_sent_comes_back() {
