@@ -67,7 +67,7 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',')]
     servers: Vec<String>,
     /// Microseconds of the server's CPU that a hog takes in the saturated rows, so that the server is the limit; 0: none.
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = 720)]
     hog: u64,
     /// Out of so many.
     #[arg(long, default_value_t = 800)]
@@ -281,7 +281,7 @@ impl Run {
         if !(peer.rows)(kind) {
             return Outcome::Skipped("not for this row".to_owned());
         }
-        let stage = Stage::open(link, &self.server, peer, kind.saturated(), self.timing);
+        let stage = Stage::open(link, &self.server, peer, kind, self.timing);
         match stage.and_then(|mut stage| kind.measure(&mut stage)) {
             Ok(sample) => Outcome::Measured(sample),
             Err(error) => Outcome::Failed(format!("{error:#}")),

@@ -11,6 +11,8 @@ pub(crate) enum Side {
     Theirs,
     /// Ours, on the kernel's TCP.
     Kernel,
+    /// Ours, on a TCP in user space.
+    Stack,
 }
 
 /// A server under test.
@@ -32,7 +34,7 @@ pub(crate) struct Peer {
 }
 
 /// Every server, in the order of the table.
-pub(crate) const PEERS: [&Peer; 6] = [
+pub(crate) const PEERS: [&Peer; 7] = [
     &Peer {
         name: "tokio",
         what: "a task a connection, current_thread runtime",
@@ -87,13 +89,31 @@ pub(crate) const PEERS: [&Peer; 6] = [
         colour: (0, 114, 178),
         rows: |_| true,
     },
+    &Peer {
+        name: "midmile-xdp",
+        what: "the same handler, backend smoltcp above AF_XDP",
+        package: Some("smoltcp"),
+        side: Side::Stack,
+        args: &["midmile", "--backend", "xdp"],
+        colour: (0, 158, 115),
+        rows: |_| true,
+    },
 ];
+
+/// Fewest and most frames that a device's queue is opened with.
+const FRAMES_MIN: usize = 4096;
+const FRAMES_MAX: usize = 65_536;
 
 impl Peer {
     /// The arguments of `midmile-bench-server`.
-    pub(crate) fn arguments(&self, listen: SocketAddrV4, _device: &str) -> Vec<String> {
+    pub(crate) fn arguments(&self, listen: SocketAddrV4, device: &str, conns: usize) -> Vec<String> {
         let mut args: Vec<String> = self.args.iter().map(|&arg| arg.to_owned()).collect();
         args.extend(["--listen".to_owned(), listen.to_string()]);
+        if self.side == Side::Stack {
+            // Each connection may have a packet waiting while the hog is on; few frames stay in the caches.
+            let frames = (2 * conns).next_power_of_two().clamp(FRAMES_MIN, FRAMES_MAX);
+            args.extend(["--device", device, "--frames", &frames.to_string()].map(str::to_owned));
+        }
         args
     }
 

@@ -44,13 +44,15 @@ const RATE: Column = column("requests_per_second", "requests/s", 0);
 const COST: Column = column("server_cpu_us_per_request", "server CPU µs/request", 2);
 const CYCLES: Column = column("cycles_per_request", "server cycles/request", 0);
 const PROCESS: Column = column("process_cpu_us_per_request", "of it in its own name", 2);
+/// Whether the server was the limit: if not, its costs say more than its rate.
+const SERVER_CORE: Column = column("server_core_percent", "server's CPU busy %", 0);
 const P50: Column = column("p50_us", "p50 µs", 0);
 const P99: Column = column("p99_us", "p99 µs", 0);
 const P999: Column = column("p999_us", "p99.9 µs", 0);
 const ERRORS: Column = column("errors", "errors", 0);
 
-const ASK: [Column; 10] = [RATE, COST, CYCLES, PROCESS, P50, P99, P999, LOAD_CORE, OTHERS, RETRANSMITS];
-const VISIT: [Column; 11] = [
+const ASK: [Column; 11] = [RATE, COST, CYCLES, PROCESS, P50, P99, P999, SERVER_CORE, LOAD_CORE, OTHERS, RETRANSMITS];
+const VISIT: [Column; 12] = [
     column("requests_per_second", "connections/s", 0),
     column("server_cpu_us_per_request", "server CPU µs/connection", 2),
     column("cycles_per_request", "server cycles/connection", 0),
@@ -59,6 +61,7 @@ const VISIT: [Column; 11] = [
     P99,
     P999,
     ERRORS,
+    SERVER_CORE,
     LOAD_CORE,
     OTHERS,
     RETRANSMITS,
@@ -156,6 +159,7 @@ fn values(window: &Window) -> Sample {
         (P99.key, Some(window.p99_us)),
         (P999.key, Some(window.p999_us)),
         (ERRORS.key, Some(window.errors)),
+        (SERVER_CORE.key, Some(window.server_core * 100.0)),
         (LOAD_CORE.key, Some(window.load_core * 100.0)),
         (OTHERS.key, Some(window.others_cpu * 100.0)),
         (RETRANSMITS.key, Some(window.retransmits)),

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use super::link::{CLIENT, Link, SERVER_CPU};
 use super::peers::Peer;
+use super::rows::Kind;
 use crate::launch::{Launch, LoadProcess, Process};
 use crate::netns::LOAD_CPU;
 
@@ -47,10 +48,10 @@ pub(crate) struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     /// Starts a server and waits until one exchange with it succeeded; then the hog, if the server is to be the limit.
-    pub(crate) fn open(link: &'a Link, program: &Path, peer: &Peer, saturated: bool, timing: Timing) -> Result<Self> {
+    pub(crate) fn open(link: &'a Link, program: &Path, peer: &Peer, kind: Kind, timing: Timing) -> Result<Self> {
         let at = Link::server_at(next_port());
         let mut command: Vec<OsString> = vec![program.into()];
-        command.extend(peer.arguments(at, &link.device).into_iter().map(OsString::from));
+        command.extend(peer.arguments(at, &link.device, kind.conns()).into_iter().map(OsString::from));
         let log = link.dir.join(format!("{}.log", peer.name));
         let launch = Launch { name: peer.name, netns: &link.server, cpu: SERVER_CPU, log, command };
         let mut server = launch.spawn().with_context(|| format!("start {}", peer.name))?;
@@ -59,7 +60,7 @@ impl<'a> Stage<'a> {
         let ready = Launch { name: "probe", netns: &link.client, cpu: LOAD_CPU, log, command: probe }.run();
         server.check_alive()?;
         ready.with_context(|| format!("{} isn't ready", peer.name))?;
-        let hog = (saturated && timing.hog_busy_us > 0).then(|| hog(link, timing)).transpose()?;
+        let hog = (kind.saturated() && timing.hog_busy_us > 0).then(|| hog(link, timing)).transpose()?;
         Ok(Self { link, timing, server, _hog: hog, at })
     }
 

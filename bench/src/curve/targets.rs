@@ -29,10 +29,12 @@ const fn target(key: &'static str, against: &'static str, side: Side, at_most: f
 
 fn targets(kind: Kind) -> Vec<Target> {
     match kind {
-        Kind::Ask { conns: 64 } | Kind::Ask { conns: 1000 } => {
-            vec![target(COST, "tokio", Side::Kernel, 0.70), target(COST, "epoll", Side::Kernel, 0.72)]
-        }
-        Kind::Visit => vec![target(COST, "tokio", Side::Kernel, 0.60)],
+        Kind::Ask { conns: conns @ (64 | 1000) } => vec![
+            target(COST, "tokio", Side::Kernel, 0.70),
+            target(COST, "epoll", Side::Kernel, 0.72),
+            target(COST, "tokio", Side::Stack, if conns == 64 { 0.34 } else { 0.30 }),
+        ],
+        Kind::Visit => vec![target(COST, "tokio", Side::Kernel, 0.60), target(COST, "tokio", Side::Stack, 0.30)],
         Kind::Alone => vec![target("p50_us", "epoll", Side::Kernel, NO_WORSE)],
         Kind::Ask { .. } | Kind::Setup { .. } => Vec::new(),
     }

@@ -29,6 +29,8 @@ pub(crate) struct Window {
     pub(crate) process_cpu: f64,
     /// Cycles in a second of the server's CPU, where they can be counted.
     pub(crate) clock: Option<f64>,
+    /// CPU seconds a second of the server's CPU, the hog's among them; below 1 the server had nothing to do at times.
+    pub(crate) server_core: f64,
     /// CPU seconds a second of the client's CPU; near 1 means that the load is the limit.
     pub(crate) load_core: f64,
     /// CPU seconds a second of programs that have nothing to do with the measurement.
@@ -107,6 +109,7 @@ fn between(load_before: &Counters, before: &Totals, load: &Counters, after: &Tot
         server_cpu: (after.server() - before.server()) / seconds,
         process_cpu: (after.process - before.process) / seconds,
         clock: None,
+        server_core: busy(before, after, SERVER_CPU),
         load_core: busy(before, after, LOAD_CPU),
         others_cpu: (after.others - before.others) / seconds,
         retransmits: after.retransmits.saturating_sub(before.retransmits) as f64,

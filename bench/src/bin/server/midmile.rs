@@ -8,10 +8,16 @@ use clap::{Args, ValueEnum};
 use midmile_engine::kernel::Kernel;
 use midmile_engine::uring::{Uring, UringConfig};
 use midmile_engine::{
-    Addr, Backend, Config, ConnError, ConnId, Core, Cx, Handler, Incoming, LegOptions, ListenerId, MeterId,
+    Addr, Backend, Config, ConnError, ConnId, Core, Cx, Frame, Handler, Incoming, LegOptions, ListenerId, MeterId,
 };
+use midmile_stack::{Stack, StackConfig, Xdp, XdpConfig, XdpDevice};
+use midmile_wire::frame::{LengthPrefix, Order, Width};
 
-use crate::frames;
+use crate::frames::MESSAGE_BYTES_MAX;
+
+/// The protocol of [`crate::frames`].
+const FRAMES: LengthPrefix =
+    LengthPrefix { offset: 0, width: Width::Four, order: Order::Big, adjust: 0, len_max: MESSAGE_BYTES_MAX };
 
 /// Options of the server.
 #[derive(Debug, Args)]
@@ -22,6 +28,12 @@ pub(crate) struct Options {
     /// What carries the bytes.
     #[arg(long, value_enum)]
     backend: Carrier,
+    /// The device whose packets to the port are taken from the kernel (xdp).
+    #[arg(long, required_if_eq("backend", "xdp"))]
+    device: Option<String>,
+    /// Packets that may wait while the server is off its core (xdp); a power of two.
+    #[arg(long, default_value_t = 4096)]
+    frames: u32,
 }
 
 /// The backends.
@@ -31,6 +43,8 @@ enum Carrier {
     Epoll,
     /// The kernel's TCP by io_uring.
     Uring,
+    /// A TCP in user space, smoltcp, above AF_XDP.
+    Xdp,
 }
 
 /// Connections at once; memory for them is touched as they come.
@@ -48,17 +62,34 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             let config = UringConfig { sockets_max: CONNS_MAX, ..UringConfig::default() };
             serve(Uring::new(config).context("start io_uring")?, &at)
         }
+        Carrier::Xdp => serve(stack(options)?, &at),
     }
 }
 
+/// A stack above the first queue of the device.
+fn stack(options: &Options) -> Result<Stack<Xdp>> {
+    let port = options.listen.port();
+    let config = StackConfig {
+        addresses: vec![(*options.listen.ip()).into()],
+        listen_ports: vec![port..=port],
+        flows_max: CONNS_MAX,
+        receive_bytes: MESSAGE_BYTES_MAX,
+        send_bytes: MESSAGE_BYTES_MAX,
+        ..StackConfig::default()
+    };
+    let device = XdpDevice::attach(options.device.as_deref().context("--device")?, None).context("attach")?;
+    let frames = XdpConfig { rx_frames: options.frames, tx_frames: options.frames / 2, ..XdpConfig::default() };
+    let queue = device.open(0, &frames, &config).context("open a queue")?;
+    Stack::new(queue, config).context("start the stack")
+}
+
 /// Runs the handler on a backend.
-fn serve<B: Backend>(mut backend: B, at: &Addr) -> Result<()> {
+fn serve<B: Backend>(backend: B, at: &Addr) -> Result<()> {
     let listen = LegOptions { keepalive: None, ..LegOptions::default() };
-    let (listener, _) = backend.listen(at, &listen, BACKLOG).context("listen")?;
     let config = Config { conns_max: CONNS_MAX, pipes_max: 0, ..Config::default() };
     let mut core = Core::new(backend, config, Echo { owed: HashMap::new() });
     let (_, cx) = core.parts();
-    cx.listen(listener).context("watch the listener")?;
+    cx.listen_at(at, &listen, BACKLOG).context("listen")?;
     core.run().context("the loop")
 }
 
@@ -71,31 +102,33 @@ struct Echo {
 impl<B: Backend> Handler<B> for Echo {
     fn on_accept(&mut self, cx: &mut Cx<B>, _: ListenerId, incoming: Incoming<B::Socket>) {
         match cx.admit(incoming, 0, MeterId::NONE) {
-            Ok(conn) => cx.read(conn),
+            Ok(conn) => cx.read_messages(conn),
             Err(incoming) => cx.refuse(incoming),
         }
     }
 
-    fn on_data(&mut self, cx: &mut Cx<B>, conn: ConnId, _: u64, bytes: &[u8]) -> usize {
-        let Ok(whole) = frames::whole(bytes) else {
-            cx.reset(conn);
-            return bytes.len();
-        };
-        if whole > 0 {
-            let sent = cx.send(conn, &bytes[..whole]);
-            if sent < whole {
-                self.owed.insert(conn, bytes[sent..whole].to_vec());
-                cx.pause(conn);
-            }
+    fn on_data(&mut self, _: &mut Cx<B>, _: ConnId, _: u64, bytes: &[u8]) -> usize {
+        // Only messages are asked for.
+        bytes.len()
+    }
+
+    fn frame(&mut self, _: ConnId, _: u64, bytes: &[u8]) -> Frame {
+        FRAMES.measure(bytes).into()
+    }
+
+    fn on_message(&mut self, cx: &mut Cx<B>, conn: ConnId, _: u64, message: &[u8]) {
+        let sent = cx.send(conn, message);
+        if sent < message.len() {
+            self.owed.insert(conn, message[sent..].to_vec());
+            cx.pause(conn);
         }
-        whole
     }
 
     fn on_writable(&mut self, cx: &mut Cx<B>, conn: ConnId, _: u64) {
         let Some(mut bytes) = self.owed.remove(&conn) else { return };
         let sent = cx.send(conn, &bytes);
         if sent == bytes.len() {
-            cx.read(conn);
+            cx.read_messages(conn);
         } else {
             bytes.drain(..sent);
             self.owed.insert(conn, bytes);
