@@ -106,6 +106,7 @@ impl Checker<'_> {
             pacing: raw.pacing.map(|pacing| pacing.value.0),
             initial_window: self.initial_window(leg, raw.initial_window, raw.own),
             reset_if_killed: default.reset_if_killed,
+            ends_if_killed: default.ends_if_killed,
             delayed_acks: default.delayed_acks,
             fast_open: raw.fast_open.map_or(default.fast_open, |fast_open| fast_open.value),
             shared: default.shared,

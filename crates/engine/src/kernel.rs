@@ -68,9 +68,9 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// A connection that a listener gave, which has lent it `SO_LINGER`.
-    pub(crate) const fn accepted(fd: OwnedFd, tcp: bool) -> Self {
-        Self { fd, tcp, nodelay: Nodelay::Settled, deferred: false, abrupt: tcp }
+    /// A connection that a listener gave, which has lent it its `SO_LINGER`.
+    pub(crate) const fn accepted(fd: OwnedFd, tcp: bool, listener: &Listener) -> Self {
+        Self { fd, tcp, nodelay: Nodelay::Settled, deferred: false, abrupt: listener.is_abrupt() }
     }
 
     /// Whether it's TCP, or else a Unix-domain socket.
@@ -315,7 +315,7 @@ impl Backend for Kernel {
             Ok((fd, peer)) => {
                 let peer = address::from_any(peer);
                 let tcp = peer.inet().is_some();
-                Ok((Socket::accepted(fd, tcp), peer))
+                Ok((Socket::accepted(fd, tcp, listener), peer))
             }
             Err(Errno::AGAIN) => Err(AcceptError::Empty),
             Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Err(AcceptError::Exhausted),

@@ -33,9 +33,12 @@ pub struct LegOptions {
     /// Bytes that may be sent before the first acknowledgement. No socket option: whoever loads the kernel's window program sets
     /// it there; the engine leaves it alone.
     pub initial_window: Option<u32>,
-    /// Whether the peer of a dialled leg sees a reset, not an end, if this process dies. Accepted legs always do: their clients must
-    /// not take half an answer for a whole one.
+    /// Whether the peer of a dialled leg sees a reset, not an end, if this process dies. Accepted legs do, unless `ends_if_killed` says
+    /// otherwise: their clients must not take half an answer for a whole one.
     pub reset_if_killed: bool,
+    /// On a listener: whether clients see an end, not a reset, if this process dies. For protocols whose messages say how long they
+    /// are: half an answer is never taken for a whole one there. It saves a system call at the end of each connection.
+    pub ends_if_killed: bool,
     /// Whether acknowledgements wait for bytes to ride with from the first one on (`TCP_QUICKACK` off): for connections on which each
     /// side answers what it hears at once. It halves the packets of a handshake above TCP's. Where no answer follows, the kernel
     /// sends the acknowledgement by itself after 40 ms (RFC 9293, 3.8.6.3), and goes back to its own ways.
@@ -77,6 +80,7 @@ impl Default for LegOptions {
             pacing: None,
             initial_window: None,
             reset_if_killed: false,
+            ends_if_killed: false,
             delayed_acks: false,
             fast_open: false,
             shared: false,

@@ -129,4 +129,38 @@ fn a_wake_is_told_in_the_simulation_too() {
     assert_eq!(sim.poll(None).unwrap(), 0);
 }
 
-on_each!(parts_go_out_in_their_order, a_connection_takes_what_waits_in_it_to_another_core);
+fn what_a_client_sees_of_a_connection_that_nobody_closed_is_the_listeners_choice<B: Under>() {
+    let mut backend = B::made().unwrap();
+    for ends_if_killed in [false, true] {
+        let options = LegOptions { ends_if_killed, ..LegOptions::default() };
+        let (listener, at) = backend.listen(&Addr::Inet(HERE.into()), &options, 16).unwrap();
+        backend.watch_listener(&listener, Tag(1)).unwrap();
+        for closes in [false, true] {
+            let mut far = TcpStream::connect(at.inet().unwrap()).unwrap();
+            far.set_read_timeout(Some(LONG)).unwrap();
+            backend.poll(Some(LONG)).unwrap();
+            let (socket, _) = backend.accept(&listener).unwrap();
+            // Dropped, it ends as it does when the process dies.
+            if closes {
+                backend.close(socket)
+            } else {
+                drop(socket)
+            }
+            // A ring hands it over with its next turn.
+            backend.poll(Some(Duration::ZERO)).unwrap();
+            match far.read(&mut [0; 1]) {
+                Ok(0) => assert!(closes || ends_if_killed),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
+                    assert!(!closes && !ends_if_killed)
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+on_each!(
+    parts_go_out_in_their_order,
+    a_connection_takes_what_waits_in_it_to_another_core,
+    what_a_client_sees_of_a_connection_that_nobody_closed_is_the_listeners_choice,
+);

@@ -59,7 +59,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     match options.backend {
         Carrier::Epoll => serve(Kernel::new().context("start epoll")?, &at),
         Carrier::Uring => {
-            let config = UringConfig { sockets_max: CONNS_MAX, ..UringConfig::default() };
+            // Messages are small: fewer cache lines are touched in turn, and less memory.
+            let config = UringConfig { sockets_max: CONNS_MAX, recv_buffer_bytes: 512, ..UringConfig::default() };
             serve(Uring::new(config).context("start io_uring")?, &at)
         }
         Carrier::Xdp => serve(stack(options)?, &at),
@@ -85,7 +86,7 @@ fn stack(options: &Options) -> Result<Stack<Xdp>> {
 
 /// Runs the handler on a backend.
 fn serve<B: Backend>(backend: B, at: &Addr) -> Result<()> {
-    let listen = LegOptions { keepalive: None, ..LegOptions::default() };
+    let listen = LegOptions { keepalive: None, ends_if_killed: true, ..LegOptions::default() };
     let config = Config { conns_max: CONNS_MAX, pipes_max: 0, ..Config::default() };
     let mut core = Core::new(backend, config, Echo { owed: HashMap::new() });
     let (_, cx) = core.parts();

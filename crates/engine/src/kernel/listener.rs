@@ -28,6 +28,8 @@ const FAST_OPEN_QUEUE: i32 = 1024;
 #[derive(Debug)]
 pub struct Listener {
     fd: Arc<OwnedFd>,
+    /// Its connections end by a reset unless we close them.
+    abrupt: bool,
     /// Removes the socket file when the last listener on it is gone.
     _file: Option<Arc<SocketFile>>,
 }
@@ -36,6 +38,11 @@ impl Listener {
     /// The socket, which listeners on one Unix-domain address share.
     pub(crate) const fn shared(&self) -> &Arc<OwnedFd> {
         &self.fd
+    }
+
+    /// Whether its connections end by a reset unless we close them.
+    pub(crate) const fn is_abrupt(&self) -> bool {
+        self.abrupt
     }
 }
 
@@ -94,7 +101,9 @@ fn listen_inet(
         sockopt::set_socket_reuseport(&fd, true)?;
         set_buffers(&fd, options.recv_buffer, options.send_buffer)?;
         set_sending(&fd, options)?;
-        set_abrupt(&fd)?;
+        if !options.ends_if_killed {
+            set_abrupt(&fd)?;
+        }
         if options.fast_open {
             set_tcp_int(&fd, libc::TCP_FASTOPEN, FAST_OPEN_QUEUE)?;
         }
@@ -110,7 +119,7 @@ fn listen_inet(
         address::bind(&fd, &at)?;
         net::listen(&fd, backlog)?;
         at = address::from_any(Some(net::getsockname(&fd)?));
-        listeners.push(Listener { fd: Arc::new(fd), _file: None });
+        listeners.push(Listener { fd: Arc::new(fd), abrupt: !options.ends_if_killed, _file: None });
     }
     if let [first, _, ..] = &listeners[..] {
         // Refused only where BPF is locked down: connections are then spread by a hash.
@@ -177,7 +186,7 @@ fn listen_unix(
     };
     net::listen(&fd, backlog)?;
     let fd = Arc::new(fd);
-    let listeners = (0..count).map(|_| Listener { fd: fd.clone(), _file: file.clone() }).collect();
+    let listeners = (0..count).map(|_| Listener { fd: fd.clone(), abrupt: false, _file: file.clone() }).collect();
     Ok((listeners, at.clone()))
 }
 

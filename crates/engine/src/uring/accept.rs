@@ -174,7 +174,7 @@ impl Uring {
             None => accept_now(listener)?,
         };
         let peer = peer_of(&fd);
-        let sock = kernel::Socket::accepted(fd, peer.inet().is_some());
+        let sock = kernel::Socket::accepted(fd, peer.inet().is_some(), listener);
         let socket = self.table.insert(sock, false).map_err(|_| AcceptError::Exhausted)?;
         Ok((socket, peer))
     }
