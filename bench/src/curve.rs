@@ -302,3 +302,35 @@ fn progress(kind: Kind, outcome: &Outcome) -> String {
         Outcome::Failed(why) => format!("failed: {why}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn kinds(line: &str, open_files: u64) -> (Vec<Kind>, Option<String>) {
+        Line::parse_from(std::iter::once("curve").chain(line.split_whitespace())).options.kinds(open_files)
+    }
+
+    #[test]
+    fn a_host_that_allows_fewer_files_has_fewer_connections_and_says_so() {
+        let (rows, limit) = kinds("--connections 64,20000,30000", 20_000);
+        let most = 20_000 - SPARE_FILES;
+        let asks = [Kind::Ask { conns: 64 }, Kind::Ask { conns: most }];
+        assert_eq!(rows[..3], [asks[0], asks[1], Kind::Setup { conns: most }]);
+        assert!(limit.is_some_and(|limit| limit.contains("30000")));
+        assert!(kinds("--connections 64,20000", 131_072).1.is_none());
+    }
+
+    #[test]
+    fn rows_are_chosen_by_their_kind() {
+        assert_eq!(kinds("--only visit,alone", 1024).0, [Kind::Visit, Kind::Alone]);
+    }
+}

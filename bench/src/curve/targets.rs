@@ -89,3 +89,44 @@ fn verdict(measured: Option<f64>, met: impl Fn(f64) -> bool, text: &str) -> Judg
     };
     Judgement { verdict, text: format!("{text}: {by}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::curve::peers::PEERS;
+    use crate::rows::Sample;
+    use crate::table::Outcome;
+
+    fn row(kind: Kind, key: &'static str, rounds: &[&[(&'static str, f64)]]) -> RowResults<Kind> {
+        let measured = |&(peer, value): &(&'static str, f64)| (peer, Outcome::Measured(Sample::from([(key, value)])));
+        let round = |values: &&[(&'static str, f64)]| values.iter().map(measured).collect::<BTreeMap<_, _>>();
+        RowResults { row: kind, rounds: rounds.iter().map(round).collect() }
+    }
+
+    fn verdicts(rows: &[RowResults<Kind>], what: &str) -> Vec<Verdict> {
+        let judgements = judge(rows, &PEERS);
+        judgements.iter().filter(|judgement| judgement.text.contains(what)).map(|judgement| judgement.verdict).collect()
+    }
+
+    #[test]
+    fn the_better_of_our_backends_is_judged() {
+        let costs: &[_] = &[("tokio", 10.0), ("epoll", 9.0), ("midmile-epoll", 9.0), ("midmile-uring", 6.5)];
+        let rows = [row(Kind::Ask { conns: 64 }, COST, &[costs])];
+        assert_eq!(verdicts(&rows, "0.7 × tokio"), [Verdict::Pass]);
+        assert_eq!(verdicts(&rows, "0.72 × epoll"), [Verdict::Fail]);
+        // The stack wasn't measured.
+        assert_eq!(verdicts(&rows, "0.34 × tokio"), [Verdict::Unknown]);
+    }
+
+    #[test]
+    fn a_rate_that_falls_with_connections_is_found_within_each_round() {
+        let rate = "requests_per_second";
+        // The machine doubles its speed in the second round.
+        let few = row(Kind::Ask { conns: 1000 }, rate, &[&[("midmile-epoll", 10.0)], &[("midmile-epoll", 20.0)]]);
+        let most = row(Kind::Ask { conns: 20_000 }, rate, &[&[("midmile-epoll", 8.0)], &[("midmile-epoll", 16.0)]]);
+        let flat = "midmile-epoll: rate ≥";
+        assert_eq!(verdicts(&[few, most], flat), [Verdict::Fail]);
+    }
+}
