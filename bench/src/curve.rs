@@ -249,7 +249,7 @@ impl Run {
                 let first = usize::try_from(round).unwrap_or(0) % order.len().max(1);
                 order.rotate_left(first);
                 let mut outcomes = BTreeMap::new();
-                for peer in order {
+                for peer in order.into_iter().filter(|peer| (peer.rows)(row.row)) {
                     let outcome = self.measure_in_quiet(link, row.row, peer);
                     eprintln!("round {} · {} · {}: {}", round + 1, row.row, peer.name, progress(row.row, &outcome));
                     outcomes.insert(peer.name, outcome);
@@ -278,9 +278,6 @@ impl Run {
     }
 
     fn measure_once(&self, link: &Link, kind: Kind, peer: &Peer) -> Outcome {
-        if !(peer.rows)(kind) {
-            return Outcome::Skipped("not for this row".to_owned());
-        }
         let stage = Stage::open(link, &self.server, peer, kind, self.timing);
         match stage.and_then(|mut stage| kind.measure(&mut stage)) {
             Ok(sample) => Outcome::Measured(sample),

@@ -13,6 +13,8 @@ pub(crate) enum Side {
     Kernel,
     /// Ours, on a TCP in user space.
     Stack,
+    /// Ours, on the kernel's TCP, and its CPU never at rest.
+    Busy,
 }
 
 /// A server under test.
@@ -34,7 +36,7 @@ pub(crate) struct Peer {
 }
 
 /// Every server, in the order of the table.
-pub(crate) const PEERS: [&Peer; 7] = [
+pub(crate) const PEERS: [&Peer; 8] = [
     &Peer {
         name: "tokio",
         what: "a task a connection, current_thread runtime",
@@ -97,6 +99,16 @@ pub(crate) const PEERS: [&Peer; 7] = [
         args: &["midmile", "--backend", "xdp"],
         colour: (0, 158, 115),
         rows: |_| true,
+    },
+    &Peer {
+        name: "midmile-busy",
+        what: "as midmile-epoll, looking for more for 200 µs before it sleeps",
+        package: Some("midmile-engine"),
+        side: Side::Busy,
+        args: &["midmile", "--backend", "epoll", "--busy-poll-us", "200"],
+        colour: (120, 180, 160),
+        // Where there's always something to do, it's the same.
+        rows: |kind| kind == Kind::Alone,
     },
 ];
 

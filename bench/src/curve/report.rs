@@ -51,7 +51,8 @@ impl Report {
     }
 
     fn row(&self, row: &RowResults<Kind>) -> String {
-        let names: Vec<&str> = self.peers.iter().map(|peer| peer.name).collect();
+        let peers = self.peers.iter().filter(|peer| (peer.rows)(row.row));
+        let names: Vec<&str> = peers.map(|peer| peer.name).collect();
         let columns: Vec<&Column> = row.row.columns().iter().filter(|column| row.has(&names, column)).collect();
         let judged: Vec<(&Column, &str)> =
             row.row.judged_by().iter().flat_map(|column| AGAINST.map(|peer| (column, peer))).collect();

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
@@ -34,6 +35,9 @@ pub(crate) struct Options {
     /// Packets that may wait while the server is off its core (xdp); a power of two.
     #[arg(long, default_value_t = 4096)]
     frames: u32,
+    /// Microseconds for which the server looks for more after each event before it sleeps.
+    #[arg(long, default_value_t = 0)]
+    busy_poll_us: u64,
 }
 
 /// The backends.
@@ -57,13 +61,13 @@ const BACKLOG: u32 = 8192;
 pub(crate) fn run(options: &Options) -> Result<()> {
     let at = Addr::Inet(options.listen.into());
     match options.backend {
-        Carrier::Epoll => serve(Kernel::new().context("start epoll")?, &at),
+        Carrier::Epoll => serve(Kernel::new().context("start epoll")?, &at, options),
         Carrier::Uring => {
             // Messages are small: fewer cache lines are touched in turn, and less memory.
             let config = UringConfig { sockets_max: CONNS_MAX, recv_buffer_bytes: 512, ..UringConfig::default() };
-            serve(Uring::new(config).context("start io_uring")?, &at)
+            serve(Uring::new(config).context("start io_uring")?, &at, options)
         }
-        Carrier::Xdp => serve(stack(options)?, &at),
+        Carrier::Xdp => serve(stack(options)?, &at, options),
     }
 }
 
@@ -85,9 +89,10 @@ fn stack(options: &Options) -> Result<Stack<Xdp>> {
 }
 
 /// Runs the handler on a backend.
-fn serve<B: Backend>(backend: B, at: &Addr) -> Result<()> {
+fn serve<B: Backend>(backend: B, at: &Addr, options: &Options) -> Result<()> {
     let listen = LegOptions { keepalive: None, ends_if_killed: true, ..LegOptions::default() };
-    let config = Config { conns_max: CONNS_MAX, pipes_max: 0, ..Config::default() };
+    let busy_poll = Duration::from_micros(options.busy_poll_us);
+    let config = Config { conns_max: CONNS_MAX, pipes_max: 0, busy_poll, ..Config::default() };
     let mut core = Core::new(backend, config, Echo { owed: HashMap::new() });
     let (_, cx) = core.parts();
     cx.listen_at(at, &listen, BACKLOG).context("listen")?;
