@@ -14,8 +14,8 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
 /// Operations submitted at once.
 const ENTRIES: u32 = 4096;
-/// Completions that fit: more than there are connections.
-pub(super) const COMPLETIONS_MAX: usize = 65_536;
+/// Completions that fit; more are kept by the kernel.
+pub(super) const COMPLETIONS_MAX: usize = 16_384;
 /// Provided buffers, and their size. They take turns, so that many of them are as many cold cache lines.
 const BUFFERS: u16 = 4096;
 const BUFFER_BYTES: usize = 512;
