@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use midmile_engine::backend::{Dialled, Progress, Tag};
-use midmile_engine::kernel::Kernel;
+use midmile_engine::kernel::{self, Kernel};
 use midmile_engine::sim::{DialOutcome, Script, Sim};
 use midmile_engine::{Addr, Backend, LegOptions, ListenError, WAKE, Waker};
 
@@ -38,6 +38,17 @@ fn the_kernel_listens_on_an_address_once_unless_it_is_shared() {
 #[test]
 fn the_simulation_listens_on_an_address_once_unless_it_is_shared() {
     an_address_is_listened_on_once_unless_it_is_shared(Sim::new(1, false));
+}
+
+#[test]
+fn an_address_in_use_is_refused_even_by_a_group_of_our_own() {
+    let at = Addr::Inet(([127, 0, 0, 1], 0).into());
+    let (held, at) = kernel::listen(&at, &LegOptions::default(), &[0, 1], false).unwrap();
+    let again = kernel::listen(&at, &LegOptions::default(), &[0, 1], false);
+    assert!(matches!(again, Err(ListenError::InUse)), "{again:?}");
+    // A reload joins it.
+    kernel::listen(&at, &LegOptions::default(), &[0, 1], true).unwrap();
+    drop(held);
 }
 
 /// A connection of `backend` that stands, and its far end.

@@ -225,6 +225,6 @@ impl Side for UringSide {
 /// # Errors
 /// When this host has no such address, or no io_uring for us.
 pub fn uring_world(home: Home) -> Result<SocketWorld<UringSide>, Skip> {
-    crate::probe::io_uring().map_err(|error| Skip(error.to_string()))?;
+    crate::probe::io_uring().map_err(|error| Skip(format!("io_uring isn't tried: {error}")))?;
     Ok(SocketWorld::new(UringSide, Sockets::new(home)?))
 }
