@@ -27,6 +27,7 @@ fn what_is_sent_comes_back() {
         writing.join().unwrap();
         assert!(heard == bytes, "on {}: {} bytes of {BYTES} came back, or others", ground.backend(), heard.len());
         example.end();
+        ground.check_device();
     }
 }
 

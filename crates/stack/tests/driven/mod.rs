@@ -101,6 +101,14 @@ impl Ground {
         Example { at: at.parse().unwrap(), child }
     }
 
+    /// Asserts that nothing of an ended program is left on its device.
+    pub(crate) fn check_device(&self) {
+        if self.backend == "xdp" {
+            let said = self.hosts.last().unwrap().command("ip link show far");
+            assert!(!said.contains("xdp"), "{said}");
+        }
+    }
+
     /// Does something where clients are.
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         match self.hosts.first() {
