@@ -33,6 +33,7 @@ pub mod forwarding;
 pub mod listening;
 pub mod messages;
 pub mod panicking;
+pub mod polling;
 pub mod receiving;
 pub mod sending;
 pub mod timers;

@@ -156,6 +156,10 @@ macro_rules! conformance_tests {
                 a_wake_from_within_an_upcall_comes_after_it,
                 a_wake_comes_through_traffic,
             ];
+            polling: [
+                a_busy_core_serves_as_another,
+                a_busy_core_looks_up,
+            ];
             travelling: [
                 a_connection_goes_on_on_another_core,
                 room_is_told_of_on_the_other_core,

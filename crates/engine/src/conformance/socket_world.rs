@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -10,7 +12,10 @@ use super::world::{Ability, Heard, Skip, World};
 use crate::addr::Addr;
 use crate::backend::Backend;
 use crate::kernel::Kernel;
-use crate::uring::{Uring, UringConfig};
+use crate::uring::{Unavailable, Uring, UringConfig};
+
+/// Longer than the kernel takes to give a ring's memory back.
+const RING_WAIT: Duration = Duration::from_secs(20);
 
 /// Descriptors of a process that's to run out of them.
 const FEW: u64 = 100;
@@ -215,8 +220,16 @@ impl Side for UringSide {
         KernelSide.lacks(ability)
     }
 
+    /// The kernel takes a ring apart some time after it was closed; where many were, the next may find no memory for a moment.
     fn backend(&mut self) -> Uring {
-        Uring::new(UringConfig::default()).expect("a ring could be made before")
+        let deadline = Instant::now() + RING_WAIT;
+        loop {
+            match Uring::new(UringConfig::default()) {
+                Ok(ring) => return ring,
+                Err(Unavailable::NoMemory) if Instant::now() < deadline => thread::yield_now(),
+                Err(error) => panic!("a ring could be made before: {error}"),
+            }
+        }
     }
 }
 
