@@ -137,11 +137,14 @@ pub trait Backend: DatagramBackend {
     /// When it wasn't watched.
     fn ignore_listener(&mut self, listener: &Self::Listener) -> io::Result<()>;
 
-    /// Takes one connection from the queue.
+    /// Takes one connection from the queue, and says who connects where that costs nothing: [`Backend::peer_addr`] tells otherwise.
     ///
     /// # Errors
     /// See [`AcceptError`].
-    fn accept(&mut self, listener: &Self::Listener) -> Result<(Self::Socket, Addr), AcceptError>;
+    fn accept(&mut self, listener: &Self::Listener) -> Result<(Self::Socket, Option<Addr>), AcceptError>;
+
+    /// Who is at the other end of an accepted connection.
+    fn peer_addr(&self, socket: &Self::Socket) -> Addr;
 
     /// Begins a connection to `to`.
     ///

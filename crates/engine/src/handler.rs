@@ -19,8 +19,8 @@ pub struct ListenerId(pub(crate) u32);
 #[derive(Debug)]
 pub struct Incoming<S> {
     pub(crate) socket: S,
-    /// Who connects.
-    pub peer: Addr,
+    /// Who connects, where it's known already.
+    pub(crate) peer: Option<Addr>,
 }
 
 /// What stands at the front of received bytes.

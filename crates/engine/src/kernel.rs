@@ -69,8 +69,8 @@ pub struct Socket {
 
 impl Socket {
     /// A connection that a listener gave, which has lent it its `SO_LINGER`.
-    pub(crate) const fn accepted(fd: OwnedFd, tcp: bool, listener: &Listener) -> Self {
-        Self { fd, tcp, nodelay: Nodelay::Settled, deferred: false, abrupt: listener.is_abrupt() }
+    pub(crate) const fn accepted(fd: OwnedFd, listener: &Listener) -> Self {
+        Self { fd, tcp: listener.is_tcp(), nodelay: Nodelay::Settled, deferred: false, abrupt: listener.is_abrupt() }
     }
 
     /// Whether it's TCP, or else a Unix-domain socket.
@@ -125,15 +125,6 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-}
-
-/// Who is at the other end of a connection.
-pub(crate) fn peer_of(fd: &OwnedFd) -> Addr {
-    match net::getpeername(fd) {
-        Ok(peer) => address::from_any(peer),
-        // It's over already.
-        Err(_) => sys::peer_name(fd.as_fd()).map_or_else(|_| address::from_any(None), Addr::Inet),
     }
 }
 
@@ -310,16 +301,23 @@ impl Backend for Kernel {
         Ok(())
     }
 
-    fn accept(&mut self, listener: &Listener) -> Result<(Socket, Addr), AcceptError> {
+    fn accept(&mut self, listener: &Listener) -> Result<(Socket, Option<Addr>), AcceptError> {
         match net::acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             Ok((fd, peer)) => {
                 let peer = address::from_any(peer);
-                let tcp = peer.inet().is_some();
-                Ok((Socket::accepted(fd, tcp, listener), peer))
+                Ok((Socket::accepted(fd, listener), Some(peer)))
             }
             Err(Errno::AGAIN) => Err(AcceptError::Empty),
             Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Err(AcceptError::Exhausted),
             Err(_) => Err(AcceptError::Failed),
+        }
+    }
+
+    fn peer_addr(&self, socket: &Socket) -> Addr {
+        match net::getpeername(&socket.fd) {
+            Ok(peer) => address::from_any(peer),
+            // It's over already.
+            Err(_) => sys::peer_name(socket.fd.as_fd()).map_or_else(|_| address::from_any(None), Addr::Inet),
         }
     }
 

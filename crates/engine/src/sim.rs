@@ -87,7 +87,7 @@ impl Backend for Sim {
         Ok(())
     }
 
-    fn accept(&mut self, listener: &SimListener) -> Result<(SimSocket, Addr), AcceptError> {
+    fn accept(&mut self, listener: &SimListener) -> Result<(SimSocket, Option<Addr>), AcceptError> {
         let index = listener.index;
         if self.doors[index].queue.is_empty() {
             return Err(AcceptError::Empty);
@@ -99,7 +99,13 @@ impl Backend for Sim {
             return Err(if self.rng.one_in(2) { AcceptError::Exhausted } else { AcceptError::Failed });
         }
         let remote = self.doors[index].queue.pop_front().ok_or(AcceptError::Empty)?;
-        Ok((self.socket(remote), remote.addr()))
+        // Not always told, so that programs ask.
+        let told = remote.0 % 2 == 0;
+        Ok((self.socket(remote), told.then(|| remote.addr())))
+    }
+
+    fn peer_addr(&self, socket: &SimSocket) -> Addr {
+        socket.remote.addr()
     }
 
     fn dial(&mut self, to: &Addr, _options: &LegOptions) -> Result<(SimSocket, Dialled), ConnError> {

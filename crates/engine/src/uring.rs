@@ -331,8 +331,13 @@ impl Backend for Uring {
         self.shut_door(listener)
     }
 
-    fn accept(&mut self, listener: &Listener) -> Result<(Socket, Addr), AcceptError> {
+    fn accept(&mut self, listener: &Listener) -> Result<(Socket, Option<Addr>), AcceptError> {
         self.take_in(listener)
+    }
+
+    fn peer_addr(&self, socket: &Socket) -> Addr {
+        let sock = self.table[socket.slot()].sock.as_ref().expect("a handle's socket is open");
+        self.plain.peer_addr(sock)
     }
 
     fn dial(&mut self, to: &Addr, options: &LegOptions) -> Result<(Socket, Dialled), ConnError> {

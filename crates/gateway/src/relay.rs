@@ -215,7 +215,7 @@ impl<L> Relay<L> {
         &mut self,
         cx: &mut Cx<B>,
         serving_key: Key,
-        incoming: Incoming<B::Socket>,
+        mut incoming: Incoming<B::Socket>,
         destination: Option<SocketAddr>,
     ) {
         let Some(serving) = self.servings.get_mut(serving_key) else { return cx.refuse(incoming) };
@@ -223,7 +223,7 @@ impl<L> Relay<L> {
             return self.open_guest(cx, serving_key, incoming);
         }
         let state = if serving.route.accept_proxy.is_some() { State::Header } else { State::Dialling };
-        let mut pair = Pair::new(serving_key, incoming.peer.clone(), state, cx.now());
+        let mut pair = Pair::new(serving_key, cx.incoming_peer(&mut incoming).clone(), state, cx.now());
         pair.destination = destination;
         pair.given = destination.and_then(|destination| original::original(&serving.route, destination));
         // It was seen that there is room; another core may have taken it since.
@@ -348,10 +348,10 @@ impl<L> Relay<L> {
 }
 
 impl<B: Backend> Handler<B> for Relay<B::Listener> {
-    fn on_accept(&mut self, cx: &mut Cx<B>, listener: ListenerId, incoming: Incoming<B::Socket>) {
+    fn on_accept(&mut self, cx: &mut Cx<B>, listener: ListenerId, mut incoming: Incoming<B::Socket>) {
         let Some(key) = self.servings.behind(listener) else { return cx.refuse(incoming) };
         let Some(serving) = self.servings.get(key) else { return cx.refuse(incoming) };
-        let ip = incoming.peer.inet().map(|peer| peer.ip());
+        let ip = cx.incoming_peer(&mut incoming).inet().map(|peer| peer.ip());
         let admitted = self.admits(serving, ip, cx.conns_free());
         match admitted.and_then(|()| Self::destination_of(cx, &serving.route, &incoming)) {
             Ok(destination) => self.take_in(cx, key, incoming, destination),

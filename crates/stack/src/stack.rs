@@ -281,12 +281,18 @@ impl<D: Link> Backend for Stack<D> {
         Ok(())
     }
 
-    fn accept(&mut self, listener: &Listener) -> Result<(Socket, Addr), AcceptError> {
+    fn accept(&mut self, listener: &Listener) -> Result<(Socket, Option<Addr>), AcceptError> {
         match self.net.accept(listener.index) {
-            Accepted::One(key, peer) => Ok((self.socket(key), Addr::Inet(peer))),
+            Accepted::One(key, peer) => Ok((self.socket(key), Some(Addr::Inet(peer)))),
             Accepted::Failed => Err(AcceptError::Failed),
             Accepted::Empty => Err(AcceptError::Empty),
         }
+    }
+
+    fn peer_addr(&self, socket: &Socket) -> Addr {
+        // A handle's flow stays until the handle is let go.
+        let none = || SocketAddr::from(([0, 0, 0, 0], 0));
+        Addr::Inet(self.net.peer_addr(socket.key).unwrap_or_else(none))
     }
 
     fn dial(&mut self, to: &Addr, options: &LegOptions) -> Result<(Socket, Dialled), ConnError> {

@@ -74,8 +74,8 @@ impl<B: Backend> Trace<B> {
 }
 
 impl<B: Backend> Handler<B> for Trace<B> {
-    fn on_accept(&mut self, cx: &mut Cx<B>, listener: ListenerId, incoming: Incoming<B::Socket>) {
-        let (token, peer) = (self.record.token(), incoming.peer.clone());
+    fn on_accept(&mut self, cx: &mut Cx<B>, listener: ListenerId, mut incoming: Incoming<B::Socket>) {
+        let (token, peer) = (self.record.token(), cx.incoming_peer(&mut incoming).clone());
         let admitted = match self.record.door {
             Door::Admit { .. } | Door::AdmitMessages => cx.admit(incoming, token, MeterId::NONE),
             Door::Refuse => Err(incoming),

@@ -91,6 +91,12 @@ impl<B: Backend> Cx<B> {
         }
     }
 
+    /// Who connects. Where the transport doesn't tell it with the connection (io_uring), it's asked once: a system call, so a program
+    /// that doesn't care shouldn't ask.
+    pub fn incoming_peer<'a>(&self, incoming: &'a mut Incoming<B::Socket>) -> &'a Addr {
+        incoming.peer.get_or_insert_with(|| self.backend.peer_addr(&incoming.socket))
+    }
+
     /// This end's address of an accepted connection: on a transparent listener, where its client wanted to go.
     #[must_use]
     pub fn incoming_addr(&self, incoming: &Incoming<B::Socket>) -> Option<Addr> {

@@ -28,6 +28,7 @@ const FAST_OPEN_QUEUE: i32 = 1024;
 #[derive(Debug)]
 pub struct Listener {
     fd: Arc<OwnedFd>,
+    tcp: bool,
     /// Its connections end by a reset unless we close them.
     abrupt: bool,
     /// Removes the socket file when the last listener on it is gone.
@@ -38,6 +39,11 @@ impl Listener {
     /// The socket, which listeners on one Unix-domain address share.
     pub(crate) const fn shared(&self) -> &Arc<OwnedFd> {
         &self.fd
+    }
+
+    /// Whether it's TCP, or else a Unix-domain socket.
+    pub(crate) const fn is_tcp(&self) -> bool {
+        self.tcp
     }
 
     /// Whether its connections end by a reset unless we close them.
@@ -119,7 +125,7 @@ fn listen_inet(
         address::bind(&fd, &at)?;
         net::listen(&fd, backlog)?;
         at = address::from_any(Some(net::getsockname(&fd)?));
-        listeners.push(Listener { fd: Arc::new(fd), abrupt: !options.ends_if_killed, _file: None });
+        listeners.push(Listener { fd: Arc::new(fd), tcp: true, abrupt: !options.ends_if_killed, _file: None });
     }
     if let [first, _, ..] = &listeners[..] {
         // Refused only where BPF is locked down: connections are then spread by a hash.
@@ -186,7 +192,8 @@ fn listen_unix(
     };
     net::listen(&fd, backlog)?;
     let fd = Arc::new(fd);
-    let listeners = (0..count).map(|_| Listener { fd: fd.clone(), abrupt: false, _file: file.clone() }).collect();
+    let listeners =
+        (0..count).map(|_| Listener { fd: fd.clone(), tcp: false, abrupt: false, _file: file.clone() }).collect();
     Ok((listeners, at.clone()))
 }
 

@@ -13,7 +13,7 @@ use super::Uring;
 use super::socket::Socket;
 use crate::addr::Addr;
 use crate::backend::{AcceptError, Ready, Tag};
-use crate::kernel::{self, Listener, peer_of};
+use crate::kernel::{self, Listener};
 use crate::sys::ring::{Done, Name, What};
 
 /// A listener's place in the ring.
@@ -165,7 +165,7 @@ impl Uring {
         self.doors.iter().any(|door| door.watched && door.has_news() && !door.is_gone())
     }
 
-    pub(super) fn take_in(&mut self, listener: &Listener) -> Result<(Socket, Addr), AcceptError> {
+    pub(super) fn take_in(&mut self, listener: &Listener) -> Result<(Socket, Option<Addr>), AcceptError> {
         if self.table.is_full() {
             return Err(AcceptError::Exhausted);
         }
@@ -173,10 +173,10 @@ impl Uring {
             Some(index) => self.next_at(index, listener)?,
             None => accept_now(listener)?,
         };
-        let peer = peer_of(&fd);
-        let sock = kernel::Socket::accepted(fd, peer.inet().is_some(), listener);
+        let sock = kernel::Socket::accepted(fd, listener);
         let socket = self.table.insert(sock, false).map_err(|_| AcceptError::Exhausted)?;
-        Ok((socket, peer))
+        // An accept that goes on tells nobody's address; asking is a system call.
+        Ok((socket, None))
     }
 
     fn next_at(&mut self, index: usize, listener: &Listener) -> Result<OwnedFd, AcceptError> {

@@ -145,10 +145,10 @@ impl<L> Relay<L> {
         &mut self,
         cx: &mut Cx<B>,
         serving: Key,
-        incoming: Incoming<B::Socket>,
+        mut incoming: Incoming<B::Socket>,
     ) -> Option<Incoming<B::Socket>> {
         // Its SYN was heard of as IPv4, also where the listener sees it as IPv6.
-        let Some(client) = canonical(&incoming.peer) else { return Some(incoming) };
+        let Some(client) = canonical(cx.incoming_peer(&mut incoming)) else { return Some(incoming) };
         if !self.is_claimed_by(cx, (serving, client), &incoming) {
             return Some(incoming);
         }

@@ -51,9 +51,14 @@ impl Guest {
 
 impl<L> Relay<L> {
     /// Takes a trunk connection in. The client has been admitted as any other.
-    pub(super) fn open_guest<B: Backend>(&mut self, cx: &mut Cx<B>, serving_key: Key, incoming: Incoming<B::Socket>) {
+    pub(super) fn open_guest<B: Backend>(
+        &mut self,
+        cx: &mut Cx<B>,
+        serving_key: Key,
+        mut incoming: Incoming<B::Socket>,
+    ) {
         let Some(serving) = self.servings.get_mut(serving_key) else { return cx.refuse(incoming) };
-        let addr = incoming.peer.clone();
+        let addr = cx.incoming_peer(&mut incoming).clone();
         let guest = Guest { conn: Key::NONE, serving: serving_key, state: GuestState::Unknown, addr, peer: None };
         let Ok(key) = self.guests.insert(guest) else {
             serving.counters.refusals[Refusal::PairsMax.index()].add(1);

@@ -294,6 +294,10 @@ impl Net {
         self.flows.get(key).map(|flow| flow.tuple.local())
     }
 
+    pub(crate) fn peer_addr(&self, key: Key) -> Option<SocketAddr> {
+        self.flows.get(key).map(|flow| flow.tuple.peer())
+    }
+
     pub(crate) fn set_keepalive(&mut self, key: Key, options: &LegOptions) {
         let patience = self.config.patience;
         if let Some(flow) = self.flows.get_mut(key) {
