@@ -81,6 +81,14 @@ pub fn all_came_before_it_was_accepted<W: World>(world: &mut W) -> Verdict {
 pub fn more_than_a_batch_and_more_than_there_is_room_for<W: World>(world: &mut W) -> Verdict {
     let mut stage = Stage::new(world, Config { conns_max: 10, accept_batch: 3, ..SMALL });
     stage.record().echoes = true;
+    let (mut turn, mut met) = (0, 0);
+    stage.hook(Box::new(move |cx, _, _, seen| {
+        if matches!(seen, Seen::Accept | Seen::TurnedAway) {
+            met = if cx.gauges().turns == turn { met + 1 } else { 1 };
+            turn = cx.gauges().turns;
+            assert!(met <= 3, "a batch isn't the end of it");
+        }
+    }));
     let peers: Vec<PeerId> = (0..12).map(|_| stage.connect()).collect();
     stage.until("all have been met", |stage| {
         stage.record().count(Seen::Accept) + stage.record().count(Seen::TurnedAway) == 12
