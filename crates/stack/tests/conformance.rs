@@ -3,6 +3,18 @@
 
 mod world;
 
+use midmile_engine::conformance::Ability;
+
+/// What every user-space stack lacks.
+fn lacks(ability: Ability) -> Option<&'static str> {
+    match ability {
+        Ability::Starving => Some("a user-space stack has no descriptor for each connection"),
+        Ability::Travels => Some("a connection of a user-space stack belongs to the queue that its packets come by"),
+        Ability::DialFrom => Some("a user-space stack has its own addresses alone"),
+        _ => None,
+    }
+}
+
 /// A stack above a TUN device.
 mod tun {
     use midmile_engine::Addr;
@@ -32,7 +44,7 @@ mod tun {
         }
 
         fn lacks(&self, ability: Ability) -> Option<&'static str> {
-            (ability == Ability::Starving).then_some("a user-space stack has no descriptor for each connection")
+            crate::lacks(ability)
         }
     }
 
@@ -92,7 +104,9 @@ mod xdp {
         }
 
         fn backend(&mut self) -> Stack<Xdp> {
-            Stack::new(self.ground.link(Some(self.mode)), world::config()).unwrap()
+            let mode = Some(self.mode);
+            let link = if self.ground.is_taken() { self.ground.other_link(mode) } else { self.ground.link(mode) };
+            Stack::new(link, world::config()).unwrap()
         }
 
         fn home(&self) -> Option<Addr> {
@@ -100,7 +114,7 @@ mod xdp {
         }
 
         fn lacks(&self, ability: Ability) -> Option<&'static str> {
-            (ability == Ability::Starving).then_some("a user-space stack has no descriptor for each connection")
+            crate::lacks(ability)
         }
     }
 

@@ -63,7 +63,7 @@ impl Net {
     }
 
     /// Sends segments; answers whether there may be more.
-    fn egress<T: Transmit>(&mut self, key: Key, tx: &mut T) -> bool {
+    pub(super) fn egress<T: Transmit>(&mut self, key: Key, tx: &mut T) -> bool {
         let Some(flow) = self.flows.get(key) else { return false };
         let (tuple, link) = (flow.tuple, flow.link);
         self.aim(&tuple);

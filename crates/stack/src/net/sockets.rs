@@ -249,10 +249,8 @@ impl Net {
         Ok(())
     }
 
-    /// The program lets go of it: what was sent still reaches the peer, and then the end.
-    ///
-    /// DEVIATION: bytes that the program hasn't read don't turn the end into a reset (RFC 1122, 4.2.2.13 says it should, and Linux does):
-    /// it could overtake what was sent. Bytes that come later do.
+    /// The program lets go of it: what was sent still reaches the peer, and then the end. Where it hasn't read all that came, the peer
+    /// sees a reset instead (RFC 1122, 4.2.2.13): it would take its bytes for read otherwise.
     pub(crate) fn close(&mut self, key: Key) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         flow.tag = None;
@@ -261,6 +259,8 @@ impl Net {
             flow.phase = Phase::Orphan;
         } else if flow.over || flow.phase == Phase::Resolving || flow.state() == State::SynSent {
             self.release(key);
+        } else if flow.tcp().recv_queue() > 0 {
+            self.abort(key);
         } else {
             flow.phase = Phase::Orphan;
             flow.held_until = None;

@@ -18,6 +18,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub(crate) use host::Host;
 
+/// Of the devices. The kernel's first flight of ten segments then holds what the suite has a peer say before it resets: in this stack
+/// nothing is acknowledged between two turns.
+const MTU: u32 = 3000;
 /// Ports that the stack is given to listen on, and to dial from.
 pub(crate) const LISTEN: RangeInclusive<u16> = 7000..=7999;
 pub(crate) const DIAL: RangeInclusive<u16> = 61_000..=62_999;
@@ -35,6 +38,7 @@ pub(crate) fn config() -> StackConfig {
         listen_ports: vec![LISTEN],
         dial_ports: DIAL,
         flows_max: 4096,
+        receive_bytes: 32 * 1024,
         ..StackConfig::default()
     }
 }
@@ -66,6 +70,12 @@ pub(crate) fn socket_in(host: &Host, family: AddressFamily) -> OwnedFd {
     host.run(|| socket_with(family, SocketType::STREAM, flags, None)).unwrap()
 }
 
+/// Has the kernel's end acknowledge without delay: one that waits looks to the suite as if nothing more came.
+fn acknowledge_at_once(host: &Host, device: &str) {
+    host.command(&format!("ip route replace 10.202.0.0/24 dev {device} src {PEER_V4} quickack 1"));
+    host.command(&format!("ip -6 route replace fd20:ca::/64 dev {device} proto kernel metric 256 quickack 1"));
+}
+
 /// One host: a stack above a TUN device, and the kernel's TCP at its other end.
 pub(crate) struct TunGround {
     pub(crate) host: Host,
@@ -87,11 +97,14 @@ impl TunGround {
             self.host.run(|| std::process::Command::new("ip").args(delete.split(' ')).output()).unwrap();
         }
         let name = format!("t{number}");
+        self.host.command(&format!("ip tuntap add dev {name} mode tun"));
+        self.host.command(&format!("ip link set {name} mtu {MTU}"));
         let tun = self.host.run(|| Tun::open(&name, &STACK)).unwrap();
         for (address, prefix) in [(PEER_V4.to_string(), "24"), (PEER_V6.to_string(), "64 nodad")] {
             self.host.command(&format!("ip addr add dev {name} {address}/{prefix}"));
         }
         self.host.command(&format!("ip link set {name} up"));
+        acknowledge_at_once(&self.host, &name);
         tun
     }
 }
@@ -114,9 +127,28 @@ impl VethGround {
                 let prefix = if address.is_ipv4() { "24" } else { "64 nodad" };
                 host.command(&format!("ip addr add dev {device} {address}/{prefix}"));
             }
-            host.command(&format!("ip link set {device} up"));
+            host.command(&format!("ip link set {device} mtu {MTU} up"));
         }
+        acknowledge_at_once(&ground.peer, "p0");
         ground
+    }
+
+    /// The queue of another device, for a second stack beside the first.
+    pub(crate) fn other_link(&self, mode: Option<XdpMode>) -> Xdp {
+        let there = self.host.pid();
+        let one = "numtxqueues 1 numrxqueues 1";
+        self.peer.command(&format!("ip link add p1 {one} type veth peer name s1 {one} netns {there}"));
+        self.peer.command("ip link set p1 up");
+        self.host.command("ip addr add dev s1 10.203.0.2/24");
+        self.host.command("ip link set s1 up");
+        let frames = XdpConfig { rx_frames: 64, tx_frames: 64, ..XdpConfig::default() };
+        let config = StackConfig { addresses: vec![Ipv4Addr::new(10, 203, 0, 2).into()], ..config() };
+        self.host.run(|| XdpDevice::attach("s1", mode).unwrap().open(0, &frames, &config).unwrap())
+    }
+
+    /// Whether a stack has the device now.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.host.command("ip -details link show dev s0").contains("xdp")
     }
 
     /// The queue of the device.
