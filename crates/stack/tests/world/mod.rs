@@ -133,24 +133,6 @@ impl VethGround {
         ground
     }
 
-    /// The queue of another device, for a second stack beside the first.
-    pub(crate) fn other_link(&self, mode: Option<XdpMode>) -> Xdp {
-        let there = self.host.pid();
-        let one = "numtxqueues 1 numrxqueues 1";
-        self.peer.command(&format!("ip link add p1 {one} type veth peer name s1 {one} netns {there}"));
-        self.peer.command("ip link set p1 up");
-        self.host.command("ip addr add dev s1 10.203.0.2/24");
-        self.host.command("ip link set s1 up");
-        let frames = XdpConfig { rx_frames: 64, tx_frames: 64, ..XdpConfig::default() };
-        let config = StackConfig { addresses: vec![Ipv4Addr::new(10, 203, 0, 2).into()], ..config() };
-        self.host.run(|| XdpDevice::attach("s1", mode).unwrap().open(0, &frames, &config).unwrap())
-    }
-
-    /// Whether a stack has the device now.
-    pub(crate) fn is_taken(&self) -> bool {
-        self.host.command("ip -details link show dev s0").contains("xdp")
-    }
-
     /// The queue of the device.
     pub(crate) fn link(&self, mode: Option<XdpMode>) -> Xdp {
         let frames = XdpConfig { rx_frames: 512, tx_frames: 256, ..XdpConfig::default() };
