@@ -4,25 +4,27 @@ mod process;
 
 use process::{Scratch, run, text};
 
-/// What the median visit of each step may take to the object's last byte, in milliseconds: CLAIMS.md's figure and a third of a
-/// round trip of the shortest way, so that a busy machine passes and one more round trip doesn't.
-const LAST_BYTE_MS_MAX: [(&str, f64); 6] = [
-    ("split", 771.0 + SLACK_MS),
-    ("early-dial", 714.0 + SLACK_MS),
-    ("pool", 524.0 + SLACK_MS),
-    ("window", 334.0 + SLACK_MS),
-    ("edge-windows", 307.2 + SLACK_MS),
-    ("fast-open", 279.0 + SLACK_MS),
+/// What each step takes to the object's last byte, in milliseconds: CLAIMS.md has it.
+const LAST_BYTE_MS: [(&str, f64); 6] = [
+    ("split", 771.0),
+    ("early-dial", 714.0),
+    ("pool", 524.0),
+    ("window", 334.0),
+    ("edge-windows", 307.2),
+    ("fast-open", 279.0),
 ];
 
-/// The shortest round trip of the pathway takes 28 ms.
-const SLACK_MS: f64 = 10.0;
+/// What the best visit may take beyond it: half a round trip of an edge, which takes 28 ms.
+const BEST_SLACK_MS: f64 = 14.0;
+
+/// What the median visit may take beyond it on a busy machine: half a round trip of the trunk, which takes 218 ms.
+const MEDIAN_SLACK_MS: f64 = 109.0;
 
 #[test]
 fn no_step_takes_a_round_trip_more_than_it_should() {
     let scratch = Scratch::new("lab-table");
     let json = scratch.path("figures.json");
-    let steps = LAST_BYTE_MS_MAX.map(|(step, _)| step).join(",");
+    let steps = LAST_BYTE_MS.map(|(step, _)| step).join(",");
     let output = run(&[
         "lab",
         "pathway",
@@ -44,9 +46,16 @@ fn no_step_takes_a_round_trip_more_than_it_should() {
     assert!(output.status.success(), "{stderr}");
     let figures: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
     let rows = figures["rows"].as_array().unwrap();
-    for (step, most) in LAST_BYTE_MS_MAX {
+    for (step, wanted) in LAST_BYTE_MS {
         let row = rows.iter().find(|row| row["step"] == step).unwrap();
-        let median = row["download_ms"]["median"].as_f64().unwrap();
-        assert!(median <= most, "{step}: {median} ms to the last byte, {most} at most\n{}", text(&output.stdout));
+        for (which, slack) in [("min", BEST_SLACK_MS), ("median", MEDIAN_SLACK_MS)] {
+            let took = row["download_ms"][which].as_f64().unwrap();
+            let most = wanted + slack;
+            assert!(
+                took <= most,
+                "{step}, {which}: {took} ms to the last byte, {most} at most\n{}",
+                text(&output.stdout)
+            );
+        }
     }
 }
