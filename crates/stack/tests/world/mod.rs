@@ -129,6 +129,8 @@ impl VethGround {
             }
             host.command(&format!("ip link set {device} mtu {MTU} up"));
         }
+        // Generic XDP comes before a piece of several segments is cut up, and a frame holds one.
+        ground.peer.command("ip link set p0 gso_max_segs 1");
         acknowledge_at_once(&ground.peer, "p0");
         ground
     }
