@@ -20,7 +20,7 @@ awk -F'`' '/^\|/ {
     }
 }' CLAIMS.md >"$work/tests"
 while read -r file test; do
-    grep -q "fn $test[(<]" "$file" || echo "CLAIMS.md: no test $test in $file" >>"$failed"
+    grep -q "fn ${test}[(<]" "$file" || echo "CLAIMS.md: no test $test in $file" >>"$failed"
 done <"$work/tests"
 echo "CLAIMS.md names $(wc -l <"$work/tests") tests"
 
