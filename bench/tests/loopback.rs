@@ -1,54 +1,15 @@
 //! The load processes and the floor on loopback, without namespaces and without root.
 #![cfg(test)]
 
-use std::io::{BufRead, BufReader, Read, Write};
+mod started;
+
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A process that is killed at the end of its test.
-struct Started(Child);
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-/// A load process: a newline in, its counters out.
-struct Load {
-    process: Started,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Load {
-    fn start(args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_midmile-bench"));
-        command.arg("load").args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = Started(command.spawn().unwrap());
-        let answers = BufReader::new(process.0.stdout.take().unwrap());
-        Self { process, answers }
-    }
-
-    fn counter(&mut self, key: &str) -> u64 {
-        self.process.0.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
-        let mut line = String::new();
-        self.answers.read_line(&mut line).unwrap();
-        let counters: serde_json::Value = serde_json::from_str(&line).unwrap();
-        counters[key].as_u64().unwrap()
-    }
-
-    /// Waits until a counter passes `least`.
-    fn reaches(&mut self, key: &str, least: u64) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while self.counter(key) < least {
-            assert!(Instant::now() < deadline, "{key} stays below {least}");
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
+use started::{Load, Started};
 
 fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()

@@ -1,11 +1,15 @@
 //! The curve's servers on loopback: each must understand messages however they come in pieces.
 #![cfg(test)]
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+mod started;
+
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use started::{Load, Started};
 
 const SERVERS: [&[&str]; 6] = [
     &["tokio"],
@@ -17,16 +21,6 @@ const SERVERS: [&[&str]; 6] = [
 ];
 /// The longest message that a server takes, its length included.
 const MESSAGE_BYTES_MAX: usize = 4096;
-
-/// A process that is killed at the end of its test.
-struct Started(Child);
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
 
 /// Whether this host lets a program use io_uring.
 fn allowed(server: &[&str]) -> bool {
@@ -158,46 +152,14 @@ fn who_asks_and_does_not_listen_gets_all_answers_in_the_end() {
     });
 }
 
-/// A load process: a newline in, its counters out.
-struct Load {
-    process: Started,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Load {
-    fn start(kind: &str, at: SocketAddr, conns: usize) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_midmile-bench"));
-        command.args(["load", kind, &at.to_string(), "--conns", &conns.to_string()]);
-        let mut process = Started(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
-        let answers = BufReader::new(process.0.stdout.take().unwrap());
-        Self { process, answers }
-    }
-
-    fn counter(&mut self, key: &str) -> u64 {
-        self.process.0.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
-        let mut line = String::new();
-        self.answers.read_line(&mut line).unwrap();
-        let counters: serde_json::Value = serde_json::from_str(&line).unwrap();
-        counters[key].as_u64().unwrap()
-    }
-
-    fn reaches(&mut self, key: &str, least: u64) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while self.counter(key) < least {
-            assert!(Instant::now() < deadline, "{key} stays below {least}");
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
 #[test]
 fn the_load_finds_every_answer_right() {
     on_each(|at| {
         // It ends at the first wrong one.
-        let mut ask = Load::start("ask", at, 300);
+        let mut ask = Load::start(&["ask", &at.to_string(), "--conns", "300"]);
         ask.reaches("requests", 3_000);
         assert!(ask.counter("served_ns") > 0);
-        let mut visit = Load::start("visit", at, 8);
+        let mut visit = Load::start(&["visit", &at.to_string(), "--conns", "8"]);
         visit.reaches("requests", 500);
         assert_eq!(visit.counter("errors"), 0);
     });
