@@ -34,23 +34,26 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            conns_max: 20_000,
-            read_bytes: 64 * 1024,
-            blocks: 64,
-            pipes_max: 512,
-            pipe_bytes: 1024 * 1024,
-            turn_bytes: 1024 * 1024,
-            loop_bytes: 2 * 1024 * 1024,
-            accept_batch: 64,
-            accept_rest_ms: 50,
-            busy_poll: Duration::ZERO,
-            catch_panics: true,
-        }
+        Self::DEFAULT
     }
 }
 
 impl Config {
+    /// What [`Config::default`] gives, for constants.
+    pub const DEFAULT: Self = Self {
+        conns_max: 20_000,
+        read_bytes: 64 * 1024,
+        blocks: 64,
+        pipes_max: 512,
+        pipe_bytes: 1024 * 1024,
+        turn_bytes: 1024 * 1024,
+        loop_bytes: 2 * 1024 * 1024,
+        accept_batch: 64,
+        accept_rest_ms: 50,
+        busy_poll: Duration::ZERO,
+        catch_panics: true,
+    };
+
     /// Panics where limits contradict each other: these are our own mistakes, checked before anything is opened.
     pub(crate) const fn check(&self) {
         assert!(self.conns_max > 0 && self.read_bytes > 0 && self.turn_bytes > 0 && self.accept_batch > 0);

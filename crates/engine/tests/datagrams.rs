@@ -15,19 +15,7 @@ use midmile_engine::{
     LegOptions, ListenerId, MeterId, SendToError,
 };
 
-const SMALL: Config = Config {
-    conns_max: 4,
-    read_bytes: 64 * 1024,
-    blocks: 4,
-    pipes_max: 4,
-    pipe_bytes: 64 * 1024,
-    turn_bytes: 1024 * 1024,
-    loop_bytes: 1024 * 1024,
-    accept_batch: 64,
-    accept_rest_ms: 50,
-    catch_panics: true,
-    busy_poll: std::time::Duration::ZERO,
-};
+const SMALL: Config = Config { conns_max: 4, blocks: 4, pipes_max: 4, loop_bytes: 1024 * 1024, ..Config::DEFAULT };
 
 /// Datagrams that stop an [`Echo`].
 const STOP: &[u8] = b"stop";

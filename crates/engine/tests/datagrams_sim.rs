@@ -67,19 +67,7 @@ impl<B: Backend> Handler<B> for StopAndWait {
     }
 }
 
-const CONFIG: Config = Config {
-    conns_max: 4,
-    read_bytes: 64 * 1024,
-    blocks: 4,
-    pipes_max: 4,
-    pipe_bytes: 64 * 1024,
-    turn_bytes: 1024 * 1024,
-    loop_bytes: 1024 * 1024,
-    accept_batch: 64,
-    accept_rest_ms: 50,
-    catch_panics: true,
-    busy_poll: std::time::Duration::ZERO,
-};
+const CONFIG: Config = Config { conns_max: 4, blocks: 4, pipes_max: 4, loop_bytes: 1024 * 1024, ..Config::DEFAULT };
 
 /// Binds, whatever the faults.
 fn bind(cx: &mut Cx<Sim>, at: &str) -> DatagramId {

@@ -42,6 +42,7 @@ mod cgroup;
 mod device;
 mod namespace;
 pub mod neighbour;
+mod netlink;
 mod object;
 pub mod probe;
 mod redirect;

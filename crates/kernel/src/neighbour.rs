@@ -8,9 +8,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage};
 use netlink_packet_route::neighbour::{
@@ -20,7 +18,9 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, Ro
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily as Family, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{AddressFamily as Family, RecvFlags, SocketFlags, SocketType};
+
+use crate::netlink;
 
 /// What the kernel says at once is shorter: 32 KiB at most.
 const DATAGRAM_MAX: usize = 64 << 10;
@@ -179,14 +179,7 @@ impl Neighbours {
         mut tell: impl FnMut(RouteNetlinkMessage),
     ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
-        let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        packet.finalize();
-        let mut bytes = vec![0; packet.buffer_len()];
-        packet.serialize(&mut bytes);
-        rustix::net::send(&self.socket, &bytes, SendFlags::empty())?;
+        netlink::ask(&self.socket, self.sequence, message, flags)?;
         loop {
             let (length, _) = rustix::net::recv(&self.socket, self.buffer.as_mut_slice(), RecvFlags::empty())?;
             let mut rest = &self.buffer[..length.min(DATAGRAM_MAX)];

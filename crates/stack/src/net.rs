@@ -32,9 +32,10 @@ use std::time::Duration;
 use midmile_engine::backend::Ready;
 use midmile_engine::{Key, LegOptions, Slab, Time, Wheel};
 use smoltcp::iface::{Config as InterfaceConfig, Interface, SocketSet};
+use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::tcp::State;
 use smoltcp::time::Instant;
-use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, Ipv4Packet, Ipv6Packet, TcpPacket};
+use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpRepr, IpVersion, Ipv4Packet, Ipv6Packet, TcpPacket};
 
 use crate::config::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, StackConfig};
 use crate::gauges::StackGauges;
@@ -355,6 +356,27 @@ fn interface(figures: Figures, seed: u64) -> Interface {
 
 fn is_half_open(flows: &Slab<Flow>, key: Key) -> bool {
     flows.get(key).is_some_and(|flow| matches!(flow.phase, Phase::HalfOpen(_)))
+}
+
+/// Sends a packet whose headers below the transport's are `ip`; `fill` writes the rest.
+fn send_packet<T: Transmit>(
+    figures: &Figures,
+    link: LinkAddress,
+    ip: &IpRepr,
+    tx: &mut T,
+    fill: impl FnOnce(&mut [u8], &ChecksumCapabilities),
+) {
+    let head = head_for(figures, link, ip.version() == IpVersion::Ipv4);
+    let before = head.map_or(0, |head| head.len());
+    let checksums = ChecksumCapabilities::default();
+    tx.send(before + ip.buffer_len(), |frame| {
+        let (front, packet) = frame.split_at_mut(before);
+        if let Some(head) = head {
+            front.copy_from_slice(&head);
+        }
+        ip.emit(&mut *packet, &checksums);
+        fill(&mut packet[ip.header_len()..], &checksums);
+    });
 }
 
 fn head_for(figures: &Figures, link: LinkAddress, v4: bool) -> Option<[u8; ETHERNET_BYTES]> {

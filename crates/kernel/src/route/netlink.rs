@@ -4,10 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 
-use netlink_packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
-};
+use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
     RouteType,
@@ -15,10 +12,11 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily as Family, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{AddressFamily as Family, RecvFlags, SocketFlags, SocketType};
 
 use super::ROUTE_PROTOCOL;
 use super::answer::{Answer, Found, answers, kind, metric};
+use crate::netlink;
 
 /// What the kernel says at once is shorter: 32 KiB at most (`NLMSG_GOODSIZE` and what dumps are given).
 const DATAGRAM_MAX: usize = 64 << 10;
@@ -161,14 +159,7 @@ impl Netlink {
     /// Asks, and reads to the answer's end. Of a dump only routes of ours are kept.
     fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Found>> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
-        let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        packet.finalize();
-        let mut bytes = vec![0; packet.buffer_len()];
-        packet.serialize(&mut bytes);
-        rustix::net::send(&self.socket, &bytes, SendFlags::empty())?;
+        netlink::ask(&self.socket, self.sequence, message, flags)?;
         let mut found = Vec::new();
         loop {
             let (length, _) = rustix::net::recv(&self.socket, self.buffer.as_mut_slice(), RecvFlags::empty())?;

@@ -1,10 +1,9 @@
 //! Acknowledgements without a socket, for connections that have none, or whose socket wouldn't answer.
 
-use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
 use super::packet::Tuple;
-use super::{Net, head_for};
+use super::{Net, send_packet};
 use crate::link::{LinkAddress, Transmit};
 
 /// Hops that a packet may take (RFC 1700).
@@ -57,17 +56,8 @@ impl Net {
         };
         let (source, destination) = (IpAddress::from(from.ip()), IpAddress::from(to.ip()));
         let ip = IpRepr::new(source, destination, IpProtocol::Tcp, tcp.buffer_len(), HOPS);
-        let head = head_for(&self.figures, link, from.is_ipv4());
-        let before = head.map_or(0, |head| head.len());
-        let checksums = ChecksumCapabilities::default();
-        tx.send(before + ip.buffer_len(), |frame| {
-            let (front, packet) = frame.split_at_mut(before);
-            if let Some(head) = head {
-                front.copy_from_slice(&head);
-            }
-            ip.emit(&mut *packet, &checksums);
-            let mut segment = TcpPacket::new_unchecked(&mut packet[ip.header_len()..]);
-            tcp.emit(&mut segment, &source, &destination, &checksums);
+        send_packet(&self.figures, link, &ip, tx, |room, checksums| {
+            tcp.emit(&mut TcpPacket::new_unchecked(room), &source, &destination, checksums);
         });
     }
 }

@@ -10,12 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use midmile_engine::backend::{Ready, Tag};
 use midmile_engine::datagram::{Arrival, Inbox};
 use midmile_engine::{Flow, Time};
-use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, UdpPacket, UdpRepr};
 
 use super::bare::HOPS;
 use super::packet::{self, Datagram};
-use super::{Net, head_for};
+use super::{Net, send_packet};
 use crate::link::{LinkAddress, Transmit};
 
 /// Sockets at once.
@@ -261,18 +260,9 @@ impl Net {
             return Posted::TooLong;
         }
         let udp = UdpRepr { src_port: at.port(), dst_port: to.port() };
-        let head = head_for(&self.figures, link, from.is_ipv4());
-        let before = head.map_or(0, |head| head.len());
-        let checksums = ChecksumCapabilities::default();
-        tx.send(before + ip.buffer_len(), |frame| {
-            let (front, packet) = frame.split_at_mut(before);
-            if let Some(head) = head {
-                front.copy_from_slice(&head);
-            }
-            ip.emit(&mut *packet, &checksums);
-            let mut datagram = UdpPacket::new_unchecked(&mut packet[ip.header_len()..]);
+        send_packet(&self.figures, link, &ip, tx, |room, checksums| {
             let fill = |room: &mut [u8]| room.copy_from_slice(payload);
-            udp.emit(&mut datagram, &source, &destination, payload.len(), fill, &checksums);
+            udp.emit(&mut UdpPacket::new_unchecked(room), &source, &destination, payload.len(), fill, checksums);
         });
         Posted::Gone
     }
