@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "system calls without a safe wrapper")]
 
 pub(crate) mod datagram;
+pub(crate) mod operation;
 mod region;
 pub(crate) mod ring;
 

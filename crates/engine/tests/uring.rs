@@ -165,6 +165,27 @@ fn a_connection_that_isnt_read_holds_a_bounded_number_of_buffers() {
     assert_eq!(ring.gauges().recv_buffers_free, config.recv_buffers);
 }
 
+/// Since Linux 6.13 a wait for one completion brings 20 at most.
+#[test]
+fn a_crowd_is_met_in_a_few_turns() {
+    const CROWD: usize = 200;
+    let Some(mut ring) = ring(UringConfig::default()) else { return };
+    let (sockets, mut far): (Vec<_>, Vec<_>) = (0..CROWD).map(|tag| connected(&mut ring, tag as u64)).unzip();
+    settle(&mut ring);
+    for stream in &mut far {
+        stream.write_all(b"?").unwrap();
+    }
+    let mut met = [false; CROWD];
+    for _ in 0..3 {
+        for index in 0..ring.poll(Some(LONG)).unwrap() {
+            let ready = ring.ready(index);
+            met[usize::try_from(ready.tag.0).unwrap()] |= ready.readable;
+        }
+    }
+    assert_eq!(met.iter().filter(|met| **met).count(), CROWD);
+    drop(sockets);
+}
+
 #[test]
 fn what_was_sent_before_a_close_reaches_a_slow_peer() {
     for config in [TINY, UringConfig::default()] {

@@ -21,6 +21,7 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, Napi, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode};
 
+use super::operation::{Done, Name, What};
 use super::region::Region;
 
 /// The one group of receive buffers.
@@ -29,76 +30,10 @@ const GROUP: u16 = 0;
 const COLOUR: usize = 64;
 /// Attempts to hand a full queue over before the ring counts as broken. The kernel refuses only when it's out of memory.
 const ATTEMPTS: u32 = 10_000;
-
-/// What an operation was for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum What {
-    /// Receiving into buffers, until it's cancelled.
-    Recv,
-    /// A look for something to read.
-    Readable,
-    /// A look for room to write.
-    Room,
-    /// A look for the peer's end.
-    Hangup,
-    /// Sending one block.
-    Send,
-    /// Accepting, until it's cancelled.
-    Accept,
-    /// A look at a waker.
-    Wake,
-    /// A look at the sockets for datagrams.
-    Datagrams,
-    /// Something whose success nobody awaits.
-    Nothing,
-}
-
-/// An operation's name: what it is for, and of whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Name {
-    pub(crate) what: What,
-    pub(crate) of: u32,
-}
-
-impl Name {
-    const NOTHING: Self = Self { what: What::Nothing, of: 0 };
-
-    const fn to_bits(self) -> u64 {
-        (self.what as u64) << 32 | self.of as u64
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "the two halves of the word are taken apart")]
-    const fn from_bits(bits: u64) -> Self {
-        const ALL: [What; 9] = [
-            What::Recv,
-            What::Readable,
-            What::Room,
-            What::Hangup,
-            What::Send,
-            What::Accept,
-            What::Wake,
-            What::Datagrams,
-            What::Nothing,
-        ];
-        Self { what: ALL[(bits >> 32) as usize % ALL.len()], of: bits as u32 }
-    }
-}
-
-/// A completion.
-#[derive(Debug)]
-pub(crate) struct Done {
-    pub(crate) name: Name,
-    /// What the system call would have returned; an error number, negated.
-    pub(crate) result: i32,
-    /// The operation goes on.
-    pub(crate) more: bool,
-    /// The first buffer that was received into, which is the engine's now.
-    pub(crate) buffer: Option<u16>,
-    /// How many there are: [`Ring::following`] has the next.
-    pub(crate) buffers: u16,
-    /// A connection that was accepted.
-    pub(crate) accepted: Option<OwnedFd>,
-}
+/// What a wait for one completion does of the work that waits for it, at most (`IO_LOCAL_TW_DEFAULT_MAX`, since Linux 6.13).
+const BATCH: u32 = 20;
+/// What it does of it when that was too little.
+const LARGE_BATCH: usize = 512;
 
 /// How big a ring and its memory are.
 #[derive(Clone, Copy, Debug)]
@@ -133,6 +68,9 @@ pub(crate) struct Ring {
     receiving: usize,
     /// Sends that were queued and not handed over yet.
     sends: usize,
+    /// Completions since the last call. Those of one operation in a row count as one: bulk makes no crowd.
+    reaped: u32,
+    reaped_last: Name,
 }
 
 impl Ring {
@@ -166,6 +104,8 @@ impl Ring {
             offered: 0,
             receiving: 0,
             sends: 0,
+            reaped: 0,
+            reaped_last: Name::NOTHING,
         };
         for buffer in 0..sizes.buffers {
             ring.offer(buffer);
@@ -265,12 +205,13 @@ impl Ring {
     }
 
     /// Hands over what was queued; then waits for a completion, at most for `patience` (`None`: for ever). Interrupted, or with the
-    /// time run out, it returns as well.
+    /// time run out, it returns as well; and it doesn't wait if the last call brought a whole batch, for there may be more.
     pub(crate) fn enter(&mut self, patience: Option<Duration>) -> io::Result<()> {
         self.offer_all();
-        let mut wait = patience;
+        let crowded = std::mem::take(&mut self.reaped) >= BATCH;
+        let mut wait = if crowded { Some(Duration::ZERO) } else { patience };
         for _ in 0..ATTEMPTS {
-            match self.enter_once(wait) {
+            match self.enter_once(wait, crowded) {
                 Ok(_) => {}
                 Err(error) => match error.raw_os_error() {
                     Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => {}
@@ -287,8 +228,13 @@ impl Ring {
         Err(io::ErrorKind::OutOfMemory.into())
     }
 
-    fn enter_once(&mut self, wait: Option<Duration>) -> io::Result<usize> {
+    fn enter_once(&mut self, wait: Option<Duration>, crowded: bool) -> io::Result<usize> {
         match wait {
+            _ if crowded => {
+                // The kernel does as much of its work as completions are wanted; without time it doesn't wait for them.
+                let time = Timespec::new();
+                self.uring.submitter().submit_with_args(LARGE_BATCH, &SubmitArgs::new().timespec(&time))
+            }
             None => self.uring.submit_and_wait(1),
             Some(Duration::ZERO) => {
                 let queued = u32::try_from(self.uring.submission().len()).unwrap_or(u32::MAX);
@@ -312,6 +258,7 @@ impl Ring {
     pub(crate) fn next_done(&mut self) -> Option<Done> {
         let entry = self.uring.completion().next()?;
         let name = Name::from_bits(entry.user_data());
+        self.reaped += u32::from(std::mem::replace(&mut self.reaped_last, name) != name);
         let more = cqueue::more(entry.flags());
         if name.what == What::Recv && !more {
             self.receiving -= 1;

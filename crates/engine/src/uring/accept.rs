@@ -14,7 +14,7 @@ use super::socket::Socket;
 use crate::addr::Addr;
 use crate::backend::{AcceptError, Ready, Tag};
 use crate::kernel::{self, Listener};
-use crate::sys::ring::{Done, Name, What};
+use crate::sys::operation::{Done, Name, What};
 
 /// A listener's place in the ring.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use crate::backend::{Backend, Tag, Transfer};
 use crate::datagram::{Arrival, DatagramBackend, DatagramOptions, Departures, Inbox};
 use crate::error::ConnError;
 use crate::kernel::{DatagramSocket, Kernel};
-use crate::sys::ring::{Name, What};
+use crate::sys::operation::{Name, What};
 
 impl Uring {
     /// Looks once for events of the epoll instance: it's level-triggered, so none is lost between two looks.

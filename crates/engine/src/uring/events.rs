@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use super::{Uring, look};
 use crate::backend::Ready;
 use crate::core::WAKE;
-use crate::sys::ring::{Done, Name, What};
+use crate::sys::operation::{Done, Name, What};
 
 /// An event that belongs to no connection.
 const NO_SLOT: u32 = u32::MAX;

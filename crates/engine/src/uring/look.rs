@@ -2,7 +2,7 @@
 //! those on which nothing is received.
 
 use super::Uring;
-use crate::sys::ring::{Done, Name, What};
+use crate::sys::operation::{Done, Name, What};
 
 /// What a look for something to read waits for; errors and hang-ups always show.
 pub(super) const SOMETHING_TO_READ: u32 = (libc::POLLIN | libc::POLLRDHUP) as u32;

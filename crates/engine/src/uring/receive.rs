@@ -24,7 +24,8 @@ use super::socket::{NONE, Slot, Socket};
 use crate::backend::{Backend, Progress, Ready, Transfer};
 use crate::error::ConnError;
 use crate::kernel::{Kernel, Pipe};
-use crate::sys::ring::{Done, Name, Ring, What};
+use crate::sys::operation::{Done, Name, What};
+use crate::sys::ring::Ring;
 
 /// A plain read shorter than this says that little comes: buffers serve again.
 const LITTLE_BYTES: usize = 4096;

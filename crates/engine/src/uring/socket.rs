@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use crate::backend::Tag;
 use crate::error::ConnError;
 use crate::kernel;
-use crate::sys::ring::What;
+use crate::sys::operation::What;
 
 /// No buffer, no block, no slot.
 pub(super) const NONE: u16 = u16::MAX;

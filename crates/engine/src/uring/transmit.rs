@@ -16,7 +16,7 @@ use super::look::Events;
 use super::socket::{NONE, Socket};
 use crate::backend::{Backend, Progress, Transfer};
 use crate::error::ConnError;
-use crate::sys::ring::{Done, Name, What};
+use crate::sys::operation::{Done, Name, What};
 
 const ROOM: u32 = libc::POLLOUT as u32;
 

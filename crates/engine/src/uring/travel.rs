@@ -7,7 +7,7 @@ use super::Uring;
 use super::socket::{Carried, Socket};
 use crate::error::ConnError;
 use crate::kernel;
-use crate::sys::ring::{Name, What};
+use crate::sys::operation::{Name, What};
 
 /// A connection on its way from one core to another. Dropped, it is closed as by a program that ended.
 #[derive(Debug)]

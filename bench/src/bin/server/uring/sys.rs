@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context, Result, bail};
 use io_uring::squeue::Entry;
-use io_uring::types::{BufRingEntry, Fd};
+use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
@@ -21,6 +21,10 @@ const BUFFERS: u16 = 4096;
 const BUFFER_BYTES: usize = 512;
 /// The one group of them.
 const GROUP: u16 = 0;
+/// What a wait for one completion does of the work that waits for it, at most (`IO_LOCAL_TW_DEFAULT_MAX`, since Linux 6.13), and
+/// how much it is asked for when there may be more.
+const BATCH: usize = 20;
+const LARGE_BATCH: usize = 512;
 
 /// What an operation is, in the highest byte of its name; then 24 bits of the buffer, and 32 of the descriptor.
 const ACCEPT: u64 = 1;
@@ -70,6 +74,8 @@ pub(super) struct Ring {
     stopped: Vec<u16>,
     /// What [`Ring::send_owned`] was given, by descriptor.
     owned: HashMap<usize, Vec<u8>>,
+    /// The last turn brought a whole batch: there may be more.
+    crowded: bool,
 }
 
 impl Ring {
@@ -86,7 +92,7 @@ impl Ring {
             .context("register buffers")?;
         let lens = vec![0; usize::from(BUFFERS)];
         let (lent, stopped, owned) = (Vec::new(), Vec::new(), HashMap::new());
-        let mut ring = Self { ring, entries, memory, tail: 0, lens, lent, stopped, owned };
+        let mut ring = Self { ring, entries, memory, tail: 0, lens, lent, stopped, owned, crowded: false };
         (0..BUFFERS).for_each(|buffer| ring.give_back(buffer));
         Ok(ring)
     }
@@ -170,11 +176,19 @@ impl Ring {
 
     /// Submits what was asked, and waits until something has come to pass if `wait` says so.
     pub(super) fn turn(&mut self, events: &mut Vec<Event>, wait: bool) -> Result<()> {
-        match self.ring.submit_and_wait(usize::from(wait)) {
+        let entered = if self.crowded {
+            let no_time = Timespec::new();
+            self.ring.submitter().submit_with_args(LARGE_BATCH, &SubmitArgs::new().timespec(&no_time))
+        } else {
+            self.ring.submit_and_wait(usize::from(wait))
+        };
+        match entered {
             Ok(_) => {}
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
             Err(error) => return Err(error).context("io_uring_enter"),
         }
+        self.crowded = self.ring.completion().len() >= BATCH;
         let Self { ring, stopped, owned, lens, .. } = self;
         for completion in ring.completion() {
             if let Some(event) = sort(&completion, events, lens)? {
