@@ -1,147 +1,145 @@
-//! Where one message of a stream ends: framing by a length that stands in front.
+//! Where one message of a stream ends.
 //!
 //! ```text
-//!   │◄ offset ►│◄ width ►│◄── value + adjust ──►│
-//!   │ whatever │  value  │  what it counts      │ the next message …
-//!   │◄──────────── the message ────────────────►│
+//!   bytes so far ──► Framing::measure ──► none yet │ the message has so many bytes │ no message begins like this
+//!                        ▲     │
+//!                        └ Seen┘  what is known of the message that comes, so that nothing is looked at twice
 //! ```
+//!
+//! | framing | how a message ends | whose |
+//! | --- | --- | --- |
+//! | [`Framing::Dns`] | after as many bytes as two in front say | DNS over TCP |
+//! | [`LengthPrefix`] | after as many bytes as a number at a fixed place says | Kafka, memcached, PostgreSQL, Thrift, HTTP/2 |
+//! | [`VarintPrefix`] | the same, of a number whose own length varies | MQTT |
+//! | [`Line`] | after a line feed | text, one line a message |
+//! | [`Resp`] | where its last value ends | Redis and its kin |
+//!
+//! What no framer does: judge what a message says. A DNS message of no bytes at all is a frame.
 
-/// Bytes of a length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Width {
-    /// 1 byte.
-    One,
-    /// 2 bytes.
-    Two,
-    /// 4 bytes.
-    Four,
+mod length;
+mod line;
+mod resp;
+mod varint;
+
+pub use length::{LengthPrefix, Order, Width};
+pub use line::Line;
+pub use resp::{Resp, Side};
+pub use varint::VarintPrefix;
+
+/// How the messages of a stream are told apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// DNS over TCP: two bytes of length (RFC 1035, 4.2.2).
+    Dns,
+    /// A length of a fixed number of bytes.
+    Length(LengthPrefix),
+    /// A length whose own bytes say whether one more follows.
+    Varint(VarintPrefix),
+    /// Lines.
+    Line(Line),
+    /// Redis's protocol.
+    Resp(Resp),
 }
 
-impl Width {
-    const fn bytes(self) -> usize {
+impl Framing {
+    /// The bytes of the message at the front of `bytes`, all of it counted, once it is whole; never 0.
+    ///
+    /// `seen` is what earlier calls on a shorter beginning of the same message have learnt: give [`Seen::default`] for the first,
+    /// and again once a message has been told. A message that comes byte by byte then costs no more to measure, all calls
+    /// together, than a few looks at each of its bytes.
+    ///
+    /// The answer is the same however the message is cut; bytes behind it don't change it.
+    ///
+    /// # Errors
+    /// When no byte that could follow makes this a message. The stream is at no message's beginning any more: close it.
+    pub fn measure(&self, bytes: &[u8], seen: &mut Seen) -> Result<Option<usize>, FrameError> {
         match self {
-            Self::One => 1,
-            Self::Two => 2,
-            Self::Four => 4,
+            Self::Dns => LengthPrefix::DNS.measure(bytes),
+            Self::Length(prefix) => prefix.measure(bytes),
+            Self::Varint(prefix) => prefix.measure(bytes),
+            Self::Line(line) => line.measure(bytes, seen),
+            Self::Resp(resp) => resp.measure(bytes, seen),
+        }
+    }
+
+    /// The longest message, in bytes, all of it counted.
+    #[must_use]
+    pub fn len_max(&self) -> usize {
+        match self {
+            Self::Dns => LengthPrefix::DNS.len_max,
+            Self::Length(prefix) => prefix.len_max,
+            Self::Varint(prefix) => prefix.len_max,
+            Self::Line(line) => line.len_max,
+            Self::Resp(resp) => resp.len_max,
+        }
+    }
+
+    /// The framing of what is answered to messages of this one. Redis's commands and answers differ; all others are framed alike in
+    /// both directions.
+    #[must_use]
+    pub fn of_answers(&self) -> Self {
+        match self {
+            Self::Resp(resp) => Self::Resp(Resp { side: Side::Answers, ..*resp }),
+            same => same.clone(),
         }
     }
 }
 
-/// The order of a length's bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// The highest first, as in the network.
-    Big,
-    /// The lowest first.
-    Little,
+/// What is known of a message that isn't whole yet. It means something to the framing that filled it alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Bytes that needn't be looked at again: a line's without its end, or RESP's values that are whole.
+    at: usize,
+    /// Bytes in which the end of RESP's line that begins at `at` isn't; 0 if it hasn't been looked for.
+    searched: usize,
+    /// RESP's values that are still to come behind those that are whole; 0 at the beginning, where one is.
+    left: usize,
 }
 
 /// Why a message can't be one. The stream has no beginning of a message any more: close it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// Its length is more than the protocol's users agreed on.
+    /// It is longer than the protocol's users agreed on: `len_max`.
     #[error("a message is longer than allowed")]
     TooLong,
     /// Its length is so small that it ends before the length itself does.
     #[error("a message ends before its own length field")]
     TooShort,
+    /// Its length of variable size doesn't end with its fourth byte.
+    #[error("a length has more than four bytes")]
+    LongVarint,
+    /// It isn't RESP: an unknown type, a number that isn't one, or a line or string that doesn't end with CR LF. Where clients send
+    /// it, they may speak another protocol.
+    #[error("a message isn't RESP")]
+    NotResp,
+    /// A RESP value without a length in front (`$?`, `*?`), which no Redis sends: have the other side send it with its length.
+    #[error("a RESP value is streamed, without a length")]
+    Streamed,
 }
 
-/// A message that says its length at a fixed place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LengthPrefix {
-    /// Bytes in front of the length.
-    pub offset: usize,
-    /// Bytes of the length.
-    pub width: Width,
-    /// Their order.
-    pub order: Order,
-    /// Added to the length to get the bytes behind it: 0 where it counts those, `-(offset + width)` where it counts all of the
-    /// message.
-    pub adjust: i64,
-    /// The longest message, in bytes, all of it counted.
-    pub len_max: usize,
-}
-
-impl LengthPrefix {
-    /// DNS over TCP: two bytes that count those behind them (RFC 1035, 4.2.2).
-    pub const DNS: Self = Self { offset: 0, width: Width::Two, order: Order::Big, adjust: 0, len_max: 2 + 65_535 };
-
-    /// The bytes of the message at the front of `bytes`, all of it counted, once it is whole. Never 0.
-    ///
-    /// # Errors
-    /// As soon as the length has come, when no message has it.
-    pub fn measure(&self, bytes: &[u8]) -> Result<Option<usize>, FrameError> {
-        let width = self.width.bytes();
-        let Some(field) = bytes.get(self.offset..).and_then(|from| from.get(..width)) else { return Ok(None) };
-        let value = field.iter().enumerate().fold(0_i128, |value, (place, byte)| {
-            let rank = if self.order == Order::Big { width - 1 - place } else { place };
-            value | i128::from(*byte) << (8 * rank)
-        });
-        // No sum of a length of 32 bits and two numbers of 64 overflows 128.
-        let head = self.offset as i128 + width as i128;
-        let whole = head + value + i128::from(self.adjust);
-        if whole < head {
-            return Err(FrameError::TooShort);
+impl FrameError {
+    /// Its name in counters and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TooLong => "too-long",
+            Self::TooShort => "too-short",
+            Self::LongVarint => "long-varint",
+            Self::NotResp => "not-resp",
+            Self::Streamed => "streamed",
         }
-        if whole > self.len_max as i128 {
-            return Err(FrameError::TooLong);
-        }
-        let whole = usize::try_from(whole).expect("no more than `len_max`");
-        Ok((whole <= bytes.len()).then_some(whole))
     }
+}
+
+/// What of `bytes` a message of at most `len_max` may be in. A framer that looks at that alone answers the same however much has come.
+fn within(bytes: &[u8], len_max: usize) -> &[u8] {
+    &bytes[..bytes.len().min(len_max)]
+}
+
+/// The answer of a framer that found no end `within` bytes.
+fn unfinished(within: &[u8], len_max: usize) -> Result<Option<usize>, FrameError> {
+    if within.len() < len_max { Ok(None) } else { Err(FrameError::TooLong) }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn dns_counts_what_is_behind_its_two_bytes() {
-        for (bytes, whole) in [(&b""[..], None), (b"\0", None), (b"\0\x02a", None), (b"\0\x02abc", Some(4))] {
-            assert_eq!(LengthPrefix::DNS.measure(bytes), Ok(whole), "{bytes:?}");
-        }
-        assert_eq!(LengthPrefix::DNS.measure(&[0, 0]), Ok(Some(2)));
-    }
-
-    #[test]
-    fn a_length_may_count_the_whole_message_and_stand_within_it() {
-        let whole = LengthPrefix { offset: 1, width: Width::Four, order: Order::Little, adjust: -5, len_max: 8 };
-        assert_eq!(whole.measure(&[9, 7, 0, 0, 0, 1, 2, 3]), Ok(Some(7)));
-        assert_eq!(whole.measure(&[9, 5, 0, 0, 0]), Ok(Some(5)));
-        assert_eq!(whole.measure(&[9, 4, 0, 0, 0]), Err(FrameError::TooShort));
-        assert_eq!(whole.measure(&[9, 9, 0, 0, 0]), Err(FrameError::TooLong));
-        assert_eq!(whole.measure(&[9, 9, 0, 0]), Ok(None));
-    }
-
-    pub(super) fn prefix() -> impl Strategy<Value = LengthPrefix> {
-        let width = prop_oneof![Just(Width::One), Just(Width::Two), Just(Width::Four)];
-        let order = prop_oneof![Just(Order::Big), Just(Order::Little)];
-        let adjust = prop_oneof![-20_i64..20, Just(i64::MIN), Just(i64::MAX)];
-        let len_max = prop_oneof![0_usize..400, Just(usize::MAX)];
-        (prop_oneof![0_usize..12, Just(usize::MAX)], width, order, adjust, len_max)
-            .prop_map(|(offset, width, order, adjust, len_max)| LengthPrefix { offset, width, order, adjust, len_max })
-    }
-
-    proptest! {
-        #[test]
-        fn the_answer_at_a_prefix_is_kept_by_every_longer_one(
-            prefix in prefix(),
-            bytes in prop::collection::vec(prop_oneof![3 => 0_u8..20, 1 => any::<u8>()], 0..300),
-        ) {
-            let mut decided = None;
-            for end in 0..=bytes.len() {
-                let answer = prefix.measure(&bytes[..end]);
-                if let Some(before) = decided {
-                    prop_assert_eq!(answer, before);
-                } else if answer != Ok(None) {
-                    prop_assert!(answer != Ok(Some(0)), "a message without a byte");
-                    prop_assert!(answer.is_err() || answer == Ok(Some(end)) || end == prefix.offset + prefix.width.bytes());
-                    decided = Some(answer);
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! What this is: pure functions over slices. Nothing here allocates, reads a clock, opens a socket or keeps state
-//! between calls, and no input makes it panic.
+//! between calls (where a message may come in many pieces, the caller keeps it: [`frame::Seen`]), and no input makes it panic.
 //!
 //! What this is not: a reader or a writer. The caller owns the buffer, appends what the socket gave, and calls again;
 //! it also owns the deadline by which a header must be complete, and the choice of whom to believe.
