@@ -1,0 +1,73 @@
+//! What is counted, one copy a core and service.
+//!
+//! Each copy has one writer, its core, so an update is a plain load and store, never a locked instruction; readers add up the
+//! copies.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::reason::{End, Refused};
+
+/// A counter with one writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owning core calls it.
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Takes `n` away. Only the owning core calls it.
+    pub(crate) fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
+    /// The value now.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Counters of one service on one core.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Requests: whole messages of clients that were taken.
+    pub requests: Counter,
+    /// Bytes of them.
+    pub request_bytes: Counter,
+    /// Answers of backends that were handed to their clients.
+    pub answers: Counter,
+    /// Bytes of them.
+    pub answer_bytes: Counter,
+    /// Requests that were sent again, because their upstream was lost or silent.
+    pub retries: Counter,
+    /// Requests that we answered ourselves because no backend did in time (DNS: SERVFAIL).
+    pub servfails: Counter,
+    /// Requests that we answered ourselves because they're of a kind that isn't carried (DNS: NOTIMP).
+    pub declined: Counter,
+    /// Requests that we answered ourselves, or that ended their client, because the core held as many as it may.
+    pub requests_max: Counter,
+    /// Answers to requests that had been answered otherwise, or whose client had gone.
+    pub answers_late: Counter,
+    /// Answers to no request: an id that wasn't asked under, another question, or no answer at all. They're dropped.
+    pub answers_stray: Counter,
+    /// Requests that are under way now.
+    pub requests_open: Counter,
+    /// Clients admitted.
+    pub clients_opened: Counter,
+    /// Clients that are there now.
+    pub clients_open: Counter,
+    /// Upstreams that stand now.
+    pub upstreams_open: Counter,
+    /// Dials of upstreams.
+    pub upstreams_dialled: Counter,
+    /// Dials that failed.
+    pub dials_failed: Counter,
+    /// Upstreams that had stood and were lost, by either side's doing; those that a reload or a drain closed aren't counted.
+    pub upstreams_lost: Counter,
+    /// Clients ended, each at its [`End::index`].
+    pub ends: [Counter; End::COUNT],
+    /// Clients refused, each at its [`Refused::index`].
+    pub refusals: [Counter; Refused::COUNT],
+}
