@@ -17,12 +17,14 @@
 //! - `Err(_)`: no further byte can mend it, so a decoder says it as early as it can. Close and count the reason.
 //!
 //! # Modules
+//! - [`dns`]: a look at a DNS message: id, question, signature.
 //! - [`frame`]: where one message of a stream ends.
 //! - [`proxy`]: the PROXY protocol, versions 1 and 2: who a relayed connection is from and to.
 //! - [`trunk`]: between gateways: the handshake, the hello in front of a connection, and the answer to it.
 
 #![forbid(unsafe_code)]
 
+pub mod dns;
 pub mod frame;
 pub mod proxy;
 pub mod trunk;
