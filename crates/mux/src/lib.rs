@@ -53,10 +53,25 @@
 
 #![forbid(unsafe_code)]
 
+mod back;
+mod check;
+mod chunks;
+mod client;
 mod counters;
+mod inward;
+mod list;
 mod mux;
+mod onward;
 mod reason;
+mod request;
+mod sending;
 mod service;
+mod serving;
+mod token;
+mod upstream;
+
+#[cfg(test)]
+mod sim_tests;
 
 pub use counters::{Counter, Counters};
 pub use mux::{Ended, Mux};

@@ -1,15 +1,26 @@
-//! The public half.
+//! The public half: services and clients come and go, upcalls find their way in.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use midmile_engine::{Backend, ConnError, ConnId, Cx, Frame, Incoming, Time};
+use midmile_engine::{Backend, ConnError, ConnId, Cx, Frame, Incoming, Key, MeterId, Slab, Time};
 
+use crate::chunks::Chunks;
+use crate::client::{Client, Origin};
 use crate::counters::Counters;
+use crate::list::Links;
 use crate::reason::{End, Refused};
+use crate::request::Request;
+use crate::sending::How;
 use crate::service::{Service, ServiceId};
+use crate::serving::{Services, Serving};
+use crate::token::Token;
+use crate::upstream::Upstream;
 
-/// Tokens with this bit are the mux's.
-const OURS: u64 = 1 << 63;
+/// Most upstreams of a core, of all services.
+const UPSTREAMS_MAX: u32 = 16_384;
+/// Chunks besides one for each request and two for each client: 16 MiB.
+const CHUNKS_MORE: u32 = 32_768;
 
 /// A client that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,42 +35,98 @@ pub struct Ended {
 
 /// The multiplexor of one core. See the crate's documentation for what its owner has to do.
 #[derive(Debug)]
-pub struct Mux {}
+pub struct Mux {
+    pub(crate) clients: Slab<Client>,
+    pub(crate) upstreams: Slab<Upstream>,
+    pub(crate) requests: Slab<Request>,
+    /// The order of requests by when their time began, and of those that wait or were sent.
+    pub(crate) ages: Links,
+    pub(crate) turns: Links,
+    pub(crate) chunks: Chunks,
+    pub(crate) services: Services,
+    /// Clients and upstreams to be flushed at the turn's end. Invariant: each that says it's queued, and others that are gone.
+    pub(crate) dirty: Vec<Token>,
+    /// Clients of which [`Mux::frame`] has found something out.
+    pub(crate) noted: Vec<Key>,
+    /// Clients that wait until there's room for requests, in the order of their coming.
+    pub(crate) starved: VecDeque<Key>,
+    pub(crate) ended: VecDeque<Ended>,
+    /// With so many requests, clients wait.
+    pub(crate) requests_max: usize,
+    draining: bool,
+}
 
 impl Mux {
     /// A mux for at most `clients_max` clients and about `requests_max` requests at once: with so many, each client that comes with
-    /// one more waits until others are answered. Reserves all memory: some 600 bytes a request and 1,300 a client, touched as it's
-    /// used.
+    /// one more waits until others are answered. Reserves all memory: some 700 bytes a request and 1,300 a client, and 16 MiB,
+    /// touched as it's used.
     #[must_use]
     pub fn new(clients_max: u32, requests_max: u32) -> Self {
-        let _ = (clients_max, requests_max);
-        Self {}
+        let slots = requests_max.saturating_add(clients_max);
+        let many = clients_max as usize;
+        Self {
+            clients: Slab::with_capacity(clients_max),
+            upstreams: Slab::with_capacity(UPSTREAMS_MAX),
+            requests: Slab::with_capacity(slots),
+            ages: Links::with_capacity(slots),
+            turns: Links::with_capacity(slots),
+            chunks: Chunks::new(slots.saturating_add(clients_max).saturating_add(CHUNKS_MORE)),
+            services: Services::default(),
+            dirty: Vec::with_capacity(2 * many + UPSTREAMS_MAX as usize),
+            noted: Vec::with_capacity(2 * many),
+            starved: VecDeque::with_capacity(2 * many),
+            ended: VecDeque::with_capacity(many),
+            requests_max: requests_max as usize,
+            draining: false,
+        }
     }
 
     /// Whether a connection's token is the mux's.
     #[must_use]
     pub const fn owns(token: u64) -> bool {
-        token & OURS != 0
+        Token::is_ours(token)
     }
 
     /// Begins a service: its upstreams are dialled.
     pub fn serve<B: Backend>(&mut self, cx: &mut Cx<B>, service: Arc<Service>, counters: Arc<Counters>) -> ServiceId {
-        let _ = (cx, service, counters);
-        ServiceId(0)
+        let at = self.services.insert(Serving::new(service, counters));
+        self.man(cx, at);
+        ServiceId(at)
     }
 
     /// Goes on with another version of the service, as a reload brings it. Upstreams to places that are still there (by name and addresses)
-    /// are kept. Framing and matching stay: for others, retire the service and begin another.
+    /// are kept; others go once their requests are answered. Framing and matching stay: for others, retire the service and begin
+    /// another.
     ///
     /// # Panics
     /// If the matching is another.
     pub fn swap<B: Backend>(&mut self, cx: &mut Cx<B>, id: ServiceId, service: Arc<Service>) {
-        let _ = (cx, id, service);
+        let serving = &mut self.services[id.0];
+        assert_eq!(serving.service.matching, service.matching, "a service's matching stays");
+        let before = serving.replace(service);
+        let keys = std::mem::take(&mut serving.upstreams);
+        let mut kept = vec![0; serving.service.backends.len()];
+        for key in keys {
+            let serving = &mut self.services[id.0];
+            let Some(upstream) = self.upstreams.get_mut(key) else { continue };
+            serving.upstreams.push(key);
+            let place = upstream.place.and_then(|place| serving.place_like(&before.backends[place]));
+            let bounds = &serving.service.bounds;
+            match place.filter(|place| kept[*place] < bounds.upstreams_per_backend) {
+                Some(place) => {
+                    kept[place] += 1;
+                    upstream.place = Some(place);
+                }
+                None => self.dismiss(cx, key),
+            }
+        }
+        self.man(cx, id.0);
     }
 
     /// Takes no more clients for the service. It goes when its last client has gone.
     pub fn retire<B: Backend>(&mut self, cx: &mut Cx<B>, id: ServiceId) {
-        let _ = (cx, id);
+        self.services[id.0].retired = true;
+        self.bury(cx, id.0);
     }
 
     /// Takes a client in and reads it. `owner` is handed back when it ends.
@@ -70,84 +137,195 @@ impl Mux {
         &mut self,
         cx: &mut Cx<B>,
         id: ServiceId,
-        incoming: Incoming<B::Socket>,
+        mut incoming: Incoming<B::Socket>,
         owner: u64,
     ) -> Result<(), (Incoming<B::Socket>, Refused)> {
-        let _ = (cx, id, owner);
-        Err((incoming, Refused::ClientsMax))
+        let serving = &mut self.services[id.0];
+        let bound = serving.service.bounds.clients_per_address;
+        let origin = if bound > 0 { Origin::of(cx.incoming_peer(&mut incoming)) } else { None };
+        let refused = if self.draining || serving.retired || serving.draining {
+            Some(Refused::Draining)
+        } else if origin.is_some_and(|origin| serving.clients_of(origin) >= bound) {
+            Some(Refused::ClientsPerAddress)
+        } else {
+            None
+        };
+        if let Some(refused) = refused {
+            serving.counters.refusals[refused.index()].add(1);
+            return Err((incoming, refused));
+        }
+        self.take_in(cx, id, incoming, owner, origin).map_err(|incoming| {
+            self.services[id.0].counters.refusals[Refused::ClientsMax.index()].add(1);
+            (incoming, Refused::ClientsMax)
+        })
+    }
+
+    fn take_in<B: Backend>(
+        &mut self,
+        cx: &mut Cx<B>,
+        id: ServiceId,
+        incoming: Incoming<B::Socket>,
+        owner: u64,
+        origin: Option<Origin>,
+    ) -> Result<(), Incoming<B::Socket>> {
+        let Ok(key) = self.clients.insert(Client::new(id.0, owner, origin, cx.now())) else { return Err(incoming) };
+        let conn = cx.admit(incoming, Token::Client(key).to_bits(), MeterId::NONE).inspect_err(|_| {
+            self.clients.remove(key);
+        })?;
+        let serving = &mut self.services[id.0];
+        let wait = serving.service.bounds.idle_timeout;
+        let client = self.clients.get_mut(key).expect("it was put in just now");
+        (client.conn, client.timer_at) = (conn, cx.now().after(wait));
+        cx.set_timer(conn, wait);
+        cx.read_messages(conn);
+        serving.welcome(origin);
+        Ok(())
     }
 
     /// Ends clients as they come to rest: idle ones now, others once what they have asked is answered. Their end is
     /// [`End::Drained`]. No more are admitted.
     pub fn drain<B: Backend>(&mut self, cx: &mut Cx<B>) {
-        let _ = cx;
+        self.draining = true;
+        self.let_go(cx, None);
     }
 
     /// As [`Mux::drain`], of one service.
     pub fn drain_service<B: Backend>(&mut self, cx: &mut Cx<B>, id: ServiceId) {
-        let _ = (cx, id);
+        self.services[id.0].draining = true;
+        self.let_go(cx, Some(id.0));
     }
 
-    /// Ends all clients now, with a reset, and closes all upstreams.
+    /// Has clients end once they have their answers; those of one service, or all.
+    fn let_go<B: Backend>(&mut self, cx: &mut Cx<B>, service: Option<u32>) {
+        let keys: Vec<Key> = self.clients.keys().collect();
+        for key in keys {
+            let client = self.clients.get_mut(key).expect("it was there just now");
+            if service.is_none_or(|service| client.service == service) {
+                self.end_after_answers(cx, key, End::Drained);
+                self.settle(cx, key);
+            }
+        }
+    }
+
+    /// Ends all clients now, with a reset, and all services.
     pub fn cut<B: Backend>(&mut self, cx: &mut Cx<B>) {
-        let _ = cx;
+        self.draining = true;
+        let keys: Vec<Key> = self.clients.keys().collect();
+        for key in keys {
+            self.end_client(cx, key, End::Drained, How::Reset);
+        }
+        for at in self.services.places() {
+            self.services[at].retired = true;
+            self.bury(cx, at);
+        }
     }
 
     /// A client that has ended since it was last asked; `None` when all were told.
     pub fn next_ended(&mut self) -> Option<Ended> {
-        None
+        self.ended.pop_front()
     }
 
     /// Clients that are there.
     #[must_use]
-    pub fn clients(&self) -> usize {
-        0
+    pub const fn clients(&self) -> usize {
+        self.clients.len()
     }
 
-    /// When [`Mux::on_turn_end`] has to be called next, whatever else happens or not.
+    /// Requests that are under way.
+    #[must_use]
+    pub const fn requests(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// When [`Mux::on_turn_end`] has to be called next, whatever else happens or not. It moves on with each turn; an owner whose alarm
+    /// goes off before that needs to set it anew only then.
     #[must_use]
     pub fn due(&self) -> Option<Time> {
-        None
+        self.services.iter().filter_map(|serving| self.due_of(serving)).min()
     }
 
     /// An upstream stands.
     pub fn on_connect<B: Backend>(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64) {
-        let _ = (cx, conn, token);
+        match Token::from_bits(token) {
+            Token::Upstream(key) => self.upstream_stands(cx, key),
+            Token::Client(_) => cx.reset(conn),
+        }
     }
 
     /// Says what stands at the front of received bytes.
-    pub fn frame(&mut self, conn: ConnId, token: u64, bytes: &[u8]) -> Frame {
-        let _ = (conn, token, bytes);
-        Frame::Broken
+    pub fn frame(&mut self, _conn: ConnId, token: u64, bytes: &[u8]) -> Frame {
+        match Token::from_bits(token) {
+            Token::Client(key) => self.frame_request(key, bytes),
+            Token::Upstream(key) => self.frame_answer(key, bytes),
+        }
     }
 
     /// A request or an answer has come.
-    pub fn on_message<B: Backend>(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64, bytes: &[u8]) {
-        let _ = (cx, conn, token, bytes);
+    pub fn on_message<B: Backend>(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64, bytes: &[u8]) {
+        match Token::from_bits(token) {
+            Token::Client(key) => self.request_came(cx, key, bytes),
+            Token::Upstream(key) => self.answer_came(cx, key, bytes),
+        }
     }
 
     /// There's room again for what waits to be sent.
-    pub fn on_writable<B: Backend>(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64) {
-        let _ = (cx, conn, token);
+    pub fn on_writable<B: Backend>(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64) {
+        match Token::from_bits(token) {
+            Token::Client(key) => self.flush_client(cx, key),
+            Token::Upstream(key) => self.flush_upstream(cx, key),
+        }
     }
 
     /// The peer has finished sending.
     pub fn on_peer_close<B: Backend>(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64) {
-        let _ = (cx, conn, token);
+        match Token::from_bits(token) {
+            Token::Client(key) => self.client_finished(cx, conn, key),
+            Token::Upstream(key) => self.lose_upstream(cx, key, How::Close),
+        }
     }
 
     /// The connection has failed.
-    pub fn on_error<B: Backend>(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64, error: ConnError) {
-        let _ = (cx, conn, token, error);
+    pub fn on_error<B: Backend>(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64, error: ConnError) {
+        match Token::from_bits(token) {
+            Token::Client(key) => {
+                let end = match error {
+                    ConnError::TooLong => End::MessageTooLong,
+                    ConnError::Broken => End::MessageBroken,
+                    ConnError::Panicked => End::Panicked,
+                    ConnError::Reset => End::ClientReset,
+                    _ => End::ClientLost,
+                };
+                self.end_client(cx, key, end, How::Gone);
+            }
+            Token::Upstream(key) => self.lose_upstream(cx, key, How::Gone),
+        }
     }
 
     /// The connection's timer has run out.
-    pub fn on_timer<B: Backend>(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64) {
-        let _ = (cx, conn, token);
+    pub fn on_timer<B: Backend>(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64) {
+        match Token::from_bits(token) {
+            Token::Client(key) => self.client_due(cx, key),
+            // Its dial has taken too long, or it was to have gone by now.
+            Token::Upstream(key) => self.lose_upstream(cx, key, How::Reset),
+        }
     }
 
     /// The turn ends: what was gathered leaves, and what is due happens.
     pub fn on_turn_end<B: Backend>(&mut self, cx: &mut Cx<B>) {
-        let _ = cx;
+        self.look_at_noted(cx);
+        for at in 0..self.services.len() {
+            if self.services.get(at).is_some() {
+                self.expire(cx, at);
+                self.dispatch(cx, at);
+                self.redial(cx, at);
+            }
+        }
+        self.flush_all(cx);
+        self.feed_starved(cx);
+        if self.services.iter().any(|serving| serving.retired) {
+            for at in self.services.places() {
+                self.bury(cx, at);
+            }
+        }
     }
 }

@@ -32,8 +32,12 @@ pub struct Place {
 
 impl Place {
     /// A place that is healthy until somebody says otherwise.
+    ///
+    /// # Panics
+    /// If there's no address.
     #[must_use]
     pub const fn new(name: Arc<str>, addrs: Vec<Addr>) -> Self {
+        assert!(!addrs.is_empty(), "a backend has an address");
         Self { name, addrs, healthy: AtomicBool::new(true) }
     }
 

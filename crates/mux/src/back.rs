@@ -1,0 +1,255 @@
+//! Upstreams: dialled, answering, lost.
+
+use std::time::Duration;
+
+use midmile_engine::{Backend, Cx, Frame, Key, MeterId};
+use midmile_wire::dns::Message;
+
+use crate::inward::measure;
+use crate::mux::Mux;
+use crate::reason::End;
+use crate::request::{Request, State};
+use crate::sending::How;
+use crate::service::Matching;
+use crate::token::Token;
+use crate::upstream::{Stand, Upstream};
+
+/// An upstream that stood for so long, or answered, is dialled again at once when it's lost: its backend works, and lets idle connections
+/// go.
+const STOOD_MIN: Duration = Duration::from_secs(1);
+
+impl Mux {
+    /// Makes a service's upstreams as many as they should be, and dials those that are new.
+    pub(crate) fn man<B: Backend>(&mut self, cx: &mut Cx<B>, at: u32) {
+        let serving = &mut self.services[at];
+        let (matching, bounds) = (serving.service.matching, serving.service.bounds);
+        for place in 0..serving.service.backends.len() {
+            let upstreams = &self.upstreams;
+            let is_there = |key: &&Key| upstreams.get(**key).is_some_and(|upstream| upstream.place == Some(place));
+            let there = serving.upstreams.iter().filter(is_there).count();
+            for _ in there..usize::from(bounds.upstreams_per_backend) {
+                let upstream = Upstream::new(at, place, matching, bounds.outstanding_per_upstream, cx.now());
+                if let Ok(key) = self.upstreams.insert(upstream) {
+                    serving.upstreams.push(key);
+                }
+            }
+        }
+        self.redial(cx, at);
+    }
+
+    /// Dials the upstreams whose rest is over.
+    pub(crate) fn redial<B: Backend>(&mut self, cx: &mut Cx<B>, at: u32) {
+        let now = cx.now();
+        for index in 0..self.services[at].upstreams.len() {
+            let key = self.services[at].upstreams[index];
+            let Some(upstream) = self.upstreams.get_mut(key) else { continue };
+            let (Stand::Resting { until }, Some(place)) = (upstream.stand, upstream.place) else { continue };
+            if until > now {
+                continue;
+            }
+            let serving = &self.services[at];
+            let addrs = &serving.service.backends[place].addrs;
+            let Some(addr) = upstream.addr.checked_rem(addrs.len()).map(|index| &addrs[index]) else { continue };
+            serving.counters.upstreams_dialled.add(1);
+            match cx.dial(addr, &serving.service.server, Token::Upstream(key).to_bits(), MeterId::NONE) {
+                Ok(conn) => {
+                    (upstream.conn, upstream.stand) = (conn, Stand::Dialling);
+                    cx.set_timer(conn, serving.service.bounds.attempt_timeout);
+                }
+                Err(_) => {
+                    serving.counters.dials_failed.add(1);
+                    upstream.rest(now, addrs.len());
+                }
+            }
+        }
+    }
+
+    pub(crate) fn upstream_stands<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        let serving = &self.services[upstream.service];
+        serving.counters.upstreams_open.add(1);
+        (upstream.stand, upstream.heard) = (Stand::Open, cx.now());
+        cx.clear_timer(upstream.conn);
+        cx.set_keepalive(upstream.conn, &serving.service.server);
+        cx.read_messages(upstream.conn);
+    }
+
+    pub(crate) fn frame_answer(&mut self, key: Key, bytes: &[u8]) -> Frame {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return Frame::More };
+        let serving = &self.services[upstream.service];
+        measure(&serving.answers, serving.service.bounds.message_max, bytes, &mut upstream.seen).into()
+    }
+
+    /// A backend's whole message.
+    pub(crate) fn answer_came<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, bytes: &[u8]) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        (upstream.heard, upstream.useful, upstream.suspect, upstream.failures) = (cx.now(), true, false, 0);
+        let serving = &self.services[upstream.service];
+        let answer = bytes.get(2..).and_then(Message::new);
+        let id = match (serving.service.matching, answer) {
+            (Matching::Order, _) => 0,
+            (Matching::Id, Some(answer)) if answer.is_response() => answer.id(),
+            (Matching::Id, _) => return serving.counters.answers_stray.add(1),
+        };
+        let Some(request_key) = upstream.pending.at(id) else { return serving.counters.answers_stray.add(1) };
+        let Some(request) = self.requests.get_mut(request_key) else {
+            serving.counters.answers_late.add(1);
+            upstream.pending.remove(id);
+            return self.queue_upstream(key);
+        };
+        if serving.service.matching == Matching::Id && !answers(self.chunks.first(&request.bytes), request, answer) {
+            return serving.counters.answers_stray.add(1);
+        }
+        if self.clients.get(request.client).is_some() {
+            serving.counters.answers.add(1);
+            serving.counters.answer_bytes.add(bytes.len() as u64);
+        } else {
+            serving.counters.answers_late.add(1);
+        }
+        let (client, client_id, more) = (request.client, request.id, request.transfer);
+        if more {
+            // Others may follow: its time begins anew.
+            (request.answered, request.since) = (true, cx.now());
+            let serving = &mut self.services[upstream.service];
+            self.ages.remove(&mut serving.age, request_key.slot());
+            self.ages.push_back(&mut serving.age, request_key.slot());
+        } else {
+            upstream.pending.remove(id);
+        }
+        self.hand_back(cx, client, client_id, bytes, answer);
+        if !more {
+            self.finish(request_key);
+            self.queue_upstream(key);
+        }
+    }
+
+    /// Sends an answer to its client, as it came but for the id and the keepalive option.
+    fn hand_back<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, id: u16, bytes: &[u8], answer: Option<Message<'_>>) {
+        let Some(client) = self.clients.get(key) else { return };
+        let service = &self.services[client.service].service;
+        if service.matching == Matching::Order {
+            return self.deliver(cx, key, &[bytes]);
+        }
+        let additional = answer.and_then(Message::additional).filter(|additional| !additional.signed);
+        let id = id.to_be_bytes();
+        match additional.and_then(|additional| additional.keepalive_at) {
+            Some(at) => {
+                // Behind the length in front. The option counts tenths of a second (RFC 7828, 3.1).
+                let at = at + 2;
+                let tenths = service.bounds.idle_timeout.as_millis() / 100;
+                let tenths = u16::try_from(tenths).unwrap_or(u16::MAX).to_be_bytes();
+                self.deliver(cx, key, &[&bytes[..2], &id, &bytes[4..at], &tenths, &bytes[at + 2..]]);
+            }
+            None => self.deliver(cx, key, &[&bytes[..2], &id, &bytes[4..]]),
+        }
+    }
+
+    /// Lets an upstream go whose place is gone: now, or once its requests are answered.
+    pub(crate) fn dismiss<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        upstream.place = None;
+        if upstream.stand == Stand::Open && upstream.pending.len() > 0 {
+            cx.set_timer(upstream.conn, self.services[upstream.service].service.bounds.answer_timeout);
+        } else {
+            self.remove_upstream(cx, key, How::Close);
+        }
+    }
+
+    /// Takes an upstream out that carries no request.
+    fn remove_upstream<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, how: How) {
+        let Some(mut upstream) = self.upstreams.remove(key) else { return };
+        how.end(cx, upstream.conn);
+        self.chunks.release(&mut upstream.out);
+        let serving = &mut self.services[upstream.service];
+        serving.upstreams.retain(|other| *other != key);
+        if upstream.stand == Stand::Open {
+            serving.counters.upstreams_open.sub(1);
+        }
+    }
+
+    /// An upstream's connection is gone, or not good any more, or its dial failed. Its requests go elsewhere.
+    pub(crate) fn lose_upstream<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, how: How) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        how.end(cx, upstream.conn);
+        let now = cx.now();
+        let serving = &self.services[upstream.service];
+        let (stood, kept) = (upstream.stand == Stand::Open, upstream.place);
+        match (stood, kept) {
+            (true, Some(_)) => serving.counters.upstreams_lost.add(1),
+            (false, _) => serving.counters.dials_failed.add(1),
+            (true, None) => {}
+        }
+        if stood {
+            serving.counters.upstreams_open.sub(1);
+        }
+        if stood && (upstream.useful || now.since(upstream.heard) >= STOOD_MIN) {
+            (upstream.failures, upstream.stand) = (0, Stand::Resting { until: now });
+        } else {
+            upstream.rest(now, kept.map_or(1, |place| serving.service.backends[place].addrs.len()));
+        }
+        (upstream.useful, upstream.suspect, upstream.seen, upstream.conn) =
+            (false, false, Default::default(), Key::NONE);
+        self.chunks.release(&mut upstream.out);
+        let mut from = 0;
+        while let Some(request) = self.upstreams.get_mut(key).and_then(|upstream| upstream.pending.pop(&mut from)) {
+            self.unsend(cx, key, request);
+        }
+        if kept.is_none() {
+            self.remove_upstream(cx, key, How::Gone);
+        }
+    }
+
+    /// A request was on an upstream that is lost: if it isn't on another, it waits for one, or its client is told.
+    fn unsend<B: Backend>(&mut self, cx: &mut Cx<B>, upstream: Key, key: Key) {
+        let Some(request) = self.requests.get_mut(key) else { return };
+        if request.upstream != upstream || request.state == State::Waiting {
+            return;
+        }
+        let serving = &mut self.services[request.service];
+        let again = serving.service.matching == Matching::Id && !request.answered;
+        if self.clients.get(request.client).is_none() {
+            self.finish(key);
+        } else if !again {
+            // What came of it can't be known, or only a part of what was to come has.
+            let client = request.client;
+            self.end_client(cx, client, End::Unanswered, How::Reset);
+            self.finish(key);
+        } else if request.sends >= crate::onward::SENDS_MAX {
+            self.give_up(cx, key);
+        } else {
+            if request.state == State::Sent {
+                self.turns.remove(&mut serving.sent, key.slot());
+            }
+            request.state = State::Waiting;
+            self.turns.push_front(&mut serving.waiting, key.slot());
+        }
+    }
+
+    /// Takes a service out that is retired and whose last client has gone.
+    pub(crate) fn bury<B: Backend>(&mut self, cx: &mut Cx<B>, at: u32) {
+        if self.services.get(at).is_none_or(|serving| !serving.retired || serving.clients > 0) {
+            return;
+        }
+        while let Some(request) = self.services[at].age.front().and_then(|slot| self.requests.key_at(slot)) {
+            self.finish(request);
+        }
+        while let Some(key) = self.services[at].upstreams.last().copied() {
+            self.remove_upstream(cx, key, How::Close);
+        }
+        self.services.remove(at);
+    }
+}
+
+/// Whether an answer is one to this request (RFC 5452, 9.1): it's about the same question. An error may come without any, and so
+/// may a transfer's messages but the first (RFC 5936, 2.2).
+fn answers(request_bytes: &[u8], request: &Request, answer: Option<Message<'_>>) -> bool {
+    let (Some(query), Some(answer)) = (request_bytes.get(2..).and_then(Message::new), answer) else { return false };
+    if query.opcode() != answer.opcode() {
+        return false;
+    }
+    match (query.question(), answer.question()) {
+        (Some(asked), Some(answered)) => asked.is_same(answered),
+        (Some(_), None) => answer.questions() == 0 && (answer.rcode() != 0 || request.transfer),
+        (None, _) => true,
+    }
+}

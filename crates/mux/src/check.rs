@@ -1,0 +1,109 @@
+//! What holds between clients, requests, upstreams and chunks at all times.
+
+use std::collections::HashMap;
+
+use midmile_engine::Key;
+
+use crate::chunks::Chain;
+use crate::list::List;
+use crate::mux::Mux;
+use crate::request::State;
+use crate::serving::Serving;
+use crate::token::Token;
+use crate::upstream::Stand;
+
+impl Mux {
+    /// Asserts, between turns, the invariants between all of its tables. Simulation calls it each turn; it looks at everything.
+    ///
+    /// # Panics
+    /// When one of them doesn't hold.
+    pub fn check(&self) {
+        self.check_clients();
+        self.check_requests();
+        self.check_upstreams();
+        let requests = self.requests.keys().filter_map(|key| Some(&self.requests.get(key)?.bytes));
+        let clients = self.clients.keys().filter_map(|key| Some(&self.clients.get(key)?.out));
+        let upstreams = self.upstreams.keys().filter_map(|key| Some(&self.upstreams.get(key)?.out));
+        let chunks: usize = requests.chain(clients).chain(upstreams).map(Chain::chunks).sum();
+        assert_eq!(self.chunks.used(), chunks, "a chunk has leaked");
+    }
+
+    fn check_clients(&self) {
+        let mut outstanding: HashMap<Key, u16> = HashMap::new();
+        for request in self.requests.keys().filter_map(|key| self.requests.get(key)) {
+            *outstanding.entry(request.client).or_default() += 1;
+        }
+        let mut by_service: HashMap<u32, usize> = HashMap::new();
+        for key in self.clients.keys() {
+            let Some(client) = self.clients.get(key) else { continue };
+            *by_service.entry(client.service).or_default() += 1;
+            assert_eq!(client.outstanding, outstanding.get(&key).copied().unwrap_or(0), "a client's requests");
+            assert!(!client.queued || self.dirty.contains(&Token::Client(key)), "a client believes that it's queued");
+            assert!(!client.noted || self.noted.contains(&key), "a client believes that it's noted");
+            assert_eq!(client.starved, self.starved.contains(&key), "a client doesn't know that it waits");
+            assert!(!client.starved || !client.reading, "a client that waits is read");
+            assert!(client.begun.is_none() || client.partial, "a message has begun, and none has come in part");
+            assert!(client.ending.is_none() || !client.reading || client.noted, "a client that ends is read");
+            let waits = client.starved || client.outstanding > 0 || !client.out.is_empty();
+            assert!(client.reading || waits || client.ending.is_some(), "a client isn't read, for no reason");
+        }
+        for at in self.services.places() {
+            let count = by_service.get(&at).copied().unwrap_or(0);
+            assert_eq!(self.services[at].clients, count, "a service's clients");
+        }
+    }
+
+    fn check_requests(&self) {
+        let mut all = 0;
+        for serving in self.services.iter() {
+            all += serving.age.len();
+            let ages = self.in_list(&serving.age, &self.ages);
+            for pair in ages.windows(2) {
+                let since = |key| self.requests.get(key).map(|request| request.since);
+                assert!(since(pair[0]) <= since(pair[1]), "requests stand out of their order");
+            }
+            self.check_states(serving, &ages);
+        }
+        assert_eq!(all, self.requests.len(), "a request belongs to no service");
+    }
+
+    fn check_states(&self, serving: &Serving, ages: &[Key]) {
+        for (list, state) in [(&serving.waiting, State::Waiting), (&serving.sent, State::Sent)] {
+            let listed = self.in_list(list, &self.turns);
+            let of_state =
+                ages.iter().filter(|key| self.requests.get(**key).is_some_and(|request| request.state == state));
+            assert_eq!(listed.len(), of_state.count(), "requests of {state:?}");
+            assert!(listed.iter().all(|key| self.requests.get(*key).is_some_and(|request| request.state == state)));
+        }
+        for key in ages {
+            let Some(request) = self.requests.get(*key).filter(|request| request.state != State::Waiting) else {
+                continue;
+            };
+            let upstream = self.upstreams.get(request.upstream).expect("a request is on an upstream that is there");
+            assert!(
+                upstream.pending.keys().any(|other| other == *key),
+                "an upstream doesn't know a request of its own"
+            );
+        }
+    }
+
+    fn in_list(&self, list: &List, links: &crate::list::Links) -> Vec<Key> {
+        let slots = std::iter::successors(list.front(), |slot| links.after(*slot));
+        let keys: Vec<Key> = slots.map(|slot| self.requests.key_at(slot).expect("a listed request is there")).collect();
+        assert_eq!((keys.len(), keys.is_empty()), (list.len(), list.is_empty()));
+        keys
+    }
+
+    fn check_upstreams(&self) {
+        for key in self.upstreams.keys() {
+            let Some(upstream) = self.upstreams.get(key) else { continue };
+            assert!(self.services[upstream.service].upstreams.contains(&key), "an upstream belongs to no service");
+            assert_eq!(upstream.pending.keys().count(), upstream.pending.len(), "an id is lost, or is in use twice");
+            let empty = upstream.pending.len() == 0 && upstream.out.is_empty();
+            assert!(upstream.stand == Stand::Open || empty, "requests are on an upstream that doesn't stand");
+            assert!(!upstream.queued || self.dirty.contains(&Token::Upstream(key)), "an upstream believes it's queued");
+        }
+        let listed: usize = self.services.iter().map(|serving| serving.upstreams.len()).sum();
+        assert_eq!(listed, self.upstreams.len(), "a service lists an upstream that's gone");
+    }
+}

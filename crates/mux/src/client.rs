@@ -1,0 +1,107 @@
+//! A client: its connection, what it's owed, and how long it may do what it does.
+
+use std::net::IpAddr;
+
+use midmile_engine::{Addr, ConnId, Key, Time};
+use midmile_wire::frame::Seen;
+
+use crate::chunks::Chain;
+use crate::reason::End;
+use crate::service::Bounds;
+
+/// A client. Invariant: `outstanding` is the number of requests whose client it is.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) conn: ConnId,
+    /// Its place among the services.
+    pub(crate) service: u32,
+    /// The owner's name for it.
+    pub(crate) owner: u64,
+    /// What is known of the message that comes.
+    pub(crate) seen: Seen,
+    /// What it's owed and couldn't be sent yet.
+    pub(crate) out: Chain,
+    /// Requests that aren't answered yet.
+    pub(crate) outstanding: u16,
+    /// It's read.
+    pub(crate) reading: bool,
+    /// It waits until there's room for requests. Invariant: it stands among the starved.
+    pub(crate) starved: bool,
+    /// It stands among those to be flushed.
+    pub(crate) queued: bool,
+    /// It stands among those of which something is to be noted at the turn's end.
+    pub(crate) noted: bool,
+    /// The beginning of a message has come.
+    pub(crate) partial: bool,
+    /// Since when, once that was noted.
+    pub(crate) begun: Option<Time>,
+    /// No more is read: it ends for this reason once it has all its answers.
+    pub(crate) ending: Option<End>,
+    /// When it was last sent an answer or its last request came, and when some of what it's owed last went out.
+    pub(crate) active: Time,
+    pub(crate) took: Time,
+    /// When its timer runs out.
+    pub(crate) timer_at: Time,
+    /// Where its requests go as long as some are outstanding ([`crate::Matching::Order`]).
+    pub(crate) upstream: Key,
+    /// Under which it's counted, if clients of an address are.
+    pub(crate) origin: Option<Origin>,
+}
+
+impl Client {
+    pub(crate) fn new(service: u32, owner: u64, origin: Option<Origin>, now: Time) -> Self {
+        Self {
+            conn: Key::NONE,
+            service,
+            owner,
+            seen: Seen::default(),
+            out: Chain::EMPTY,
+            outstanding: 0,
+            reading: true,
+            starved: false,
+            queued: false,
+            noted: false,
+            partial: false,
+            begun: None,
+            ending: None,
+            active: now,
+            took: now,
+            timer_at: now,
+            upstream: Key::NONE,
+            origin,
+        }
+    }
+
+    /// When it's to be looked at again, and the end that it has if nothing has changed by then.
+    pub(crate) fn due(&self, bounds: &Bounds, now: Time) -> (Time, Option<End>) {
+        if !self.out.is_empty() {
+            (self.took.after(bounds.idle_timeout), Some(End::AnswersUnread))
+        } else if let Some(begun) = self.begun {
+            (begun.after(bounds.message_timeout), Some(End::MessageTimeout))
+        } else if self.outstanding > 0 || self.ending.is_some() || !self.reading {
+            (now.after(bounds.idle_timeout), None)
+        } else {
+            (self.active.after(bounds.idle_timeout), Some(End::IdleTimeout))
+        }
+    }
+
+    /// It isn't read for now; a message that has begun isn't its fault then.
+    pub(crate) const fn stop_reading(&mut self) {
+        (self.reading, self.partial, self.begun) = (false, false, None);
+    }
+}
+
+/// Where clients are from, as far as they're counted together: an IPv4 address, or an IPv6 address's first 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Origin(u64);
+
+impl Origin {
+    /// `None` for those who come by a socket file.
+    pub(crate) fn of(addr: &Addr) -> Option<Self> {
+        Some(Self(match addr.inet()?.ip().to_canonical() {
+            IpAddr::V4(ip) => u64::from(ip.to_bits()),
+            // Nothing that begins with 32 zeros is an address in use, so the two kinds don't meet.
+            IpAddr::V6(ip) => u64::from_be_bytes(*ip.octets().first_chunk().expect("16 bytes")),
+        }))
+    }
+}

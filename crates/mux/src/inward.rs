@@ -1,0 +1,213 @@
+//! Clients: their messages come in, their time runs out, they end.
+
+use midmile_engine::{Backend, ConnId, Cx, Frame, Key};
+use midmile_wire::dns::{self, Message};
+use midmile_wire::frame::{FrameError, Framing, Seen};
+
+use crate::chunks::Chain;
+use crate::client::Client;
+use crate::mux::{Ended, Mux};
+use crate::reason::End;
+use crate::request::{Request, State};
+use crate::sending::How;
+use crate::service::{Matching, ServiceId};
+
+/// What a framing says, within a service's own bound.
+pub(crate) fn measure(framing: &Framing, max: u32, bytes: &[u8], seen: &mut Seen) -> Result<Option<usize>, FrameError> {
+    let max = usize::try_from(max).unwrap_or(usize::MAX);
+    let answer = framing.measure(bytes, seen)?;
+    if answer.unwrap_or(bytes.len()) > max || (answer.is_none() && bytes.len() == max) {
+        return Err(FrameError::TooLong);
+    }
+    if answer.is_some() {
+        *seen = Seen::default();
+    }
+    Ok(answer)
+}
+
+impl Mux {
+    pub(crate) fn frame_request(&mut self, key: Key, bytes: &[u8]) -> Frame {
+        let Some(client) = self.clients.get_mut(key) else { return Frame::More };
+        if client.ending.is_some() {
+            return Frame::More;
+        }
+        let service = &self.services[client.service].service;
+        match measure(&service.framing, service.bounds.message_max, bytes, &mut client.seen) {
+            Ok(Some(len)) => {
+                (client.partial, client.begun) = (false, None);
+                return Frame::Message(len);
+            }
+            Ok(None) if client.partial => return Frame::More,
+            Ok(None) => client.partial = true,
+            Err(FrameError::TooLong) => client.ending = Some(End::MessageTooLong),
+            Err(_) => client.ending = Some(End::MessageBroken),
+        }
+        if !std::mem::replace(&mut client.noted, true) {
+            self.noted.push(key);
+        }
+        Frame::More
+    }
+
+    /// Does what `frame`, which only looks, has found that there's to do: messages have begun, or can't be told apart any more.
+    pub(crate) fn look_at_noted<B: Backend>(&mut self, cx: &mut Cx<B>) {
+        let now = cx.now();
+        while let Some(key) = self.noted.pop() {
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            client.noted = false;
+            if let Some(end) = client.ending {
+                self.end_after_answers(cx, key, end);
+            } else if client.partial && client.begun.is_none() {
+                client.begun = Some(now);
+                let wait = self.services[client.service].service.bounds.message_timeout;
+                let due = now.after(wait);
+                if due < client.timer_at {
+                    client.timer_at = due;
+                    cx.set_timer(client.conn, wait);
+                }
+            }
+        }
+    }
+
+    /// A client's whole message.
+    pub(crate) fn request_came<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, bytes: &[u8]) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if client.ending.is_some() {
+            return;
+        }
+        client.active = cx.now();
+        let serving = &self.services[client.service];
+        serving.counters.requests.add(1);
+        serving.counters.request_bytes.add(bytes.len() as u64);
+        let (mut id, mut transfer) = (0, false);
+        if serving.service.matching == Matching::Id {
+            let Some(query) = query_in(bytes) else { return self.end_after_answers(cx, key, End::MessageBroken) };
+            if query.opcode() == dns::OPCODE_DSO {
+                serving.counters.declined.add(1);
+                let refusal = dns::Refusal::of(query, dns::RCODE_NOTIMP);
+                self.deliver(cx, key, &[refusal.framed()]);
+                return;
+            }
+            id = query.id();
+            transfer = query.question().is_some_and(|question| question.is_transfer());
+        }
+        match self.keep(cx, key, bytes, id, transfer) {
+            Some(request) => self.assign(cx, request, bytes),
+            None => self.turn_away(cx, key, bytes),
+        }
+    }
+
+    /// Gives a request a slot; `None` if there is none, or no room for its bytes. Stops reading a client that has as many as it may
+    /// have, or while others have to be answered first.
+    fn keep<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, bytes: &[u8], id: u16, transfer: bool) -> Option<Key> {
+        let mut kept = Chain::EMPTY;
+        if self.requests.is_full() || !self.chunks.append(&mut kept, &[bytes]) {
+            return None;
+        }
+        let client = self.clients.get_mut(key).expect("the caller has found it");
+        let now = cx.now();
+        let request = Request {
+            client: key,
+            service: client.service,
+            bytes: kept,
+            state: State::Waiting,
+            upstream: Key::NONE,
+            place: 0,
+            id,
+            sends: 0,
+            transfer,
+            answered: false,
+            since: now,
+            sent_at: now,
+        };
+        let request = self.requests.insert(request).expect("it isn't full");
+        let serving = &mut self.services[client.service];
+        self.ages.push_back(&mut serving.age, request.slot());
+        serving.counters.requests_open.add(1);
+        client.outstanding += 1;
+        if client.outstanding >= serving.service.bounds.outstanding_per_client {
+            client.stop_reading();
+            cx.pause(client.conn);
+        } else if self.requests.len() >= self.requests_max && !client.starved {
+            client.stop_reading();
+            client.starved = true;
+            cx.pause(client.conn);
+            self.starved.push_back(key);
+        }
+        Some(request)
+    }
+
+    /// There's no room for a request at all.
+    fn turn_away<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, bytes: &[u8]) {
+        let Some(client) = self.clients.get(key) else { return };
+        self.services[client.service].counters.requests_max.add(1);
+        match query_in(bytes).filter(|_| self.services[client.service].service.matching == Matching::Id) {
+            Some(query) => {
+                let refusal = dns::Refusal::of(query, dns::RCODE_SERVFAIL);
+                self.deliver(cx, key, &[refusal.framed()]);
+            }
+            None => self.end_client(cx, key, End::Unanswered, How::Reset),
+        }
+    }
+
+    pub(crate) fn client_finished<B: Backend>(&mut self, cx: &mut Cx<B>, conn: ConnId, key: Key) {
+        let Some(client) = self.clients.get(key) else { return };
+        let cut_short = client.partial || cx.left_over(conn) > 0;
+        self.end_after_answers(cx, key, if cut_short { End::MessageBroken } else { End::Finished });
+    }
+
+    /// No more is read of a client; it ends once it has the answers to what was.
+    pub(crate) fn end_after_answers<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, end: End) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.ending.get_or_insert(end);
+        client.stop_reading();
+        cx.pause(client.conn);
+        self.queue_client(key);
+    }
+
+    /// A client's timer has run out.
+    pub(crate) fn client_due<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let now = cx.now();
+        let (due, end) = client.due(&self.services[client.service].service.bounds, now);
+        match end {
+            Some(end) if due <= now => {
+                let how = if end == End::AnswersUnread { How::Reset } else { How::Close };
+                self.end_client(cx, key, end, how);
+            }
+            _ => {
+                client.timer_at = due;
+                cx.set_timer(client.conn, due.since(now));
+            }
+        }
+    }
+
+    /// Goes on reading clients for whose requests there's room again, the longest waiting first.
+    pub(crate) fn feed_starved<B: Backend>(&mut self, cx: &mut Cx<B>) {
+        let mut room = self.requests_max.saturating_sub(self.requests.len());
+        while room > 0
+            && let Some(key) = self.starved.pop_front()
+        {
+            if let Some(client) = self.clients.get_mut(key) {
+                client.starved = false;
+                room -= 1;
+                self.settle(cx, key);
+            }
+        }
+    }
+
+    /// Ends a client. Its requests stay until they're answered, or their time is up.
+    pub(crate) fn end_client<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, end: End, how: How) {
+        let Some(Client { conn, service, owner, mut out, origin, .. }) = self.clients.remove(key) else { return };
+        how.end(cx, conn);
+        self.chunks.release(&mut out);
+        let serving = &mut self.services[service];
+        serving.farewell(origin);
+        serving.counters.ends[end.index()].add(1);
+        self.ended.push_back(Ended { owner, service: ServiceId(service), end });
+    }
+}
+
+/// The query in a request of DNS; `None` if it's none.
+fn query_in(bytes: &[u8]) -> Option<Message<'_>> {
+    Message::new(bytes.get(2..)?).filter(|query| !query.is_response())
+}

@@ -1,0 +1,261 @@
+//! Requests: where they go, how long they may take.
+
+use midmile_engine::{Backend, Cx, Key, Time};
+use midmile_wire::dns::{self, Message};
+
+use crate::mux::Mux;
+use crate::reason::End;
+use crate::request::State;
+use crate::sending::{How, OWED_MAX};
+use crate::service::Matching;
+use crate::serving::Serving;
+use crate::upstream::{Stand, Upstream};
+
+/// How often a request is sent at most: where one backend after another is lost, another time or two is likely too much.
+pub(crate) const SENDS_MAX: u8 = 3;
+/// How many requests that must wait for one upstream are passed over when others wait behind them.
+const PASSED_MAX: usize = 64;
+
+/// What a choice avoids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Avoid {
+    Nothing,
+    /// A place, if there's another.
+    Rather(usize),
+    /// A place, by all means.
+    Strictly(usize),
+}
+
+impl Mux {
+    /// Sends a request that has just come, or has it wait behind those that do.
+    pub(crate) fn assign<B: Backend>(&mut self, cx: &mut Cx<B>, request: Key, bytes: &[u8]) {
+        let Some(at) = self.requests.get(request).map(|request| request.service) else { return };
+        if self.services[at].waiting.is_empty()
+            && let Some(upstream) = self.choice(request)
+            && self.send_on(cx, request, upstream, Some(bytes))
+        {
+            return;
+        }
+        self.turns.push_back(&mut self.services[at].waiting, request.slot());
+    }
+
+    /// Sends those that wait, as far as there's room for them.
+    pub(crate) fn dispatch<B: Backend>(&mut self, cx: &mut Cx<B>, at: u32) {
+        let mut next = self.services[at].waiting.front();
+        let mut passed = 0;
+        while let Some(slot) = next {
+            next = self.turns.after(slot);
+            let key = self.requests.key_at(slot).expect("a request waits as long as it's there");
+            if self.client_of(key).is_none() {
+                self.finish(key);
+            } else if let Some(upstream) = self.choice(key) {
+                self.turns.remove(&mut self.services[at].waiting, slot);
+                if !self.send_on(cx, key, upstream, None) {
+                    self.turns.push_front(&mut self.services[at].waiting, slot);
+                    break;
+                }
+            } else {
+                passed += 1;
+                if self.services[at].service.matching == Matching::Id || passed > PASSED_MAX {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The client of a request, if it's still there.
+    pub(crate) fn client_of(&self, request: Key) -> Option<Key> {
+        let client = self.requests.get(request)?.client;
+        self.clients.get(client).map(|_| client)
+    }
+
+    /// The upstream on which a request is sent best now, if there's one.
+    fn choice(&mut self, request: Key) -> Option<Key> {
+        let request = self.requests.get(request)?;
+        let at = request.service;
+        match self.services[at].service.matching {
+            Matching::Order => {
+                let bound_to = self.clients.get(request.client)?.upstream;
+                if bound_to == Key::NONE {
+                    return self.choose(at, Avoid::Nothing);
+                }
+                self.upstreams.get(bound_to).filter(|upstream| has_room(upstream)).map(|_| bound_to)
+            }
+            Matching::Id if request.sends == 0 => self.choose(at, Avoid::Nothing),
+            Matching::Id => self.choose(at, Avoid::Rather(request.place)),
+        }
+    }
+
+    /// Among the upstreams that have room: healthy places first, then those that answer, then the least outstanding.
+    fn choose(&mut self, at: u32, avoid: Avoid) -> Option<Key> {
+        let serving = &mut self.services[at];
+        let count = serving.upstreams.len();
+        let first = serving.next.checked_rem(count)?;
+        serving.next = first + 1;
+        let (behind, ahead) = serving.upstreams.split_at(first);
+        let mut best = None;
+        for key in ahead.iter().chain(behind) {
+            let Some(upstream) = self.upstreams.get(*key).filter(|upstream| has_room(upstream)) else { continue };
+            let Some(place) = upstream.place else { continue };
+            if avoid == Avoid::Strictly(place) {
+                continue;
+            }
+            let sick = !serving.service.backends[place].is_healthy();
+            let score = (sick, upstream.suspect, avoid == Avoid::Rather(place), upstream.pending.len());
+            if best.is_none_or(|(least, _)| score < least) {
+                best = Some((score, *key));
+            }
+        }
+        best.map(|(_, key)| key)
+    }
+
+    /// Sends a request on an upstream: with `bytes`, or those that were kept. False, and nothing has changed, if there's no room.
+    fn send_on<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, to: Key, bytes: Option<&[u8]>) -> bool {
+        let (Some(request), Some(upstream)) = (self.requests.get_mut(key), self.upstreams.get_mut(to)) else {
+            return false;
+        };
+        let serving = &mut self.services[request.service];
+        let Some(id) = upstream.pending.insert(key) else { return false };
+        let id_bytes = id.to_be_bytes();
+        let by_id = serving.service.matching == Matching::Id;
+        let out = &mut upstream.out;
+        let kept = match (bytes, by_id) {
+            (Some(bytes), true) => self.chunks.append(out, &[&bytes[..2], &id_bytes, &bytes[4..]]),
+            (Some(bytes), false) => self.chunks.append(out, &[bytes]),
+            (None, true) => {
+                let len = self.chunks.first(&request.bytes);
+                let head = [len[0], len[1], id_bytes[0], id_bytes[1]];
+                self.chunks.append_chain(out, &head, &request.bytes, 4)
+            }
+            (None, false) => self.chunks.append_chain(out, &[], &request.bytes, 0),
+        };
+        if !kept {
+            upstream.pending.undo(id);
+            return false;
+        }
+        if request.sends > 0 {
+            serving.counters.retries.add(1);
+        }
+        (request.state, request.upstream, request.sent_at) = (State::Sent, to, cx.now());
+        request.sends += 1;
+        request.place = upstream.place.unwrap_or(0);
+        self.turns.push_back(&mut serving.sent, key.slot());
+        if !by_id && let Some(client) = self.clients.get_mut(request.client) {
+            client.upstream = to;
+        }
+        self.gathered(cx, to);
+        true
+    }
+
+    /// When something of a service is due.
+    pub(crate) fn due_of(&self, serving: &Serving) -> Option<Time> {
+        let bounds = &serving.service.bounds;
+        let front = |slot: Option<u32>| self.requests.get(self.requests.key_at(slot?)?);
+        let answer = front(serving.age.front()).map(|request| request.since.after(bounds.answer_timeout));
+        let attempt = front(serving.sent.front()).map(|request| request.sent_at.after(bounds.attempt_timeout));
+        let dial = serving.upstreams.iter().filter_map(|key| match self.upstreams.get(*key)?.stand {
+            Stand::Resting { until } => Some(until),
+            Stand::Dialling | Stand::Open => None,
+        });
+        dial.chain(answer).chain(attempt).min()
+    }
+
+    /// Deals with requests whose time is up.
+    pub(crate) fn expire<B: Backend>(&mut self, cx: &mut Cx<B>, at: u32) {
+        let now = cx.now();
+        let bounds = self.services[at].service.bounds;
+        while let Some(key) = self.services[at].sent.front().and_then(|slot| self.requests.key_at(slot)) {
+            if self.requests.get(key).is_none_or(|request| request.sent_at.after(bounds.attempt_timeout) > now) {
+                break;
+            }
+            self.attempt_over(cx, key);
+        }
+        while let Some(key) = self.services[at].age.front().and_then(|slot| self.requests.key_at(slot)) {
+            if self.requests.get(key).is_none_or(|request| request.since.after(bounds.answer_timeout) > now) {
+                break;
+            }
+            self.time_over(cx, key);
+        }
+    }
+
+    /// An upstream has had a request for as long as it has for one: another backend gets it as well. Whichever answers first is heard.
+    fn attempt_over<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let Some(request) = self.requests.get_mut(key) else { return };
+        let (at, place, upstream) = (request.service, request.place, request.upstream);
+        let again = !request.transfer && request.sends < SENDS_MAX;
+        request.state = State::Settled;
+        let sent_at = request.sent_at;
+        let serving = &mut self.services[at];
+        self.turns.remove(&mut serving.sent, key.slot());
+        if let Some(upstream) = self.upstreams.get_mut(upstream) {
+            upstream.suspect |= upstream.heard < sent_at;
+        }
+        if again
+            && serving.service.matching == Matching::Id
+            && self.client_of(key).is_some()
+            && let Some(other) = self.choose(at, Avoid::Strictly(place))
+        {
+            self.send_on(cx, key, other, None);
+        }
+    }
+
+    /// A request's time is up altogether.
+    fn time_over<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let Some(request) = self.requests.get(key) else { return };
+        let (upstream, sent_at) = (request.upstream, request.sent_at);
+        let stays = request.state != State::Waiting;
+        let by_order = self.services[request.service].service.matching == Matching::Order;
+        self.give_up(cx, key);
+        // One that has said nothing since is no good any more; in order, nothing behind the request would ever be answered.
+        if stays && self.upstreams.get(upstream).is_some_and(|upstream| by_order || upstream.heard < sent_at) {
+            self.lose_upstream(cx, upstream, How::Reset);
+        }
+    }
+
+    /// Tells a client that there's no answer: SERVFAIL, or its end. A transfer that has had answers is taken to be complete.
+    pub(crate) fn give_up<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let Some(request) = self.requests.get(key) else { return };
+        let (client, id_matters) = (request.client, self.services[request.service].service.matching == Matching::Id);
+        if self.clients.get(client).is_some() && !request.answered {
+            let query = Message::new(self.chunks.first(&request.bytes).get(2..).unwrap_or_default());
+            match query.filter(|_| id_matters) {
+                Some(query) => {
+                    let refusal = dns::Refusal::of(query, dns::RCODE_SERVFAIL);
+                    self.services[request.service].counters.servfails.add(1);
+                    self.deliver(cx, client, &[refusal.framed()]);
+                }
+                None => {
+                    let end = if request.sends == 0 { End::NoBackend } else { End::Unanswered };
+                    self.end_client(cx, client, end, How::Reset);
+                }
+            }
+        }
+        self.finish(key);
+    }
+
+    /// A request is over.
+    pub(crate) fn finish(&mut self, key: Key) {
+        let Some(mut request) = self.requests.remove(key) else { return };
+        let serving = &mut self.services[request.service];
+        self.ages.remove(&mut serving.age, key.slot());
+        match request.state {
+            State::Waiting => self.turns.remove(&mut serving.waiting, key.slot()),
+            State::Sent => self.turns.remove(&mut serving.sent, key.slot()),
+            State::Settled => {}
+        }
+        self.chunks.release(&mut request.bytes);
+        serving.counters.requests_open.sub(1);
+        if let Some(client) = self.clients.get_mut(request.client) {
+            client.outstanding -= 1;
+            if client.outstanding == 0 {
+                client.upstream = Key::NONE;
+            }
+            self.queue_client(request.client);
+        }
+    }
+}
+
+/// Whether a request can be put on an upstream.
+fn has_room(upstream: &Upstream) -> bool {
+    upstream.stand == Stand::Open && !upstream.pending.is_full() && upstream.out.len() <= OWED_MAX
+}

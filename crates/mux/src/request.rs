@@ -1,0 +1,43 @@
+//! A request: whose it is, its bytes, and where it is.
+
+use midmile_engine::{Key, Time};
+
+use crate::chunks::Chain;
+
+/// Where a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// On no upstream. Invariant: it stands among those that wait.
+    Waiting,
+    /// On an upstream, and it may be sent on another yet. Invariant: it stands among those sent.
+    Sent,
+    /// On an upstream, and stays there.
+    Settled,
+}
+
+/// A request that isn't answered.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// Whose it is; that client may have ended.
+    pub(crate) client: Key,
+    /// Its service's place among them.
+    pub(crate) service: u32,
+    /// Its bytes, as they came.
+    pub(crate) bytes: Chain,
+    pub(crate) state: State,
+    /// The upstream that it was sent on last, and to which place that led. An answer may come from one before as well.
+    pub(crate) upstream: Key,
+    pub(crate) place: usize,
+    /// The id that its client gave it (DNS).
+    pub(crate) id: u16,
+    /// How often it was sent.
+    pub(crate) sends: u8,
+    /// A zone's transfer: it may have many answers.
+    pub(crate) transfer: bool,
+    /// It has had one.
+    pub(crate) answered: bool,
+    /// From when its time runs: its coming, or a transfer's last answer. Requests stand in the order of it among a service's.
+    pub(crate) since: Time,
+    /// When it was sent last.
+    pub(crate) sent_at: Time,
+}

@@ -1,0 +1,152 @@
+//! Services as this core serves them.
+
+use std::collections::HashMap;
+use std::ops::{Index, IndexMut};
+use std::sync::Arc;
+
+use midmile_engine::Key;
+use midmile_wire::frame::{Framing, Resp, Side};
+
+use crate::client::Origin;
+use crate::counters::Counters;
+use crate::list::List;
+use crate::service::{Place, Service};
+
+/// A service, its upstreams and its requests.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    pub(crate) service: Arc<Service>,
+    pub(crate) counters: Arc<Counters>,
+    /// How backends' messages are told apart.
+    pub(crate) answers: Framing,
+    pub(crate) upstreams: Vec<Key>,
+    /// With which of them the next choice begins.
+    pub(crate) next: usize,
+    /// All its requests, those that are on no upstream, and those that may be sent on another yet.
+    pub(crate) age: List,
+    pub(crate) waiting: List,
+    pub(crate) sent: List,
+    pub(crate) clients: usize,
+    origins: HashMap<Origin, u32>,
+    pub(crate) retired: bool,
+    pub(crate) draining: bool,
+}
+
+impl Serving {
+    pub(crate) fn new(service: Arc<Service>, counters: Arc<Counters>) -> Self {
+        Self {
+            answers: of_answers(&service.framing),
+            service,
+            counters,
+            upstreams: Vec::new(),
+            next: 0,
+            age: List::EMPTY,
+            waiting: List::EMPTY,
+            sent: List::EMPTY,
+            clients: 0,
+            origins: HashMap::new(),
+            retired: false,
+            draining: false,
+        }
+    }
+
+    /// Goes on with another version, and says which was there before.
+    pub(crate) fn replace(&mut self, service: Arc<Service>) -> Arc<Service> {
+        self.answers = of_answers(&service.framing);
+        std::mem::replace(&mut self.service, service)
+    }
+
+    /// The place that is the same as one of another version.
+    pub(crate) fn place_like(&self, other: &Place) -> Option<usize> {
+        self.service.backends.iter().position(|place| place.name == other.name && place.addrs == other.addrs)
+    }
+
+    pub(crate) fn clients_of(&self, origin: Origin) -> u32 {
+        self.origins.get(&origin).copied().unwrap_or(0)
+    }
+
+    /// Counts a client in.
+    pub(crate) fn welcome(&mut self, origin: Option<Origin>) {
+        self.clients += 1;
+        self.counters.clients_opened.add(1);
+        self.counters.clients_open.add(1);
+        if let Some(origin) = origin {
+            *self.origins.entry(origin).or_default() += 1;
+        }
+    }
+
+    /// Counts a client out.
+    pub(crate) fn farewell(&mut self, origin: Option<Origin>) {
+        self.clients -= 1;
+        self.counters.clients_open.sub(1);
+        if let Some(origin) = origin
+            && let Some(count) = self.origins.get_mut(&origin)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.origins.remove(&origin);
+            }
+        }
+    }
+}
+
+/// How the answers to messages of this framing are told apart.
+fn of_answers(framing: &Framing) -> Framing {
+    match framing {
+        Framing::Resp(resp) => Framing::Resp(Resp { side: Side::Answers, ..*resp }),
+        other => other.clone(),
+    }
+}
+
+/// All services of a core, by their places.
+#[derive(Debug, Default)]
+pub(crate) struct Services {
+    places: Vec<Option<Serving>>,
+}
+
+impl Services {
+    pub(crate) fn insert(&mut self, serving: Serving) -> u32 {
+        let at = self.places.iter().position(Option::is_none).unwrap_or(self.places.len());
+        if at == self.places.len() {
+            self.places.push(None);
+        }
+        self.places[at] = Some(serving);
+        u32::try_from(at).expect("few services")
+    }
+
+    pub(crate) fn remove(&mut self, at: u32) {
+        self.places[at as usize] = None;
+    }
+
+    pub(crate) fn get(&self, at: u32) -> Option<&Serving> {
+        self.places.get(at as usize)?.as_ref()
+    }
+
+    /// One more than the last place.
+    pub(crate) fn len(&self) -> u32 {
+        u32::try_from(self.places.len()).expect("few services")
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Serving> {
+        self.places.iter().flatten()
+    }
+
+    /// The places at which a service is.
+    pub(crate) fn places(&self) -> Vec<u32> {
+        (0..self.len()).filter(|at| self.get(*at).is_some()).collect()
+    }
+}
+
+impl Index<u32> for Services {
+    type Output = Serving;
+
+    fn index(&self, at: u32) -> &Serving {
+        self.places[at as usize].as_ref().expect("a service stays as long as anything of it")
+    }
+}
+
+impl IndexMut<u32> for Services {
+    fn index_mut(&mut self, at: u32) -> &mut Serving {
+        self.places[at as usize].as_mut().expect("a service stays as long as anything of it")
+    }
+}

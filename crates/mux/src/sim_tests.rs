@@ -1,0 +1,314 @@
+//! The mux in the simulated world: thousands of seeds, each a few clients and backends that misbehave in every way the world knows.
+//! Invariants are checked after each turn, promises at the end.
+//!
+//! `MIDMILE_SIM_SEEDS=N` runs N seeds in place of the usual number; `MIDMILE_SIM_SEED=S` runs one. A failure names its seed.
+#![expect(clippy::unwrap_used, reason = "a test ends where its own arithmetic fails")]
+
+mod actors;
+mod cases;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use midmile_engine::sim::{DialOutcome, Rng, Sim};
+use midmile_engine::{
+    Addr, Config, ConnError, ConnId, Core, Cx, Frame, Handler, Incoming, LegOptions, ListenerId, Time,
+};
+use midmile_wire::frame::{Framing, Line};
+
+use crate::{Bounds, Counters, End, Ended, Matching, Mux, Place, Service, ServiceId};
+use actors::{Backend, Client, Manners};
+
+/// More turns than any world needs.
+const TURNS_MAX: u64 = 100_000;
+const WINDOW: usize = 4000;
+
+pub(super) const BOUNDS: Bounds = Bounds {
+    message_max: 2000,
+    outstanding_per_client: 4,
+    clients_per_address: 0,
+    message_timeout: Duration::from_millis(400),
+    idle_timeout: Duration::from_millis(600),
+    answer_timeout: Duration::from_millis(250),
+    attempt_timeout: Duration::from_millis(80),
+    upstreams_per_backend: 2,
+    outstanding_per_upstream: 5,
+};
+
+/// How unkind a world is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mood {
+    /// Everybody answers, reads and stays: each request gets its answer.
+    Kind,
+    Any,
+}
+
+/// The owner of the mux.
+pub(super) struct Owner {
+    pub(super) mux: Mux,
+    pub(super) service: Option<ServiceId>,
+    next: u64,
+    pub(super) ended: Vec<Ended>,
+    pub(super) refused: usize,
+}
+
+impl Owner {
+    pub(super) fn new(mux: Mux) -> Self {
+        Self { mux, service: None, next: 0, ended: Vec::new(), refused: 0 }
+    }
+}
+
+impl<B: midmile_engine::Backend> Handler<B> for Owner {
+    fn on_accept(&mut self, cx: &mut Cx<B>, _: ListenerId, mut incoming: Incoming<B::Socket>) {
+        // The port says which client it is.
+        let owner = cx.incoming_peer(&mut incoming).inet().map_or(self.next, |addr| u64::from(addr.port()));
+        self.next += 1;
+        if let Err((incoming, _)) = self.mux.admit(cx, self.service.unwrap(), incoming, owner) {
+            self.refused += 1;
+            cx.refuse(incoming);
+        }
+    }
+
+    fn on_connect(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64) {
+        assert!(Mux::owns(token));
+        self.mux.on_connect(cx, conn, token);
+    }
+
+    fn on_data(&mut self, _: &mut Cx<B>, _: ConnId, _: u64, _: &[u8]) -> usize {
+        panic!("the mux reads messages");
+    }
+
+    fn frame(&mut self, conn: ConnId, token: u64, bytes: &[u8]) -> Frame {
+        self.mux.frame(conn, token, bytes)
+    }
+
+    fn on_message(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64, bytes: &[u8]) {
+        self.mux.on_message(cx, conn, token, bytes);
+    }
+
+    fn on_writable(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64) {
+        self.mux.on_writable(cx, conn, token);
+    }
+
+    fn on_peer_close(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64) {
+        self.mux.on_peer_close(cx, conn, token);
+    }
+
+    fn on_error(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64, error: ConnError) {
+        self.mux.on_error(cx, conn, token, error);
+    }
+
+    fn on_timer(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64) {
+        self.mux.on_timer(cx, conn, token);
+    }
+
+    fn on_turn_end(&mut self, cx: &mut Cx<B>) {
+        self.mux.on_turn_end(cx);
+        if let Some(due) = self.mux.due() {
+            cx.set_alarm(due.since(cx.now()));
+        }
+        while let Some(ended) = self.mux.next_ended() {
+            self.ended.push(ended);
+        }
+    }
+}
+
+pub(super) struct World {
+    pub(super) core: Core<Sim, Owner>,
+    pub(super) clients: Vec<Client>,
+    backends: Vec<Backend>,
+    pub(super) places: Vec<Addr>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) matching: Matching,
+    pub(super) rng: Rng,
+    mood: Mood,
+    faults: bool,
+    turns: u64,
+}
+
+pub(super) fn port(number: usize) -> Addr {
+    Addr::Inet(([10, 0, 0, 2], u16::try_from(number).unwrap()).into())
+}
+
+fn config(rng: &mut Rng, conns: u32) -> Config {
+    Config {
+        conns_max: conns,
+        read_bytes: 2000 + rng.up_to(2000),
+        blocks: rng.up_to(3),
+        turn_bytes: 200 + rng.up_to(3000),
+        loop_bytes: 4000,
+        accept_batch: 1 + u32::try_from(rng.up_to(3)).unwrap(),
+        accept_rest_ms: 5,
+        catch_panics: false,
+        ..Config::default()
+    }
+}
+
+/// How dials to a place go.
+fn outcomes(rng: &mut Rng, mood: Mood) -> Vec<DialOutcome> {
+    let wait = |rng: &mut Rng| Duration::from_micros(rng.up_to(20_000) as u64);
+    let stands = |rng: &mut Rng| {
+        let window = if mood == Mood::Any && rng.one_in(4) { 300 + rng.up_to(400) } else { WINDOW };
+        DialOutcome::ByHand(wait(rng), window)
+    };
+    let mut all: Vec<DialOutcome> = (0..rng.up_to(6))
+        .map(|_| match if mood == Mood::Kind { 9 } else { rng.up_to(9) } {
+            0 => DialOutcome::FailsAtOnce(ConnError::Refused),
+            1 => DialOutcome::FailsAfter(wait(rng), ConnError::Unreachable),
+            2 => DialOutcome::Silent,
+            _ => stands(rng),
+        })
+        .collect();
+    all.push(if mood == Mood::Any && rng.one_in(12) { DialOutcome::Silent } else { stands(rng) });
+    all
+}
+
+pub(super) fn service(places: &[Addr], matching: Matching, bounds: Bounds) -> Service {
+    let place = |addr: &Addr| Arc::new(Place::new(addr.to_string().into(), vec![addr.clone()]));
+    Service {
+        name: "s".into(),
+        framing: if matching == Matching::Id { Framing::Dns } else { Framing::Line(Line { len_max: 2000 }) },
+        matching,
+        backends: places.iter().map(place).collect(),
+        server: LegOptions::default(),
+        bounds,
+    }
+}
+
+impl World {
+    fn new(mut rng: Rng, matching: Matching, mood: Mood) -> Self {
+        let count = 1 + rng.up_to(5);
+        let faults = mood == Mood::Any && rng.one_in(2);
+        let sim = Sim::new(rng.number(), faults);
+        let places: Vec<Addr> = (0..=rng.up_to(2)).map(|place| port(2000 + place)).collect();
+        let requests_max = if rng.one_in(3) { 1 + rng.up_to(6) } else { 100 };
+        let mux = Mux::new(8, u32::try_from(requests_max).unwrap());
+        let mut core = Core::new(sim, config(&mut rng, 40), Owner::new(mux));
+        let counters = Arc::new(Counters::default());
+        let (owner, cx) = core.parts();
+        for place in &places {
+            let outcomes = outcomes(&mut rng, mood);
+            cx.backend().server(place, outcomes);
+        }
+        let at = port(1000);
+        cx.listen_at(&at, &LegOptions::default(), 100).unwrap();
+        owner.service = Some(owner.mux.serve(cx, Arc::new(service(&places, matching, BOUNDS)), counters.clone()));
+        let clients = (0..count)
+            .map(|number| {
+                let manners = if mood == Mood::Any && rng.one_in(2) { Manners::Any } else { Manners::Good };
+                let window = if manners == Manners::Any && rng.one_in(3) { 40 + rng.up_to(300) } else { WINDOW };
+                let remote = cx.backend().hand_client(&at, window);
+                Client::new(&mut rng, remote, number, manners, matching)
+            })
+            .collect();
+        Self { core, clients, backends: Vec::new(), places, counters, matching, rng, mood, faults, turns: 0 }
+    }
+
+    /// One turn, and then what everybody else does.
+    pub(super) fn turn(&mut self) {
+        self.core.turn().unwrap();
+        self.turns += 1;
+        assert!(self.turns < TURNS_MAX, "the mux turns in circles");
+        let (owner, cx) = self.core.parts();
+        cx.check();
+        owner.mux.check();
+        for place in &self.places {
+            let known = |id| self.backends.iter().any(|backend| backend.remote == id);
+            let new: Vec<_> = cx.backend().dialled(place).filter(|id| !known(*id)).collect();
+            for remote in new {
+                self.backends.push(Backend::new(&mut self.rng, remote, self.matching, self.mood == Mood::Any));
+            }
+        }
+        let now = cx.now();
+        for backend in &mut self.backends {
+            backend.act(cx.backend(), &mut self.rng, now);
+        }
+        for client in &mut self.clients {
+            client.act(cx.backend(), &mut self.rng, now);
+        }
+        // The world doesn't wait for remotes that are acted for; a turn of its own has to come soon.
+        let tick = Duration::from_millis(1 + self.rng.up_to(6) as u64);
+        let due = owner.mux.due().map_or(tick, |due| due.since(now).min(tick));
+        cx.set_alarm(due);
+    }
+
+    fn run(&mut self) {
+        while self.clients.iter().any(|client| !client.is_over()) || self.core.parts().0.mux.clients() > 0 {
+            self.turn();
+            let now = self.core.parts().1.now();
+            let left = self.clients.iter().filter(|client| !client.is_over()).collect::<Vec<_>>();
+            assert!(now < Time::from_nanos(20_000_000_000), "clients are left: {left:?}");
+        }
+        let until = self.core.parts().1.now().after(BOUNDS.answer_timeout * 2);
+        while self.core.parts().1.now() < until {
+            self.turn();
+        }
+    }
+
+    fn judge(&mut self) {
+        let (owner, cx) = self.core.parts();
+        assert_eq!((owner.mux.requests(), self.counters.requests_open.value()), (0, 0), "requests are left");
+        owner.mux.cut(cx);
+        owner.mux.check();
+        assert_eq!((owner.mux.chunks.used(), cx.conns_open()), (0, 0), "chunks or connections are left");
+        let mut ends: HashMap<u64, End> = HashMap::new();
+        for ended in &owner.ended {
+            assert!(ends.insert(ended.owner, ended.end).is_none(), "a client ended twice");
+        }
+        let counted: u64 = self.counters.ends.iter().map(crate::Counter::value).sum();
+        assert_eq!(counted, ends.len() as u64);
+        assert_eq!((self.counters.clients_open.value(), self.counters.upstreams_open.value()), (0, 0));
+        for client in &self.clients {
+            let port = client.remote.addr().inet().unwrap().port();
+            let end = ends.get(&u64::from(port)).copied();
+            assert!(end.is_some() || owner.refused > 0 || self.faults, "a client has neither ended nor been refused");
+            client.judge(end, self.matching, self.mood == Mood::Kind);
+        }
+    }
+}
+
+pub(super) fn seeds(usual: u64) -> std::ops::Range<u64> {
+    let number = |name| std::env::var(name).ok().map(|text: String| text.parse::<u64>().unwrap());
+    match (number("MIDMILE_SIM_SEED"), number("MIDMILE_SIM_SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, count) => 0..count.unwrap_or(usual),
+    }
+}
+
+fn run(seed: u64, matching: Matching, mood: Mood) -> u64 {
+    let result = std::panic::catch_unwind(|| {
+        let mut world = World::new(Rng::new(seed), matching, mood);
+        world.run();
+        world.judge();
+        world.turns
+    });
+    result.unwrap_or_else(|panic| {
+        eprintln!("failing seed: MIDMILE_SIM_SEED={seed}");
+        std::panic::resume_unwind(panic)
+    })
+}
+
+#[test]
+fn every_promise_holds_in_any_world_of_dns() {
+    let turns: u64 = seeds(1500).map(|seed| run(seed, Matching::Id, Mood::Any)).sum();
+    eprintln!("{turns} turns");
+}
+
+#[test]
+fn in_a_kind_world_every_query_has_its_answer() {
+    let turns: u64 = seeds(500).map(|seed| run(seed, Matching::Id, Mood::Kind)).sum();
+    eprintln!("{turns} turns");
+}
+
+#[test]
+fn every_promise_holds_in_any_world_of_lines() {
+    let turns: u64 = seeds(1500).map(|seed| run(seed, Matching::Order, Mood::Any)).sum();
+    eprintln!("{turns} turns");
+}
+
+#[test]
+fn in_a_kind_world_every_line_has_its_answer() {
+    let turns: u64 = seeds(500).map(|seed| run(seed, Matching::Order, Mood::Kind)).sum();
+    eprintln!("{turns} turns");
+}

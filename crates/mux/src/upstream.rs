@@ -1,0 +1,239 @@
+//! An upstream: a connection to a backend that carries many clients' requests.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use midmile_engine::{ConnId, Key, Time};
+use midmile_wire::frame::Seen;
+
+use crate::chunks::Chain;
+use crate::service::Matching;
+
+/// How long an upstream rests after its first failure; twice as long after each that follows, up to the most.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stand {
+    /// There's none; the next is dialled then.
+    Resting { until: Time },
+    /// It's being dialled.
+    Dialling,
+    /// It stands.
+    Open,
+}
+
+/// The requests on an upstream. Those that have been answered otherwise, or given up, stand here until their answer comes: a handle
+/// that finds nothing.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    /// By the id that each has here. Invariant: an id is free if, and only if, nothing stands at it.
+    Ids { slots: Box<[Key]>, free: VecDeque<u16> },
+    /// In the order of their answers.
+    Order { queue: VecDeque<Key>, max: usize },
+}
+
+impl Pending {
+    pub(crate) fn new(matching: Matching, max: u16) -> Self {
+        match matching {
+            // Ids come round as late as can be, so that what a backend says twice meets nobody.
+            Matching::Id => Self::Ids { slots: vec![Key::NONE; usize::from(max)].into(), free: (0..max).collect() },
+            Matching::Order => Self::Order { queue: VecDeque::with_capacity(usize::from(max)), max: usize::from(max) },
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Ids { slots, free } => slots.len() - free.len(),
+            Self::Order { queue, .. } => queue.len(),
+        }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Ids { free, .. } => free.is_empty(),
+            Self::Order { queue, max } => queue.len() == *max,
+        }
+    }
+
+    /// Takes a request in, and says its id here; 0 where there are none. `None` when full.
+    pub(crate) fn insert(&mut self, request: Key) -> Option<u16> {
+        match self {
+            Self::Ids { slots, free } => {
+                let id = free.pop_front()?;
+                slots[usize::from(id)] = request;
+                Some(id)
+            }
+            Self::Order { queue, max } => (queue.len() < *max).then(|| {
+                queue.push_back(request);
+                0
+            }),
+        }
+    }
+
+    /// The request at an id, or the next in order.
+    pub(crate) fn at(&self, id: u16) -> Option<Key> {
+        match self {
+            Self::Ids { slots, .. } => slots.get(usize::from(id)).copied().filter(|key| *key != Key::NONE),
+            Self::Order { queue, .. } => queue.front().copied(),
+        }
+    }
+
+    /// Lets that go. It's there.
+    pub(crate) fn remove(&mut self, id: u16) {
+        match self {
+            Self::Ids { slots, free } => {
+                slots[usize::from(id)] = Key::NONE;
+                free.push_back(id);
+            }
+            Self::Order { queue, .. } => {
+                queue.pop_front();
+            }
+        }
+    }
+
+    /// Takes back the last insertion, which gave this id.
+    pub(crate) fn undo(&mut self, id: u16) {
+        match self {
+            Self::Ids { slots, free } => {
+                slots[usize::from(id)] = Key::NONE;
+                free.push_front(id);
+            }
+            Self::Order { queue, .. } => {
+                queue.pop_back();
+            }
+        }
+    }
+
+    /// Any of them, taken out; `None` when none is left.
+    pub(crate) fn pop(&mut self, from: &mut usize) -> Option<Key> {
+        match self {
+            Self::Ids { slots, free } => loop {
+                let key = std::mem::replace(slots.get_mut(*from)?, Key::NONE);
+                let id = u16::try_from(*from).expect("there are no more ids");
+                *from += 1;
+                if key != Key::NONE {
+                    free.push_back(id);
+                    return Some(key);
+                }
+            },
+            Self::Order { queue, .. } => queue.pop_front(),
+        }
+    }
+
+    /// All of them.
+    pub(crate) fn keys(&self) -> Box<dyn Iterator<Item = Key> + '_> {
+        match self {
+            Self::Ids { slots, .. } => Box::new(slots.iter().copied().filter(|key| *key != Key::NONE)),
+            Self::Order { queue, .. } => Box::new(queue.iter().copied()),
+        }
+    }
+}
+
+/// An upstream, standing or not.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) conn: ConnId,
+    /// The service's place among them.
+    pub(crate) service: u32,
+    /// The backend's place in the service; `None` once a reload has dropped it: it then goes when its requests are answered.
+    pub(crate) place: Option<usize>,
+    /// Which of the backend's addresses is dialled next, counted on and on.
+    pub(crate) addr: usize,
+    pub(crate) stand: Stand,
+    /// Invariant: none unless it stands.
+    pub(crate) pending: Pending,
+    pub(crate) seen: Seen,
+    /// What couldn't be sent yet.
+    pub(crate) out: Chain,
+    /// It stands among those to be flushed.
+    pub(crate) queued: bool,
+    /// Failures in a row.
+    pub(crate) failures: u32,
+    /// When a message last came from it.
+    pub(crate) heard: Time,
+    /// It has answered since it came to stand.
+    pub(crate) useful: bool,
+    /// It left a request unanswered for too long and has said nothing since.
+    pub(crate) suspect: bool,
+}
+
+impl Upstream {
+    pub(crate) fn new(service: u32, place: usize, matching: Matching, max: u16, now: Time) -> Self {
+        Self {
+            conn: Key::NONE,
+            service,
+            place: Some(place),
+            addr: 0,
+            stand: Stand::Resting { until: now },
+            pending: Pending::new(matching, max),
+            seen: Seen::default(),
+            out: Chain::EMPTY,
+            queued: false,
+            failures: 0,
+            heard: now,
+            useful: false,
+            suspect: false,
+        }
+    }
+
+    /// Notes a failure, and says until when it rests. Each of `addrs` addresses is tried before it does.
+    pub(crate) fn rest(&mut self, now: Time, addrs: usize) {
+        self.failures = self.failures.saturating_add(1);
+        self.addr = self.addr.wrapping_add(1);
+        let rounds = self.failures / u32::try_from(addrs.max(1)).unwrap_or(u32::MAX);
+        let pause = match rounds {
+            0 => Duration::from_millis(1),
+            _ => PAUSE_MAX.min(PAUSE_FIRST.saturating_mul(1 << (rounds - 1).min(16))),
+        };
+        self.stand = Stand::Resting { until: now.after(pause) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_unique_and_come_round_late() {
+        let mut slab = midmile_engine::Slab::with_capacity(8);
+        let keys: Vec<Key> = (0..8).map(|at| slab.insert(at).unwrap()).collect();
+        let mut pending = Pending::new(Matching::Id, 3);
+        let ids: Vec<u16> = keys[..3].iter().map(|key| pending.insert(*key).unwrap()).collect();
+        assert_eq!((ids, pending.insert(keys[3]), pending.is_full()), (vec![0, 1, 2], None, true));
+        pending.remove(1);
+        assert_eq!((pending.at(1), pending.at(9), pending.len()), (None, None, 2));
+        pending.remove(2);
+        assert_eq!(pending.insert(keys[4]), Some(1));
+        assert_eq!(pending.at(1), Some(keys[4]));
+        let mut from = 0;
+        let left: Vec<Key> = std::iter::from_fn(|| pending.pop(&mut from)).collect();
+        assert_eq!((left, pending.len()), (vec![keys[0], keys[4]], 0));
+    }
+
+    #[test]
+    fn order_is_first_in_first_out() {
+        let mut slab = midmile_engine::Slab::with_capacity(8);
+        let keys: Vec<Key> = (0..3).map(|at| slab.insert(at).unwrap()).collect();
+        let mut pending = Pending::new(Matching::Order, 2);
+        assert_eq!([0, 1, 2].map(|at| pending.insert(keys[at])), [Some(0), Some(0), None]);
+        assert_eq!(pending.at(0), Some(keys[0]));
+        pending.remove(0);
+        assert_eq!((pending.at(0), pending.pop(&mut 0), pending.pop(&mut 0)), (Some(keys[1]), Some(keys[1]), None));
+    }
+
+    #[test]
+    fn pauses_grow_once_all_addresses_were_tried() {
+        let mut upstream = Upstream::new(0, 0, Matching::Order, 1, Time::ZERO);
+        let waits: Vec<u64> = (0..20)
+            .map(|_| {
+                upstream.rest(Time::ZERO, 2);
+                let Stand::Resting { until } = upstream.stand else { panic!("it rests") };
+                until.as_millis()
+            })
+            .collect();
+        assert_eq!(waits[..6], [1, 50, 50, 100, 100, 200]);
+        assert_eq!(waits[19], 5000);
+    }
+}
