@@ -17,7 +17,7 @@ impl Key {
         self.slot
     }
 
-    /// The handle as one word of 62 bits; the two highest are free for the caller's use.
+    /// The handle as one word of 61 bits; the three highest are free for the caller's use.
     #[must_use]
     pub const fn to_bits(self) -> u64 {
         (self.generation as u64) << 32 | self.slot as u64
@@ -55,8 +55,8 @@ pub struct Slab<T> {
 
 const NO_SLOT: u32 = u32::MAX;
 
-/// Generations stay below 2^30: the top bit of a tag is the engine's own, and a program may want to tell two or four kinds apart.
-const GENERATION_MASK: u32 = u32::MAX >> 2;
+/// Generations stay below 2^29: the top bit of a tag is the engine's own, and a program may want to tell eight kinds apart.
+const GENERATION_MASK: u32 = u32::MAX >> 3;
 
 impl<T> Slab<T> {
     /// An empty table for at most `capacity` values.
@@ -200,6 +200,17 @@ mod tests {
         assert_eq!((slab.get(a), slab.get(b)), (None, Some(&'b')));
         assert_eq!(slab.remove(a), None);
         assert_eq!(Key::from_bits(b.to_bits()), b);
+    }
+
+    #[test]
+    fn a_handle_leaves_the_three_highest_bits_of_its_word_free() {
+        let mut slab = Slab::with_capacity(1);
+        let first = slab.insert('a').unwrap();
+        slab.slots[0].generation = GENERATION_MASK;
+        let last = slab.key_at(0).unwrap();
+        assert_eq!((last.to_bits() >> 61, Key::from_bits(last.to_bits())), (0, last));
+        assert_eq!(slab.remove(last), Some('a'));
+        assert_eq!(slab.insert('b'), Ok(first), "generations begin anew");
     }
 
     #[test]

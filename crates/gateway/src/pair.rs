@@ -213,7 +213,7 @@ impl Pair {
     }
 }
 
-/// What a connection carries as its token: what it is to the relay.
+/// What a connection carries as its token: what it is to the relay. Tokens with the top bit set are the multiplexor's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Token {
     /// The client leg of a pair.
@@ -226,8 +226,8 @@ pub(crate) enum Token {
     Guest(Key),
 }
 
-/// Where the kind is kept: the bits of a token that a key leaves free.
-const KIND_SHIFT: u32 = 62;
+/// Where the kind is kept: of the three bits that a key leaves free the lower two.
+const KIND_SHIFT: u32 = 61;
 const KEY_MASK: u64 = (1 << KIND_SHIFT) - 1;
 
 impl Token {
@@ -275,6 +275,7 @@ mod tests {
         let pair = slab.insert(()).unwrap();
         for token in [Token::Client(pair), Token::Server(pair), Token::Pooled(pair), Token::Guest(pair)] {
             assert_eq!(Token::from_bits(token.to_bits()), token);
+            assert_eq!(token.to_bits() >> 63, 0, "it would be the multiplexor's");
         }
     }
 }
