@@ -20,7 +20,7 @@ Exit codes:
   2  the command line or the configuration is wrong
   3  the drain ended with pairs still open, and they were cut
 
-Signals (relay, gateway):
+Signals (relay, gateway, mux):
   SIGTERM, SIGINT  drain: accept no more, wait for open pairs until the drain timeout;
                    a second signal cuts them at once
   SIGHUP           reload: names are resolved again, and gateway reads its file again;
@@ -52,6 +52,23 @@ packaging/midmile.example.toml is one to start from.
 When a listener accepts, a line goes to standard output:
   ready listen=127.0.0.1:43210 to=10.0.0.5:80,10.0.0.6:80
 
+midmile --help has the exit codes and the signals.";
+
+const MUX_EXAMPLES: &str = "\
+Examples:
+  midmile mux --framing dns --listen 0.0.0.0:53 --to 10.0.0.5:53 --to 10.0.0.6:53
+  midmile mux --framing dns --listen [::]:53 --to 10.0.0.5:53 --admin 127.0.0.1:9400
+  midmile mux --framing resp --listen 127.0.0.1:6379 --to cache1:6379 --to cache2:6379
+
+Clients' requests go on one by one, over few connections to the backends that all clients
+share, each to the backend with the fewest unanswered ones. Every --listen leads to every
+--to. DNS answers come as the backends give them; of other protocols each client gets its
+answers in the order of its requests.
+
+When a listener accepts, a line goes to standard output:
+  ready listen=127.0.0.1:43210 to=10.0.0.5:53,10.0.0.6:53
+
+A file (midmile gateway) has more: other framings, health checks, options of the legs.
 midmile --help has the exit codes and the signals.";
 
 const CHECK_EXAMPLES: &str = "\
@@ -104,6 +121,8 @@ pub(crate) enum Command {
     Relay(Box<RelayArgs>),
     /// Relay what a configuration file says: several backends, health checks, options for each leg.
     Gateway(GatewayArgs),
+    /// Carry messages, such as DNS over TCP: many clients over few connections to the backends.
+    Mux(Box<MuxArgs>),
     /// Check a configuration file and say all that is wrong with it.
     Check(CheckArgs),
     /// Say how a running midmile does: pairs, times, peers, and what went wrong.
@@ -165,6 +184,69 @@ pub(crate) struct RelayArgs {
     /// Congestion control of both legs, such as cubic or bbr [default: the system's].
     #[arg(long, value_name = "NAME")]
     pub(crate) congestion: Option<String>,
+}
+
+/// Kept apart from the field: rustdoc would take the brackets for a link.
+const MUX_LISTEN_HELP: &str =
+    "Where to listen: host:port, [v6]:port, unix:/path or unix:@name; port 0 picks one. It may be given more than once";
+
+#[derive(Args, Debug)]
+#[command(after_help = MUX_EXAMPLES)]
+pub(crate) struct MuxArgs {
+    /// How messages are told apart: DNS over TCP, lines, or Redis's protocol.
+    #[arg(long, value_name = "FRAMING")]
+    pub(crate) framing: FramingArg,
+    #[arg(long, value_name = "ADDR", required = true, help = MUX_LISTEN_HELP)]
+    pub(crate) listen: Vec<Endpoint>,
+    /// A backend; it may be given more than once.
+    #[arg(long, value_name = "ADDR", required = true)]
+    pub(crate) to: Vec<Endpoint>,
+    /// Serve /metrics, /healthz, /readyz and /status.json here.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin: Option<Endpoint>,
+    /// Loops, each on a thread pinned to a CPU of its own [default: all CPUs that the process may use].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) cores: Option<u16>,
+    /// Clients at once [default: 100000, or as many as the file descriptors allow].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) clients_max: Option<u32>,
+    /// Clients from one address that a loop serves at once; 0: without a bound.
+    #[arg(long, value_name = "COUNT", default_value = "0")]
+    pub(crate) clients_per_address: u32,
+    /// Requests of one client that wait for their answers; beyond them it isn't read.
+    #[arg(long, value_name = "COUNT", default_value = "256", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) outstanding_per_client: u16,
+    /// Connections that each loop keeps to each backend.
+    #[arg(long, value_name = "COUNT", default_value = "2", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) upstreams_per_backend: u16,
+    /// Cut a client whose message takes longer than this, from its first byte to its last.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_timeout)]
+    pub(crate) message_timeout: Duration,
+    /// Close a client's connection after this long without a whole message, and with none to be answered.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_timeout)]
+    pub(crate) idle_timeout: Duration,
+    /// Give up waiting for an answer after this long: SERVFAIL for DNS, the client's end otherwise.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_timeout)]
+    pub(crate) answer_timeout: Duration,
+    /// Ask another backend, once, after this long without an answer.
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_timeout)]
+    pub(crate) attempt_timeout: Duration,
+    /// Log one line for each client at its end.
+    #[arg(long)]
+    pub(crate) log_clients: bool,
+    /// On SIGTERM, wait this long for answers before clients are cut.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_drain)]
+    pub(crate) drain_timeout: Duration,
+    /// Congestion control of all legs, such as cubic or bbr [default: the system's].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) congestion: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FramingArg {
+    Dns,
+    Line,
+    Resp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -354,6 +436,7 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
 mod tests {
     use clap::CommandFactory;
     use midmile_gateway::Timeouts;
+    use midmile_mux::Bounds;
 
     use super::*;
     use crate::config::DRAIN_DEFAULT;
@@ -370,5 +453,18 @@ mod tests {
         assert_eq!(args.idle_timeout, Timeouts::default().idle);
         assert_eq!(args.dial_timeout, Timeouts::default().dial);
         assert_eq!(args.drain_timeout, DRAIN_DEFAULT);
+        let line = ["midmile", "mux", "--framing", "dns", "--listen", "127.0.0.1:0", "--to", "a:1"];
+        let Command::Mux(args) = Cli::try_parse_from(line).unwrap().command else { panic!("another command") };
+        let shown = Bounds {
+            message_timeout: args.message_timeout,
+            idle_timeout: args.idle_timeout,
+            answer_timeout: args.answer_timeout,
+            attempt_timeout: args.attempt_timeout,
+            outstanding_per_client: args.outstanding_per_client,
+            clients_per_address: args.clients_per_address,
+            upstreams_per_backend: args.upstreams_per_backend,
+            ..Bounds::default()
+        };
+        assert_eq!((shown, args.drain_timeout), (Bounds::default(), DRAIN_DEFAULT));
     }
 }

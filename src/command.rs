@@ -8,6 +8,7 @@ pub(crate) mod check;
 pub(crate) mod doctor;
 pub(crate) mod gateway;
 pub(crate) mod lab;
+pub(crate) mod mux;
 pub(crate) mod pages;
 pub(crate) mod relay;
 pub(crate) mod status;

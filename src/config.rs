@@ -8,6 +8,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use midmile_engine::LegOptions;
 use midmile_gateway::{Balance, HealthCheck, PoolLimits, Rule, Timeouts};
+use midmile_mux::Bounds;
+use midmile_wire::frame::Framing;
 use midmile_wire::proxy;
 use midmile_wire::trunk::{Key, Name};
 
@@ -19,6 +21,7 @@ mod allowed;
 mod check;
 mod leg;
 mod listener;
+mod messages;
 mod mistake;
 mod raw;
 mod reference;
@@ -30,8 +33,9 @@ mod value;
 mod tests;
 
 pub(crate) use allowed::Allowed;
+pub(crate) use messages::framing_of;
 pub(crate) use reference::reference;
-pub(crate) use value::{Level, WindowBy, parse_period};
+pub(crate) use value::{Level, Protocol, WindowBy, parse_period};
 
 /// Drain deadline unless the operator says otherwise.
 pub(crate) const DRAIN_DEFAULT: Duration = Duration::from_secs(30);
@@ -109,6 +113,16 @@ pub(crate) struct Listener {
     pub(crate) server: LegOptions,
     pub(crate) timeouts: Timeouts,
     pub(crate) health: Option<HealthCheck>,
+    /// Set where messages are carried, not bytes.
+    pub(crate) messages: Option<Messages>,
+}
+
+/// How a listener carries messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Messages {
+    /// How requests are told apart.
+    pub(crate) framing: Framing,
+    pub(crate) bounds: Bounds,
 }
 
 /// Another gateway.
@@ -168,6 +182,7 @@ impl Listener {
             server: LegOptions::default(),
             timeouts: Timeouts::default(),
             health: None,
+            messages: None,
         }
     }
 }

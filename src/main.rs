@@ -4,7 +4,7 @@
 //! (`midmile_gateway`), which runs on threads of its own; then it supervises, on one Tokio thread beside them.
 //!
 //! ```text
-//! cli ──► command/relay ─────────────┐
+//! cli ──► command/relay, command/mux ┐
 //!         command/gateway ──► config ┴─► supervise ──► Fleet (the data path)
 //!                                         │  resolve   names → addresses → plan
 //!                                         │  health    which backends may be used
@@ -41,6 +41,7 @@ mod windows;
 fn main() -> ExitCode {
     let outcome = match cli::Cli::parse().command {
         cli::Command::Relay(args) => command::relay::run(&args),
+        cli::Command::Mux(args) => command::mux::run(&args),
         cli::Command::Gateway(args) => command::gateway::run(&args),
         cli::Command::Check(args) => command::check::run(&args),
         cli::Command::Status(args) => command::status::run(&args),

@@ -69,7 +69,7 @@ fn listener(args: &RelayArgs, listen: &Endpoint, to: &Endpoint, earlier: &[Liste
 }
 
 /// The listener's address; made different where port 0 is there more than once.
-fn name(listen: &Endpoint, earlier: &[Listener]) -> String {
+pub(super) fn name(listen: &Endpoint, earlier: &[Listener]) -> String {
     match earlier.iter().filter(|other| other.listen == *listen).count() {
         0 => listen.to_string(),
         others => format!("{listen}#{}", others + 1),
@@ -99,13 +99,25 @@ fn mistakes(args: &RelayArgs, host: &Host) -> Vec<String> {
             ));
         }
     }
-    if let Some(admin) = args.admin.as_ref().filter(|admin| admin.is_unix()) {
+    mistakes.extend(mistakes_of_process(args.admin.as_ref(), args.congestion.as_deref(), args.cores, host));
+    mistakes
+}
+
+/// Mistakes in options that go for the whole process.
+pub(super) fn mistakes_of_process(
+    admin: Option<&Endpoint>,
+    congestion: Option<&str>,
+    cores: Option<u16>,
+    host: &Host,
+) -> Vec<String> {
+    let mut mistakes = Vec::new();
+    if let Some(admin) = admin.filter(|admin| admin.is_unix()) {
         mistakes.push(format!("--admin {admin}: the admin server speaks HTTP over TCP only; write host:port"));
     }
-    if let Some(Err(what)) = args.congestion.as_ref().map(|name| host.check_congestion(name)) {
+    if let Some(Err(what)) = congestion.map(|name| host.check_congestion(name)) {
         mistakes.push(format!("--congestion: {what}"));
     }
-    if let Some(cores) = args.cores.filter(|cores| *cores > host.cpus) {
+    if let Some(cores) = cores.filter(|cores| *cores > host.cpus) {
         let cpus = host.cpus;
         mistakes.push(format!("--cores {cores}: the process may use {cpus} CPUs; write at most {cpus}"));
     }

@@ -44,6 +44,7 @@ impl Checker<'_> {
         let client_unix = raw.listen.as_ref().is_some_and(|listen| listen.value.is_unix());
         self.check_relations(&raw, client_unix);
         self.check_transparent(&raw);
+        let messages = self.messages(&raw);
         let original = is_original(&raw);
         let spoof_client =
             raw.server.as_ref().and_then(|leg| leg.value.spoof_client.as_ref()).is_some_and(|at| at.value);
@@ -79,6 +80,7 @@ impl Checker<'_> {
             server,
             timeouts,
             health,
+            messages,
         })
     }
 

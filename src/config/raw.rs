@@ -8,13 +8,15 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use midmile_gateway::Balance;
+use midmile_wire::frame::Order;
 use midmile_wire::trunk::Name;
 use toml::de::{DeTable, DeValue};
 
 use super::allowed::{Allowed, Intercepted};
+use super::messages::Framed;
 use super::mistake::{At, Mistakes, Place};
 use super::value::{
-    AcceptProxy, Count, Level, List, OneOrList, OrOff, Period, Rate, SendProxy, Size, Target, Value, WindowBy,
+    AcceptProxy, Count, Level, List, OneOrList, OrOff, Period, Rate, SendProxy, Size, Target, Value, Whole, WindowBy,
     wrong_type,
 };
 use crate::addr::Endpoint;
@@ -118,6 +120,8 @@ required to "it is missing; write where connections go, such as to = \"10.0.0.1:
     to: OneOrList<Target> = "",
     #[doc = " The peers to go through, in order; the last of them dials the backend. Default: it's dialled from here."]
     via: OneOrList<Name> = "",
+    #[doc = " Set where messages are carried in place of bytes: how they're told apart. Each request goes to the backend that has most room, over connections that all clients share. `\"dns\"`: DNS over TCP; `\"line\"`: lines; `\"resp\"`: Redis; or a table `[listener.framing]`."]
+    framing: Framed = "",
     #[doc = " How a backend is chosen for a new pair."]
     balance: Balance = "round-robin",
     #[doc = " Whether the onward connection is begun at the client's SYN, one round trip before it is accepted. Needs the SYN program (`midmile doctor`); without it, it's begun at acceptance."]
@@ -144,6 +148,8 @@ required to "it is missing; write where connections go, such as to = \"10.0.0.1:
     timeouts: RawTimeouts = "",
     #[doc = " Health checks of the backends; none if left out, all defaults if empty."]
     health: RawHealth = "",
+    #[doc = " Bounds of clients and backends whose messages are carried; only with `framing`."]
+    messages: RawMessages = "",
 } }
 
 macro_rules! leg_section {
@@ -205,6 +211,66 @@ section! { RawHealth "[listener.health]" {
     rise: Count = "2",
     #[doc = " Failures in a row that take a backend out."]
     fall: Count = "3",
+} }
+
+section! { RawMessages "[listener.messages]" {
+    #[doc = " From a message's first byte to its last: a client that takes longer is cut."]
+    message_timeout: Period = "10s",
+    #[doc = " Without a whole message, and with none that is to be answered; then the client's connection is closed."]
+    idle_timeout: Period = "10s",
+    #[doc = " For a request's answer, over all attempts. Then a DNS client gets SERVFAIL; another client's connection ends."]
+    answer_timeout: Period = "5s",
+    #[doc = " For a backend to answer; then the request goes to another one, once. Not longer than `answer_timeout`."]
+    attempt_timeout: Period = "2s",
+    #[doc = " Requests of one client that wait for their answers, 1 to 65535. Beyond them it isn't read."]
+    outstanding_per_client: Count = "256",
+    #[doc = " Clients from one address that a core serves at once; more are refused. 0: without a bound."]
+    clients_per_address: Count = "0",
+    #[doc = " Connections that each core keeps to each backend, 1 to 1000."]
+    upstreams_per_backend: Count = "2",
+    #[doc = " Requests that wait for their answers on one connection to a backend, 1 to 65535."]
+    outstanding_per_upstream: Count = "4096",
+} }
+
+section! { RawFraming "[listener.framing]" {
+    #[doc = " Lines, as `framing = \"line\"`, and how long they may be."]
+    line: RawLine = "",
+    #[doc = " Redis."]
+    resp: RawResp = "",
+    #[doc = " A length at a fixed place."]
+    length: RawLength = "",
+    #[doc = " A length in groups of seven bits."]
+    varint: RawVarint = "",
+} }
+
+section! { RawLine "[listener.framing.line]" {
+    #[doc = " The longest message, its line break counted."]
+    max: Size = "64KiB",
+} }
+
+section! { RawResp "[listener.framing.resp]" {
+    #[doc = " The longest message: a command or a reply with all of its parts."]
+    max: Size = "64KiB",
+} }
+
+section! { RawLength "[listener.framing.length]" {
+    #[doc = " Bytes in front of the length."]
+    offset: Count = "0",
+    #[doc = " Bytes of the length: 1, 2, 3, 4 or 8."]
+    width: Count = "4",
+    #[doc = " The order of its bytes: the highest first, or the lowest."]
+    endian: Order = "big",
+    #[doc = " Added to the length to get the bytes behind it: 0 where it counts those; `-(offset + width)` where it counts the whole message."]
+    adjust: Whole = "0",
+    #[doc = " The longest message, all of it counted."]
+    max: Size = "64KiB",
+} }
+
+section! { RawVarint "[listener.framing.varint]" {
+    #[doc = " Bytes in front of the length: 1 for MQTT."]
+    offset: Count = "0",
+    #[doc = " The longest message, all of it counted."]
+    max: Size = "64KiB",
 } }
 
 section! { RawPeer "[[peer]]"
@@ -298,7 +364,7 @@ section! { RawConfig "" {
 } }
 
 /// Every table of the file, for the reference page.
-pub(super) const SECTIONS: [Section; 16] = [
+pub(super) const SECTIONS: [Section; 22] = [
     RawAdmin::SECTION,
     RawLimits::SECTION,
     RawDrain::SECTION,
@@ -308,6 +374,12 @@ pub(super) const SECTIONS: [Section; 16] = [
     RawServer::SECTION,
     RawTimeouts::SECTION,
     RawHealth::SECTION,
+    RawMessages::SECTION,
+    RawFraming::SECTION,
+    RawLine::SECTION,
+    RawResp::SECTION,
+    RawLength::SECTION,
+    RawVarint::SECTION,
     RawGateway::SECTION,
     RawPeer::SECTION,
     RawPeerLeg::SECTION,

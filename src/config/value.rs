@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use midmile_gateway::Balance;
+use midmile_wire::frame::Order;
 use midmile_wire::trunk::Name;
 use toml::de::{DeArray, DeValue};
 
@@ -92,6 +93,25 @@ impl Scalar for Count {
         let integer = value.as_integer()?;
         let count = u32::from_str_radix(integer.as_str(), integer.radix());
         Some(count.map(Self).map_err(|_| format!("{} is out of range; write 0 to {}", integer.as_str(), u32::MAX)))
+    }
+}
+
+/// A whole number, which may be negative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Whole(pub(super) i32);
+
+impl Scalar for Whole {
+    const KIND: &'static str = "a number";
+    const EXAMPLE: &'static str = "-4";
+
+    fn scalar(value: &DeValue<'_>) -> Option<Result<Self, String>> {
+        let integer = value.as_integer()?;
+        let whole = i32::from_str_radix(integer.as_str(), integer.radix());
+        Some(
+            whole
+                .map(Self)
+                .map_err(|_| format!("{} is out of range; write {} to {}", integer.as_str(), i32::MIN, i32::MAX)),
+        )
     }
 }
 
@@ -309,6 +329,14 @@ pub(crate) enum SendProxy {
     V2,
 }
 
+/// Messages of a kind that has a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Dns,
+    Line,
+    Resp,
+}
+
 /// By what windows are opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum WindowBy {
@@ -338,6 +366,8 @@ choice!(Balance, "`\"round-robin\"` or `\"least-connections\"`",
 choice!(AcceptProxy, "`\"off\"`, `\"v1\"`, `\"v2\"` or `\"any\"`",
     "off" => Self::Off, "v1" => Self::V1, "v2" => Self::V2, "any" => Self::Any);
 choice!(SendProxy, "`\"off\"`, `\"v1\"` or `\"v2\"`", "off" => Self::Off, "v1" => Self::V1, "v2" => Self::V2);
+choice!(Protocol, "`\"dns\"`, `\"line\"`, `\"resp\"` or a table", "dns" => Self::Dns, "line" => Self::Line, "resp" => Self::Resp);
+choice!(Order, "`\"big\"` or `\"little\"`", "big" => Self::Big, "little" => Self::Little);
 choice!(WindowBy, "`\"auto\"`, `\"ebpf\"`, `\"route\"` or `\"traffic\"`", "auto" => Self::Auto, "ebpf" => Self::Ebpf,
     "route" => Self::Route, "traffic" => Self::Traffic);
 choice!(Level, "`\"error\"`, `\"warn\"`, `\"info\"`, `\"debug\"` or `\"trace\"`", "error" => Self::Error,

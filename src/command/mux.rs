@@ -1,0 +1,172 @@
+//! `midmile mux`: carries messages, from the command line alone.
+
+use std::sync::Arc;
+
+use midmile_engine::LegOptions;
+use midmile_gateway::BACKENDS_MAX;
+use midmile_mux::Bounds;
+
+use super::relay::{mistakes_of_process, name};
+use crate::addr::Endpoint;
+use crate::cli::{FramingArg, MuxArgs};
+use crate::config::{Config, Limits, Listener, Messages, Protocol, WindowBy, framing_of};
+use crate::exit::{Failure, Outcome};
+use crate::host::Host;
+use crate::supervise;
+
+pub(crate) fn run(args: &MuxArgs) -> Outcome {
+    let host = Host::probe();
+    let config = config(args, &host).map_err(Failure::Usage)?;
+    let same = config.clone();
+    supervise::run(config, host.cpus, None, move || Ok(same.clone()))
+}
+
+/// The configuration that the arguments stand for.
+///
+/// # Errors
+/// One line for each mistake.
+fn config(args: &MuxArgs, host: &Host) -> Result<Config, Vec<String>> {
+    let mistakes = mistakes(args, host);
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    let mut listeners: Vec<Listener> = Vec::new();
+    for listen in &args.listen {
+        let listener = listener(args, listen, &listeners);
+        listeners.push(listener);
+    }
+    Ok(Config {
+        admin: args.admin.clone(),
+        limits: Limits { cores: args.cores, pairs_max: args.clients_max, ..Limits::default() },
+        drain: args.drain_timeout,
+        log_pairs: args.log_clients,
+        log_level: None,
+        gateway: None,
+        window_by: WindowBy::default(),
+        listeners,
+        peers: Vec::new(),
+        trunks: Vec::new(),
+    })
+}
+
+fn listener(args: &MuxArgs, listen: &Endpoint, earlier: &[Listener]) -> Listener {
+    let options = |unix: bool| LegOptions {
+        congestion: args.congestion.as_deref().filter(|_| !unix).map(Arc::from),
+        ..LegOptions::default()
+    };
+    Listener {
+        client: options(listen.is_unix()),
+        server: options(args.to.iter().all(Endpoint::is_unix)),
+        messages: Some(messages(args)),
+        ..Listener::new(&name(listen, earlier), listen.clone(), args.to.clone())
+    }
+}
+
+fn messages(args: &MuxArgs) -> Messages {
+    let framing = framing_of(match args.framing {
+        FramingArg::Dns => Protocol::Dns,
+        FramingArg::Line => Protocol::Line,
+        FramingArg::Resp => Protocol::Resp,
+    });
+    let bounds = Bounds {
+        message_max: u32::try_from(framing.len_max()).expect("no framing with a name has more"),
+        outstanding_per_client: args.outstanding_per_client,
+        clients_per_address: args.clients_per_address,
+        message_timeout: args.message_timeout,
+        idle_timeout: args.idle_timeout,
+        answer_timeout: args.answer_timeout,
+        attempt_timeout: args.attempt_timeout,
+        upstreams_per_backend: args.upstreams_per_backend,
+        ..Bounds::default()
+    };
+    Messages { framing, bounds }
+}
+
+fn mistakes(args: &MuxArgs, host: &Host) -> Vec<String> {
+    let mut mistakes = Vec::new();
+    for (index, listen) in args.listen.iter().enumerate() {
+        if args.listen[..index].iter().any(|other| other.collides(listen)) {
+            mistakes.push(format!("--listen {listen} is there twice; leave one out"));
+        }
+    }
+    if args.to.len() > BACKENDS_MAX {
+        mistakes.push(format!("{} --to; write at most {BACKENDS_MAX}", args.to.len()));
+    }
+    for (index, to) in args.to.iter().enumerate() {
+        if to.port() == Some(0) {
+            mistakes.push(format!("--to {to}: nobody listens on port 0; write the server's port"));
+        } else if args.to[..index].contains(to) {
+            mistakes.push(format!("--to {to} is there twice; leave one out"));
+        } else if args.listen.iter().any(|listen| listen.collides(to)) {
+            mistakes
+                .push(format!("--to {to} is a --listen too, so it would dial itself without end; write the server's"));
+        }
+    }
+    if args.attempt_timeout > args.answer_timeout {
+        let [attempt, answer] = [args.attempt_timeout, args.answer_timeout].map(humantime::format_duration);
+        mistakes.push(format!(
+            "--attempt-timeout {attempt} is longer than --answer-timeout {answer}; shorten it or lengthen that"
+        ));
+    }
+    mistakes.extend(mistakes_of_process(args.admin.as_ref(), args.congestion.as_deref(), args.cores, host));
+    mistakes
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn host() -> Host {
+        Host { cpus: 4, congestion: Some(vec!["reno".to_owned(), "cubic".to_owned()]) }
+    }
+
+    fn read(line: &str) -> Result<Config, Vec<String>> {
+        let cli = Cli::try_parse_from(["midmile", "mux"].into_iter().chain(line.split_whitespace())).unwrap();
+        let Command::Mux(args) = cli.command else { panic!("another command") };
+        config(&args, &host())
+    }
+
+    #[test]
+    fn every_listener_leads_to_every_backend() {
+        let line = "--framing dns --listen 127.0.0.1:0 --listen 127.0.0.1:0 --to a:53 --to b:53 --congestion reno --idle-timeout 1m";
+        let config = read(line).unwrap();
+        let shown: Vec<_> =
+            config.listeners.iter().map(|one| format!("{} {} {}", one.name, one.to[0], one.to[1])).collect();
+        assert_eq!(shown, ["127.0.0.1:0 a:53 b:53", "127.0.0.1:0#2 a:53 b:53"]);
+        let messages = config.listeners[1].messages.as_ref().unwrap();
+        assert_eq!((messages.bounds.idle_timeout.as_secs(), messages.bounds.message_max), (60, 65_537));
+        assert_eq!(config.listeners[1].server.congestion.as_deref(), Some("reno"));
+    }
+
+    #[test]
+    fn the_file_and_the_command_line_mean_the_same() {
+        for framing in ["dns", "line", "resp"] {
+            let by_line = read(&format!("--framing {framing} --listen 127.0.0.1:53 --to a:53 --to b:53")).unwrap();
+            let text = format!(
+                "[[listener]]\nlisten = \"127.0.0.1:53\"\nto = [\"a:53\", \"b:53\"]\nframing = \"{framing}\"\n"
+            );
+            assert_eq!(crate::config::parse("f", &text, &host()), Ok(by_line));
+        }
+    }
+
+    #[test]
+    fn mistakes_are_all_told() {
+        let line = "--framing dns --listen a:1 --listen a:1 --to b:0 --to c:1 --to c:1 --to a:1 --attempt-timeout 6s --admin unix:@x \
+                    --congestion vegas --cores 9";
+        let told = read(line).unwrap_err();
+        let wanted = [
+            "--listen a:1 is there twice; leave one out",
+            "--to b:0: nobody listens on port 0; write the server's port",
+            "--to c:1 is there twice; leave one out",
+            "--to a:1 is a --listen too, so it would dial itself without end; write the server's",
+            "--attempt-timeout 6s is longer than --answer-timeout 5s; shorten it or lengthen that",
+            "--admin unix:@x: the admin server speaks HTTP over TCP only; write host:port",
+            "--congestion: this kernel doesn't offer \"vegas\"; choose one of reno, cubic, or load its module",
+            "--cores 9: the process may use 4 CPUs; write at most 4",
+        ];
+        assert_eq!(told, wanted);
+    }
+}

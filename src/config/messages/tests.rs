@@ -1,0 +1,225 @@
+//! What a listener's framing and bounds mean, and each mistake with its exact words.
+
+use std::time::Duration;
+
+use super::*;
+use crate::config::raw::SECTIONS;
+use crate::config::{Config, parse};
+use crate::host::Host;
+
+fn read(more: &str) -> Result<Config, Vec<String>> {
+    let text = format!("[[listener]]\nlisten = \"127.0.0.1:53\"\nto = [\"10.0.0.1:53\", \"10.0.0.2:53\"]\n{more}\n");
+    parse("f", &text, &Host { cpus: 2, congestion: None })
+}
+
+fn messages(more: &str) -> Messages {
+    let config = read(more).unwrap_or_else(|mistakes| panic!("{more}: {mistakes:?}"));
+    config.listeners[0].messages.clone().unwrap()
+}
+
+#[test]
+fn a_listener_without_framing_carries_bytes() {
+    assert_eq!(read("").unwrap().listeners[0].messages, None);
+}
+
+#[test]
+fn a_framing_means_what_it_says() {
+    let length = LengthPrefix { offset: 0, width: Width::Four, order: Order::Big, adjust: 0, len_max: 65_536 };
+    let cases = [
+        ("\"dns\"", Framing::Dns),
+        ("\"line\"", Framing::Line(Line { len_max: 65_536 })),
+        ("\"resp\"", Framing::Resp(Resp { side: Side::Commands, len_max: 65_536 })),
+        ("{ line = { max = \"512B\" } }", Framing::Line(Line { len_max: 512 })),
+        ("{ resp = { max = \"1MiB\" } }", Framing::Resp(Resp { side: Side::Commands, len_max: 1 << 20 })),
+        ("{ length = {} }", Framing::Length(length)),
+        (
+            "{ length = { offset = 2, width = 2, endian = \"little\", adjust = -4, max = \"4KiB\" } }",
+            Framing::Length(LengthPrefix {
+                offset: 2,
+                width: Width::Two,
+                order: Order::Little,
+                adjust: -4,
+                len_max: 4096,
+            }),
+        ),
+        ("{ varint = { offset = 1 } }", Framing::Varint(VarintPrefix { offset: 1, len_max: 65_536 })),
+    ];
+    for (text, framing) in cases {
+        let messages = messages(&format!("framing = {text}"));
+        assert_eq!(messages.bounds.message_max as usize, framing.len_max(), "{text}");
+        assert_eq!(messages.framing, framing, "{text}");
+    }
+}
+
+#[test]
+fn bounds_mean_what_they_say() {
+    let all = messages(
+        "framing = \"dns\"\n[listener.messages]\nmessage_timeout = \"1s\"\nidle_timeout = \"2s\"\nanswer_timeout = \"3s\"\n\
+         attempt_timeout = \"3s\"\noutstanding_per_client = 5\nclients_per_address = 6\nupstreams_per_backend = 7\n\
+         outstanding_per_upstream = 8",
+    );
+    let wanted = Bounds {
+        message_max: 65_537,
+        outstanding_per_client: 5,
+        clients_per_address: 6,
+        message_timeout: Duration::from_secs(1),
+        idle_timeout: Duration::from_secs(2),
+        answer_timeout: Duration::from_secs(3),
+        attempt_timeout: Duration::from_secs(3),
+        upstreams_per_backend: 7,
+        outstanding_per_upstream: 8,
+    };
+    assert_eq!(all.bounds, wanted);
+}
+
+#[test]
+fn the_defaults_in_the_reference_are_the_defaults() {
+    let defaults = |header: &str| {
+        let section = SECTIONS.iter().find(|section| section.header == header).unwrap();
+        let keys = section.keys.iter().filter(|key| !key.default.is_empty());
+        let written = keys.map(|key| match key.default.parse::<u32>() {
+            Ok(number) => format!("{} = {number}\n", key.name),
+            Err(_) => format!("{} = \"{}\"\n", key.name, key.default),
+        });
+        format!("{header}\n{}", written.collect::<String>())
+    };
+    assert_eq!(
+        messages(&format!("framing = \"dns\"\n{}", defaults("[listener.messages]"))),
+        messages("framing = \"dns\"")
+    );
+    for kind in ["line", "resp", "length", "varint"] {
+        let written = messages(&defaults(&format!("[listener.framing.{kind}]")));
+        assert_eq!(written, messages(&format!("framing = {{ {kind} = {{}} }}")), "{kind}");
+    }
+    assert_eq!(messages("framing = { resp = {} }"), messages("framing = \"resp\""));
+}
+
+/// What is written on line 4 and behind it, and what is said of it.
+const WRONG: [(&str, &str); 25] = [
+    ("framing = \"dsn\"", "f:4: listener.framing: \"dsn\" is not a choice here; write \"dns\" or \"line\" or \"resp\""),
+    (
+        "framing = 5",
+        "f:4: listener.framing: this is an integer where `\"dns\"`, `\"line\"`, `\"resp\"` or a table belongs; write it like \
+         \"dns\"",
+    ),
+    (
+        "framing = {}",
+        "f:4: listener.framing: it is empty; write one of line, resp, length and varint, or \"dns\" in place of the table",
+    ),
+    ("framing = { lenght = {} }", "f:4: listener.framing.lenght: no such key; did you mean \"length\"?"),
+    (
+        "framing = { line = {}, varint = {} }",
+        "f:4: listener.framing.varint: contradicts framing.line; leave one of them out",
+    ),
+    (
+        "framing = { length = { width = 5 } }",
+        "f:4: listener.framing.length.width: no length has 5 bytes; write 1, 2, 3, 4 or 8",
+    ),
+    (
+        "framing = { length = { offset = 1025 } }",
+        "f:4: listener.framing.length.offset: 1025 is out of range; write 0 to 1024",
+    ),
+    (
+        "framing = { varint = { offset = 9999 } }",
+        "f:4: listener.framing.varint.offset: 9999 is out of range; write 0 to 1024",
+    ),
+    (
+        "framing = { length = { adjust = 3000000000 } }",
+        "f:4: listener.framing.length.adjust: 3000000000 is out of range; write -2147483648 to 2147483647",
+    ),
+    (
+        "framing = { resp = { max = \"2MiB\" } }",
+        "f:4: listener.framing.resp.max: 2097152 bytes are out of range; write 16B to 1MiB",
+    ),
+    (
+        "[listener.messages]",
+        "f:4: listener.messages: nothing is carried as messages without it: set framing, or leave `messages` out",
+    ),
+    (
+        "framing = \"dns\"\nbalance = \"round-robin\"",
+        "f:5: listener.balance: contradicts framing: each request goes to the backend with the fewest unanswered ones; leave it out",
+    ),
+    (
+        "framing = \"dns\"\nearly_dial = true",
+        "f:5: listener.early_dial: contradicts framing: connections to backends stand before a client comes; leave it out",
+    ),
+    (
+        "framing = \"dns\"\ntransparent = true",
+        "f:5: listener.transparent: contradicts framing: backends are the same for all clients; leave it out",
+    ),
+    (
+        "framing = \"dns\"\naccept_proxy = \"v2\"",
+        "f:5: listener.accept_proxy: contradicts framing: a PROXY header is no message; leave it out",
+    ),
+    (
+        "framing = \"dns\"\nsend_proxy = \"v2\"",
+        "f:5: listener.send_proxy: contradicts framing: a connection to a backend carries the messages of many clients, so there is \
+         no one client to name; leave it out",
+    ),
+    (
+        "framing = \"dns\"\nserver.spoof_client = true",
+        "f:5: listener.server.spoof_client: contradicts framing: a connection to a backend carries the messages of many clients, so \
+         there is no one client to name; leave it out",
+    ),
+    (
+        "framing = \"dns\"\ntimeouts.idle = \"1m\"",
+        "f:5: listener.timeouts: contradicts framing: [listener.messages] has the time limits of messages; leave it out",
+    ),
+    (
+        "framing = \"dns\"\nmessages.idle_timeout = \"0s\"",
+        "f:5: listener.messages.idle_timeout: no time at all; write more than 0s",
+    ),
+    (
+        "framing = \"dns\"\nmessages.attempt_timeout = \"6s\"",
+        "f:5: listener.messages.attempt_timeout: messages.attempt_timeout = 6s is longer than messages.answer_timeout = 5s; shorten \
+         it or lengthen that",
+    ),
+    (
+        "framing = \"dns\"\nmessages.answer_timeout = \"1s\"",
+        "f:5: listener.messages.answer_timeout: messages.attempt_timeout = 2s is longer than messages.answer_timeout = 1s; shorten \
+         it or lengthen that",
+    ),
+    (
+        "framing = \"dns\"\nmessages.outstanding_per_client = 0",
+        "f:5: listener.messages.outstanding_per_client: 0 is out of range; write 1 to 65535",
+    ),
+    (
+        "framing = \"dns\"\nmessages.upstreams_per_backend = 1001",
+        "f:5: listener.messages.upstreams_per_backend: 1001 is out of range; write 1 to 1000",
+    ),
+    (
+        "framing = \"dns\"\nmessages.outstanding_per_upstream = 65536",
+        "f:5: listener.messages.outstanding_per_upstream: 65536 is out of range; write 1 to 65535",
+    ),
+    (
+        "framing = \"dns\"\nmessages.outstanding = 5",
+        "f:5: listener.messages.outstanding: no such key; did you mean \"outstanding_per_client\"?",
+    ),
+];
+
+#[test]
+fn what_is_wrong_is_told_with_its_place_and_mend() {
+    for (text, told) in WRONG {
+        assert_eq!(read(text), Err(vec![told.to_owned()]), "{text}");
+    }
+}
+
+#[test]
+fn what_only_addresses_have_isnt_asked_of_unix_clients() {
+    let text =
+        "[[listener]]\nlisten = \"unix:@m\"\nto = \"unix:@b\"\nframing = \"line\"\nmessages.clients_per_address = 1\n";
+    let told = parse("f", text, &Host { cpus: 2, congestion: None }).unwrap_err();
+    let wanted = "f:5: listener.messages.clients_per_address: contradicts listen: the clients of a Unix-domain socket have no IP \
+                  address; leave it out";
+    assert_eq!(told, [wanted]);
+}
+
+#[test]
+fn messages_dont_go_through_trunks() {
+    let peer = "[gateway]\nname = \"a\"\n[[peer]]\nname = \"b\"\naddress = \"127.0.0.1:7000\"\nplain = true";
+    let told = read(&format!("framing = \"dns\"\nvia = \"b\"\n{peer}")).unwrap_err();
+    assert_eq!(
+        told,
+        ["f:5: listener.via: contradicts framing: messages go to backends that are dialled from here; leave it out"]
+    );
+}
