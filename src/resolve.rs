@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use midmile_engine::{Addr, LegOptions};
 use midmile_gateway::{Backend, BackendSet, Balance, Gate, Limits, Named, Peer, Permit, Plan, Route, Via, Warmth};
+use midmile_mux::{Matching, Service};
+use midmile_wire::frame::Framing;
 use midmile_wire::trunk::hello::Destination;
 use tokio::task::JoinSet;
 
 use crate::addr::{Endpoint, HostPort};
-use crate::config::{self, Allowed, Config, Listener, Trunk};
+use crate::config::{self, Allowed, Config, Listener, Messages, Trunk};
 
 /// Longest that one name may take. The system's resolver gives up by itself after about as long.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -165,6 +167,7 @@ fn trunk_route(trunk: &Trunk, peers: &[Arc<Peer>], names: &Names, limits: Limits
         client: LegOptions { delayed_acks: true, ..trunk.leg.clone() },
         server: trunk.server.clone(),
         backends: Arc::new(BackendSet::new(Vec::new(), Balance::default(), None)),
+        mux: None,
         via: None,
         gate: Some(Arc::new(gate)),
         original: false,
@@ -193,12 +196,14 @@ fn route(listener: &Listener, names: &Names, limits: Limits, log_pairs: bool, ol
         });
         known.map_or_else(|| Arc::new(Backend::new(name, addrs.clone(), limits.cores)), Arc::clone)
     });
+    let backends: Vec<Arc<Backend>> = backends.collect();
     Route {
         name: Arc::clone(&listener.name),
         listen: addrs(&listener.listen, names).swap_remove(0),
         client: listener.client.clone(),
         server: listener.server.clone(),
-        backends: Arc::new(BackendSet::new(backends.collect(), listener.balance, listener.health)),
+        mux: listener.messages.as_ref().map(|messages| Arc::new(service(listener, messages, &backends))),
+        backends: Arc::new(BackendSet::new(backends, listener.balance, listener.health)),
         via,
         gate: None,
         original: listener.original,
@@ -211,6 +216,18 @@ fn route(listener: &Listener, names: &Names, limits: Limits, log_pairs: bool, ol
         allow: listener.allow.clone(),
         pairs_max: listener.pairs_max.unwrap_or(limits.pairs_max).min(limits.pairs_max),
         log_pairs,
+    }
+}
+
+/// What the multiplexor gives the listener's clients.
+fn service(listener: &Listener, messages: &Messages, backends: &[Arc<Backend>]) -> Service {
+    Service {
+        name: Arc::clone(&listener.name),
+        framing: messages.framing.clone(),
+        matching: if messages.framing == Framing::Dns { Matching::Id } else { Matching::Order },
+        backends: backends.iter().map(|backend| Arc::clone(backend.place())).collect(),
+        server: listener.server.clone(),
+        bounds: messages.bounds,
     }
 }
 
@@ -249,6 +266,7 @@ fn same_route(a: &Route, b: &Route) -> bool {
         client,
         server,
         backends,
+        mux,
         via,
         gate,
         original,
@@ -267,6 +285,7 @@ fn same_route(a: &Route, b: &Route) -> bool {
         && *client == b.client
         && *server == b.server
         && same_backends(backends, &b.backends)
+        && same_service(mux.as_deref(), b.mux.as_deref())
         && *via == b.via
         && same_gate(gate.as_deref(), b.gate.as_deref())
         && *original == b.original
@@ -279,6 +298,12 @@ fn same_route(a: &Route, b: &Route) -> bool {
         && *allow == b.allow
         && *pairs_max == b.pairs_max
         && *log_pairs == b.log_pairs
+}
+
+/// Whether two services of routes that are alike otherwise are the same: name, backends and options are the routes'.
+fn same_service(a: Option<&Service>, b: Option<&Service>) -> bool {
+    let (Some(a), Some(b)) = (a, b) else { return a.is_none() && b.is_none() };
+    a.framing == b.framing && a.bounds == b.bounds
 }
 
 fn same_gate(a: Option<&Gate>, b: Option<&Gate>) -> bool {
@@ -299,7 +324,15 @@ mod tests {
     use super::*;
     use crate::host::Host;
 
-    const LIMITS: Limits = Limits { cores: 2, pairs_max: 100, pooled_max: 0, pipes_max: 10, pipe_bytes: 65_536 };
+    const LIMITS: Limits = Limits {
+        cores: 2,
+        pairs_max: 100,
+        pooled_max: 0,
+        upstreams_max: 0,
+        message_max: 0,
+        pipes_max: 10,
+        pipe_bytes: 65_536,
+    };
 
     fn config(to: &str, more: &str) -> Config {
         let text = format!("[[listener]]\nname = \"a\"\nlisten = \"127.0.0.1:80\"\nto = {to}\n{more}");
@@ -330,6 +363,32 @@ mod tests {
         let slower = plan(&slower, &names_a, LIMITS, Some(&first));
         assert!(!Arc::ptr_eq(&first.routes[0], &slower.routes[0]));
         assert!(Arc::ptr_eq(db, &slower.routes[0].backends.backends()[0]));
+    }
+
+    #[test]
+    fn a_service_has_the_places_of_its_routes_backends() {
+        let none = Names::new();
+        let of = |more: &str, before: Option<&Plan>| {
+            plan(&config("[\"10.0.0.1:1\", \"10.0.0.2:1\"]", more), &none, LIMITS, before)
+        };
+        let first = of("framing = \"dns\"", None);
+        let route = &first.routes[0];
+        let service = route.mux.as_ref().unwrap();
+        assert_eq!((&*service.name, service.matching, service.backends.len()), ("a", Matching::Id, 2));
+        let same_places = |route: &Route, service: &Service| {
+            { route.backends.backends().iter().zip(&service.backends) }
+                .all(|(backend, place)| Arc::ptr_eq(backend.place(), place))
+        };
+        assert!(same_places(route, service));
+        assert!(Arc::ptr_eq(route, &of("framing = \"dns\"", Some(&first)).routes[0]));
+        // Another bound: another service for the same places, with their health.
+        let other = of("framing = \"dns\"\nmessages.idle_timeout = \"1m\"", Some(&first));
+        let changed = other.routes[0].mux.as_ref().unwrap();
+        assert_eq!(changed.bounds.idle_timeout, Duration::from_mins(1));
+        assert!(same_places(route, changed));
+        let bytes = of("", Some(&first));
+        assert!(bytes.routes[0].mux.is_none() && same_places(&bytes.routes[0], service));
+        assert_eq!(of("framing = \"resp\"", Some(&bytes)).routes[0].mux.as_ref().unwrap().matching, Matching::Order);
     }
 
     #[test]

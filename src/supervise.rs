@@ -17,8 +17,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::admin;
-use crate::config::Config;
-use crate::descriptors;
+use crate::config::{Config, Listener};
+use crate::descriptors::{self, Needs};
 use crate::early::EarlyDial;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::health;
@@ -78,9 +78,11 @@ const POOLED_SPARE: u32 = 64;
 fn limits(config: &Config, cpus: u16) -> Result<Limits, Failure> {
     let cores = config.limits.cores.unwrap_or(cpus);
     let listeners = u64::try_from(config.listeners.len() + config.trunks.len()).unwrap_or(u64::MAX);
-    let pooled_max = pooled_max(config);
-    let standing = listeners.saturating_add(PER_CORE).saturating_mul(u64::from(cores)) + u64::from(pooled_max);
-    let settled = descriptors::settle(config.limits, standing, descriptors::raise).map_err(Failure::Run)?;
+    let (pooled_max, upstreams_max) = (pooled_max(config), upstreams_max(config, cores));
+    let connections = u64::from(pooled_max) + u64::from(upstreams_max);
+    let standing = listeners.saturating_add(PER_CORE).saturating_mul(u64::from(cores)) + connections;
+    let needs = Needs { standing, per_pair: if only_messages(config) { 1 } else { 2 } };
+    let settled = descriptors::settle(config.limits, needs, descriptors::raise).map_err(Failure::Run)?;
     if settled.lowered {
         tracing::warn!(
             pairs_max = settled.pairs_max,
@@ -90,7 +92,32 @@ fn limits(config: &Config, cpus: u16) -> Result<Limits, Failure> {
         );
     }
     let (pairs_max, pipes_max) = (settled.pairs_max, settled.pipes_max);
-    Ok(Limits { cores, pairs_max, pooled_max, pipes_max, pipe_bytes: config.limits.pipe_bytes })
+    let (message_max, pipe_bytes) = (message_max(config), config.limits.pipe_bytes);
+    Ok(Limits { cores, pairs_max, pooled_max, upstreams_max, message_max, pipes_max, pipe_bytes })
+}
+
+/// Whether no connection is relayed: each client takes one descriptor then.
+fn only_messages(config: &Config) -> bool {
+    config.trunks.is_empty() && config.listeners.iter().all(|listener| listener.messages.is_some())
+}
+
+/// Room for connections to backends by which messages go: twice what stands, so that a reload can dial others beside them.
+fn upstreams_max(config: &Config, cores: u16) -> u32 {
+    let of = |listener: &Listener| {
+        let each = listener.messages.as_ref().map_or(0, |messages| u32::from(messages.bounds.upstreams_per_backend));
+        each.saturating_mul(u32::try_from(listener.to.len()).unwrap_or(u32::MAX))
+    };
+    let a_core = config.listeners.iter().map(of).fold(0, u32::saturating_add);
+    a_core.saturating_mul(cores.into()).saturating_mul(2)
+}
+
+/// What every buffer holds, or all but a byte of it: DNS's longest message.
+const MESSAGE_MAX_DEFAULT: u32 = 65_537;
+
+/// The longest message that any listener carries; 0 if none does.
+fn message_max(config: &Config) -> u32 {
+    let messages = config.listeners.iter().filter_map(|listener| listener.messages.as_ref());
+    messages.map(|messages| messages.bounds.message_max).max().unwrap_or(0)
 }
 
 /// Room for trunk connections, set aside at start: what the pools may hold, and some for peers that a reload adds.
@@ -330,6 +357,13 @@ impl Supervisor {
         ];
         for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
             tracing::warn!(key, "changed, and takes effect only after a restart");
+        }
+        let limits = &self.plan.limits;
+        if message_max(config) > limits.message_max.max(MESSAGE_MAX_DEFAULT) {
+            tracing::warn!(max = limits.message_max, "messages longer than that are carried only after a restart");
+        }
+        if upstreams_max(config, limits.cores) > limits.upstreams_max {
+            tracing::warn!("connections to backends by which messages go may take the room of pairs until a restart");
         }
     }
 

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use midmile_gateway::{
-    BackendSnapshot, End, PeerSnapshot, PoolLoss, Refusal, RouteSnapshot, Snapshot, TIME_BOUNDS_US, Times,
+    BackendSnapshot, End, MessagesSnapshot, PeerSnapshot, PoolLoss, Refusal, RouteSnapshot, Snapshot, TIME_BOUNDS_US,
+    Times,
 };
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
@@ -29,6 +30,7 @@ impl Collector for View {
         bytes(&self.snapshot.routes, &mut page)?;
         times(&self.snapshot.routes, &mut page)?;
         backends(&self.snapshot.routes, &mut page)?;
+        messages(&self.snapshot.routes, &mut page)?;
         peers(&self.snapshot.peers, &mut page)
     }
 }
@@ -178,6 +180,32 @@ fn backends(routes: &[RouteSnapshot], page: &mut Page<'_>) -> fmt::Result {
     };
     page.gauges("backend_healthy", "1 if new pairs may go to the backend.", of(|backend| backend.healthy.into()))?;
     page.gauges("backend_pairs_open", "Pairs open to the backend.", of(|backend| backend.open.into()))
+}
+
+fn messages(routes: &[RouteSnapshot], page: &mut Page<'_>) -> fmt::Result {
+    let of = |value: fn(&MessagesSnapshot) -> u64| {
+        let carried = routes.iter().filter_map(|route| Some((route, route.messages?)));
+        carried.map(move |(route, messages)| (vec![("route", &*route.name)], value(&messages)))
+    };
+    page.counters(("mux_requests", None), "Whole messages of clients that were taken.", of(|of| of.requests))?;
+    page.gauges("mux_requests_open", "Requests that wait for their answers.", of(|of| of.requests_open))?;
+    page.counters(("mux_answers", None), "Answers of backends handed to their clients.", of(|of| of.answers))?;
+    let again = "Requests sent again because their connection to a backend was lost or silent.";
+    page.counters(("mux_retries", None), again, of(|of| of.retries))?;
+    let failed = "Requests that midmile answered with SERVFAIL because no backend answered in time.";
+    page.counters(("mux_servfails", None), failed, of(|of| of.servfails))?;
+    let declined = "Requests that midmile answered itself because they are of a kind that isn't carried.";
+    page.counters(("mux_declined", None), declined, of(|of| of.declined))?;
+    let full = "Requests that found a loop with as many as it may hold.";
+    page.counters(("mux_requests_max_reached", None), full, of(|of| of.requests_max))?;
+    let late = "Answers that came when their request had been answered otherwise, or its client had gone.";
+    page.counters(("mux_answers_late", None), late, of(|of| of.answers_late))?;
+    page.counters(("mux_answers_stray", None), "Answers to no request, which are dropped.", of(|of| of.answers_stray))?;
+    page.gauges("mux_upstreams_open", "Connections to backends that stand.", of(|of| of.upstreams_open))?;
+    page.counters(("mux_upstreams_dialled", None), "Dials of backends.", of(|of| of.upstreams_dialled))?;
+    page.counters(("mux_dials_failed", None), "Dials of backends that failed.", of(|of| of.dials_failed))?;
+    let lost = "Connections to backends that had stood and were lost.";
+    page.counters(("mux_upstreams_lost", None), lost, of(|of| of.upstreams_lost))
 }
 
 fn peers(peers: &[PeerSnapshot], page: &mut Page<'_>) -> fmt::Result {

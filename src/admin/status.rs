@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use midmile_gateway::{End, Flow, PeerSnapshot, PoolLoss, Refusal, RouteSnapshot, TIME_BOUNDS_US, Times};
+use midmile_gateway::{
+    End, Flow, MessagesSnapshot, PeerSnapshot, PoolLoss, Refusal, RouteSnapshot, TIME_BOUNDS_US, Times,
+};
 use serde::Serialize;
 
 use super::view::View;
@@ -95,6 +97,54 @@ struct RouteStatus<'a> {
     #[serde(flatten)]
     counts: Counts,
     backends: Vec<BackendStatus<'a>>,
+    /// Only where messages are carried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages: Option<MessagesStatus>,
+}
+
+#[derive(Serialize)]
+struct MessagesStatus {
+    requests: u64,
+    /// Those that wait for their answers.
+    open: u64,
+    answers: u64,
+    retries: u64,
+    servfails: u64,
+    declined: u64,
+    requests_max_reached: u64,
+    answers_late: u64,
+    answers_stray: u64,
+    upstreams: Upstreams,
+}
+
+#[derive(Serialize)]
+struct Upstreams {
+    open: u64,
+    dialled: u64,
+    dials_failed: u64,
+    lost: u64,
+}
+
+impl MessagesStatus {
+    const fn new(messages: &MessagesSnapshot) -> Self {
+        Self {
+            requests: messages.requests,
+            open: messages.requests_open,
+            answers: messages.answers,
+            retries: messages.retries,
+            servfails: messages.servfails,
+            declined: messages.declined,
+            requests_max_reached: messages.requests_max,
+            answers_late: messages.answers_late,
+            answers_stray: messages.answers_stray,
+            upstreams: Upstreams {
+                open: messages.upstreams_open,
+                dialled: messages.upstreams_dialled,
+                dials_failed: messages.dials_failed,
+                lost: messages.upstreams_lost,
+            },
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -183,6 +233,7 @@ impl<'a> RouteStatus<'a> {
             retired: route.retired,
             counts: Counts::new(&[route]),
             backends: backends.collect(),
+            messages: route.messages.as_ref().map(MessagesStatus::new),
         }
     }
 }

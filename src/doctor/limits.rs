@@ -7,7 +7,7 @@ use rustix::process::{Resource, getrlimit};
 use super::system::{System, bytes};
 use super::{Finding, State};
 use crate::config::{Limits, PAIRS_MAX_DEFAULT, PIPE_BYTES_DEFAULT};
-use crate::descriptors;
+use crate::descriptors::{self, Needs};
 use crate::host::Host;
 
 /// Bytes of a page, for `pipe-user-pages-soft`.
@@ -65,7 +65,7 @@ pub(super) fn descriptors(system: &System) -> Finding {
     let reach = if privileged { nr_open.or(limit.maximum) } else { limit.maximum }.unwrap_or(u64::MAX);
     // One listener on each core, and the loops' own two.
     let standing = 3 * u64::from(Host::probe().cpus);
-    let settled = descriptors::settle(Limits::default(), standing, |_| reach);
+    let settled = descriptors::settle(Limits::default(), Needs { standing, per_pair: 2 }, |_| reach);
     let how = if privileged { "it may raise both limits itself" } else { "it raises the soft limit itself" };
     match settled {
         Ok(settled) if settled.pairs_max >= PAIRS_MAX_DEFAULT => {

@@ -5,10 +5,11 @@
 //! resolves to something new, the control side makes a new set and hands it over with a new plan.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use midmile_engine::Addr;
+use midmile_mux::Place;
 use midmile_wire::trunk::hello::Destination;
 
 /// Most backends a route may have: which ones a pair has tried is kept in one 64-bit word.
@@ -46,11 +47,10 @@ impl Default for HealthCheck {
 /// One backend: a name as the operator wrote it, and the addresses it stands for.
 #[derive(Debug)]
 pub struct Backend {
-    name: Arc<str>,
-    addrs: Box<[Addr]>,
+    /// Its name, its addresses and its health; a multiplexor sees the same.
+    place: Arc<Place>,
     /// Where the last gateway of a trunk goes for it.
     destination: Option<Destination>,
-    healthy: AtomicBool,
     open: Box<[AtomicU32]>,
 }
 
@@ -63,10 +63,8 @@ impl Backend {
     pub fn new(name: impl Into<Arc<str>>, addrs: Vec<Addr>, cores: u16) -> Self {
         assert!(!addrs.is_empty(), "a backend has at least one address");
         Self {
-            name: name.into(),
-            addrs: addrs.into(),
+            place: Arc::new(Place::new(name.into(), addrs)),
             destination: None,
-            healthy: AtomicBool::new(true),
             open: (0..cores.max(1)).map(|_| AtomicU32::new(0)).collect(),
         }
     }
@@ -75,18 +73,22 @@ impl Backend {
     #[must_use]
     pub fn behind_trunk(name: impl Into<Arc<str>>, destination: Destination, cores: u16) -> Self {
         Self {
-            name: name.into(),
-            addrs: Box::default(),
+            place: Arc::new(Place::new(name.into(), Vec::new())),
             destination: Some(destination),
-            healthy: AtomicBool::new(true),
             open: (0..cores.max(1)).map(|_| AtomicU32::new(0)).collect(),
         }
     }
 
     /// The name as the operator wrote it.
     #[must_use]
-    pub const fn name(&self) -> &Arc<str> {
-        &self.name
+    pub fn name(&self) -> &Arc<str> {
+        &self.place.name
+    }
+
+    /// What a multiplexor is told of it.
+    #[must_use]
+    pub const fn place(&self) -> &Arc<Place> {
+        &self.place
     }
 
     /// Where the last gateway of a trunk goes for it; `None` for one that is dialled from here.
@@ -97,19 +99,19 @@ impl Backend {
 
     /// The addresses, tried in this order. Empty behind a trunk only.
     #[must_use]
-    pub const fn addrs(&self) -> &[Addr] {
-        &self.addrs
+    pub fn addrs(&self) -> &[Addr] {
+        &self.place.addrs
     }
 
-    /// Whether new pairs may go there.
+    /// Whether new pairs, or messages, may go there.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Relaxed)
+        self.place.healthy.load(Relaxed)
     }
 
-    /// Lets new pairs go there, or not. Open pairs aren't touched.
+    /// Lets new pairs or messages go there, or not. Open pairs aren't touched.
     pub fn set_healthy(&self, healthy: bool) {
-        self.healthy.store(healthy, Relaxed);
+        self.place.healthy.store(healthy, Relaxed);
     }
 
     /// Pairs open to it on all cores.

@@ -107,6 +107,8 @@ pub(crate) struct RouteCounters {
     pub(crate) upstream: Arc<Meter>,
     /// Bytes from servers to clients.
     pub(crate) downstream: Arc<Meter>,
+    /// What is carried, where messages are.
+    pub(crate) mux: Arc<midmile_mux::Counters>,
     /// From a client's acceptance to its established server leg.
     pub(crate) connect: TimeCounters,
     /// From a client's acceptance to the first byte from its server that was handed on.

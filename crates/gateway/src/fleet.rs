@@ -1,6 +1,7 @@
 //! The cores as one: listeners opened, threads started, orders given, figures added up. All of it is control path.
 
 mod announce;
+mod messages;
 mod observe;
 
 use std::io;
@@ -22,6 +23,7 @@ use crate::trunk::{Peer, Reach};
 
 pub use announce::Announcer;
 use announce::Places;
+pub use messages::MessagesSnapshot;
 pub use observe::{BackendSnapshot, Flow, Observer, PeerSnapshot, RouteSnapshot, Snapshot, Times};
 use observe::{Watch, Watched};
 
@@ -141,7 +143,8 @@ impl Fleet {
         }
         let (reports, received) = sync_channel(REPORTS_MAX);
         let pairs = Arc::new(Allowance::new(limits.pairs_max, limits.cores));
-        let conns_max = limits.pairs_max.saturating_mul(2).saturating_add(limits.pooled_max);
+        let beside = limits.pooled_max.saturating_add(limits.upstreams_max);
+        let conns_max = limits.pairs_max.saturating_mul(2).saturating_add(beside);
         let (_, seats) = Mesh::new(limits.cores, conns_max)?;
         let mut fleet = Self {
             cores: Vec::new(),
@@ -184,9 +187,13 @@ impl Fleet {
         let (syns, heard) = sync_channel(SYNS_MAX);
         let waker = seat.waker().clone();
         let core = seat.core().0;
+        // One core may hold all pairs; together they hold no more than the seats allow.
+        let upstreams_max = self.limits.upstreams_max.div_ceil(u32::from(self.limits.cores));
+        let conns_max = pairs.max().saturating_mul(2).saturating_add(pooled_max).saturating_add(upstreams_max);
         let config = Config {
-            // One core may hold all pairs; together they hold no more than the seats allow.
-            conns_max: pairs.max().saturating_mul(2).saturating_add(pooled_max),
+            conns_max,
+            // A message is told of as a whole.
+            read_bytes: Config::DEFAULT.read_bytes.max(self.limits.message_max as usize),
             pipes_max: share(self.limits.pipes_max, self.limits.cores),
             pipe_bytes: self.limits.pipe_bytes,
             ..Config::default()

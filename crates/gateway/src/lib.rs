@@ -4,6 +4,8 @@
 //!  client ── leg ──► listener ─ admission ─► pair ── dial ──► backend
 //!                      one a core             │ client leg ⇄ server leg: forwarded by the engine
 //!                                             └ timer, one reason at the end
+//!                                            └ or, where messages are carried: the multiplexor (`midmile_mux`), whose connections to
+//!                                              backends all clients share
 //!  control side:  Plan ──► Fleet (threads, listeners, reload, drain) ──► Observer (figures)
 //! ```
 //!
@@ -33,8 +35,8 @@ mod trunk;
 pub use crate::backend::{BACKENDS_MAX, Backend, BackendSet, Balance, HealthCheck};
 pub use crate::counters::TIME_BOUNDS_US;
 pub use crate::fleet::{
-    Announcer, BackendSnapshot, Fleet, FleetFailure, Flow, Listening, Observer, PeerSnapshot, RouteSnapshot, Snapshot,
-    StartError, Times,
+    Announcer, BackendSnapshot, Fleet, FleetFailure, Flow, Listening, MessagesSnapshot, Observer, PeerSnapshot,
+    RouteSnapshot, Snapshot, StartError, Times,
 };
 pub use crate::plan::{Limits, Plan, Route, Timeouts};
 pub use crate::reason::{End, PoolLoss, Refusal};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use midmile_engine::{Addr, LegOptions};
+use midmile_mux::Service;
 use midmile_wire::proxy;
 
 use crate::backend::BackendSet;
@@ -37,6 +38,8 @@ pub struct Route {
     pub server: LegOptions,
     /// Where connections go on to; empty where a gate lets peers in, whose hellos say where to.
     pub backends: Arc<BackendSet>,
+    /// Set where messages are carried, not bytes: by this service, whose places are those of the backends.
+    pub mux: Option<Arc<Service>>,
     /// The gateways to go through, if any: the last of them dials the backend.
     pub via: Option<Via>,
     /// Set where it's peers that come in, by trunk.
@@ -123,6 +126,10 @@ pub struct Limits {
     pub pairs_max: u32,
     /// Trunk connections that may wait ready, or be on the way there, to all peers together.
     pub pooled_max: u32,
+    /// Connections to backends by which messages go, on all cores together; there's room for them besides the pairs.
+    pub upstreams_max: u32,
+    /// Bytes of the longest message that is carried; 0 where none are. Each core's buffer holds as many.
+    pub message_max: u32,
     /// Pipes that bulk directions may hold at once. A direction that finds none is copied.
     pub pipes_max: u32,
     /// Capacity asked for each pipe, in bytes (`F_SETPIPE_SZ`); the kernel caps it for unprivileged users.

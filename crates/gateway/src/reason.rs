@@ -92,6 +92,18 @@ named! {
         FarPairsMax => "far-pairs-max",
         /// Answered by a gateway further on: it ended before its dial was over.
         FarDrained => "far-drained",
+        /// A client's message wasn't whole within its timeout.
+        MessageTimeout => "message-timeout",
+        /// A client's message was longer than may be.
+        MessageTooLong => "message-too-long",
+        /// What a client sent is no message, or it finished in the midst of one.
+        MessageBroken => "message-broken",
+        /// A client of messages didn't take its answers.
+        AnswersUnread => "answers-unread",
+        /// A client's request was left unanswered, and its protocol has no way to say so.
+        Unanswered => "unanswered",
+        /// A drain closed it: all that a client of messages had asked was answered.
+        Answered => "answered",
         /// Dialled early for a client whose handshake never finished.
         Unclaimed => "unclaimed",
         /// A fault of midmile's own, while it dealt with this pair.
@@ -120,6 +132,10 @@ named! {
         TrunkWarming => "trunk-warming",
         /// A trunk connection whose hello was damaged, or not of its session.
         HelloInvalid => "hello-invalid",
+        /// So many clients of messages are there from its address already.
+        ClientsPerAddress => "clients-per-address",
+        /// It came to a listener of messages that takes no more.
+        Draining => "draining",
         /// No descriptor or memory to accept or watch it with. Counts attempts: while a listener rests, its clients stay queued.
         Descriptors => "descriptors",
     }

@@ -14,6 +14,7 @@ mod ending;
 mod greeting;
 mod guest;
 mod measure;
+mod messages;
 mod original;
 mod trunk;
 mod warming;
@@ -24,7 +25,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
-use midmile_engine::{Allowance, Backend, ConnError, ConnId, Cx, Handler, Incoming, Key, ListenerId, Slab};
+use midmile_engine::{
+    Allowance, Backend, ConnError, ConnId, Cx, Frame, Handler, Incoming, Key, ListenerId, Slab, Time,
+};
 use midmile_wire::trunk::hello::Hello;
 
 use crate::counters::{CoreCounters, RouteCounters};
@@ -38,6 +41,7 @@ use crate::trunk::{Pools, Reach, TICK};
 use early::Heralds;
 pub(crate) use early::Syn;
 use guest::Guest;
+use messages::Messages;
 
 /// How soon a flowing pair is first looked at: one that lives so long gets keepalive on its server leg.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
@@ -88,8 +92,11 @@ pub(crate) struct Relay<L> {
     hellos: Slab<Hello>,
     pools: Pools,
     heralds: Heralds,
-    /// The alarm is set.
-    watches_clock: bool,
+    messages: Messages,
+    /// When the clock is looked at, if anything needs that.
+    tick_due: Option<Time>,
+    /// When the alarm goes off, if it's set.
+    alarm_at: Option<Time>,
     /// What the trace numbers of this core begin with, once one was needed.
     trace_base: Option<[u8; 32]>,
     traces: u64,
@@ -105,10 +112,12 @@ impl<L> Relay<L> {
             core: parts.core.into(),
             guests: Slab::with_capacity(parts.pairs.max()),
             hellos: Slab::with_capacity(parts.pairs.max()),
+            messages: Messages::new(parts.pairs.max()),
             pools: Pools::new(parts.pooled_max),
             heralds: Heralds::new(parts.syns, parts.pairs.max() / u32::from(parts.pairs.cores())),
             pairs: Pairs::new(Room::new(parts.pairs, parts.core)),
-            watches_clock: false,
+            tick_due: None,
+            alarm_at: None,
             trace_base: None,
             traces: 0,
             servings: Servings::new(),
@@ -121,7 +130,7 @@ impl<L> Relay<L> {
     /// Pairs open on this core.
     #[cfg(any(test, fuzzing))]
     pub(crate) const fn pairs_open(&self) -> usize {
-        self.pairs.len()
+        self.pairs.len() + self.messages.len()
     }
 
     /// Carries one order out.
@@ -130,16 +139,21 @@ impl<L> Relay<L> {
             Order::Open { door, listener, route, counters, pairs } => {
                 // It fails only when epoll has no room for one more; the other cores' listeners then serve.
                 self.servings.open(cx, door, listener, (route, counters), self.room(pairs)).ok();
+                self.begin_service(cx, door);
             }
             Order::Swap { door, route, pairs } => {
                 let before = self.servings.at(door);
+                let service = self.take_service(door);
                 self.servings.swap(door, route, self.room(pairs));
+                self.go_on_with_service(cx, door, service);
                 self.review_guests(cx, before, self.servings.at(door));
             }
             Order::Close { door } => {
                 self.let_in_the_queued(cx, Some(door));
                 let before = self.servings.at(door);
+                let service = self.take_service(door).map(|(id, _)| id);
                 self.servings.close(cx, door);
+                self.retire_service(cx, service);
                 self.review_guests(cx, before, None);
             }
             Order::Peers(peers) => {
@@ -154,6 +168,7 @@ impl<L> Relay<L> {
                 self.reap_unclaimed(cx, true);
                 self.close_guests(cx);
                 self.drain_pools(cx);
+                self.drain_messages(cx);
             }
             Order::Stop => {
                 self.servings.close_all(cx);
@@ -163,6 +178,7 @@ impl<L> Relay<L> {
                     self.end(cx, key, End::Drained);
                 }
                 self.close_guests(cx);
+                self.cut_messages(cx);
                 cx.stop();
             }
         }
@@ -189,7 +205,7 @@ impl<L> Relay<L> {
         if incoming.is_some_and(|ip| !serving.route.admits(ip)) {
             return Err(Refusal::NotAllowed);
         }
-        let legs = if serving.route.gate.is_some() { 1 } else { 2 };
+        let legs = if serving.route.gate.is_some() || serving.service.is_some() { 1 } else { 2 };
         if self.pairs.is_full() || room < legs || serving.is_full() {
             return Err(Refusal::PairsMax);
         }
@@ -221,6 +237,9 @@ impl<L> Relay<L> {
         let Some(serving) = self.servings.get_mut(serving_key) else { return cx.refuse(incoming) };
         if serving.route.gate.is_some() {
             return self.open_guest(cx, serving_key, incoming);
+        }
+        if let Some(service) = serving.service {
+            return self.open_visitor(cx, serving_key, service, incoming);
         }
         let state = if serving.route.accept_proxy.is_some() { State::Header } else { State::Dialling };
         let mut pair = Pair::new(serving_key, cx.incoming_peer(&mut incoming).clone(), state, cx.now());
@@ -273,9 +292,18 @@ impl<L> Relay<L> {
 
     /// Has the alarm go off in a tick.
     fn watch_clock<B: Backend>(&mut self, cx: &mut Cx<B>) {
-        if !self.watches_clock {
-            self.watches_clock = true;
-            cx.set_alarm(TICK);
+        if self.tick_due.is_none() {
+            let due = cx.now().after(TICK);
+            self.tick_due = Some(due);
+            self.arm(cx, due);
+        }
+    }
+
+    /// Has the alarm go off at `due` at the latest.
+    fn arm<B: Backend>(&mut self, cx: &mut Cx<B>, due: Time) {
+        if self.alarm_at.is_none_or(|at| due < at) {
+            self.alarm_at = Some(due);
+            cx.set_alarm(due.since(cx.now()));
         }
     }
 
@@ -368,7 +396,10 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
         }
     }
 
-    fn on_connect(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64) {
+    fn on_connect(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64) {
+        if let Some(mux) = self.messages.of(token) {
+            return mux.on_connect(cx, conn, token);
+        }
         match Token::from_bits(token) {
             Token::Pooled(key) => self.trunk_connected(cx, key),
             Token::Client(pair) | Token::Server(pair) => self.connected(cx, pair),
@@ -385,7 +416,20 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
         }
     }
 
-    fn on_writable(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64) {
+    fn frame(&mut self, conn: ConnId, token: u64, bytes: &[u8]) -> Frame {
+        self.messages.of(token).map_or(Frame::Broken, |mux| mux.frame(conn, token, bytes))
+    }
+
+    fn on_message(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64, bytes: &[u8]) {
+        if let Some(mux) = self.messages.of(token) {
+            mux.on_message(cx, conn, token, bytes);
+        }
+    }
+
+    fn on_writable(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64) {
+        if let Some(mux) = self.messages.of(token) {
+            return mux.on_writable(cx, conn, token);
+        }
         match Token::from_bits(token) {
             Token::Server(pair) => self.greet(cx, pair),
             Token::Pooled(key) => self.warm_pooled(cx, key),
@@ -394,7 +438,10 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
         }
     }
 
-    fn on_peer_close(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64) {
+    fn on_peer_close(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64) {
+        if let Some(mux) = self.messages.of(token) {
+            return mux.on_peer_close(cx, conn, token);
+        }
         match Token::from_bits(token) {
             Token::Client(pair) => self.side_finished(cx, pair, Side::Client),
             Token::Server(pair) if self.awaits_answer(pair) => self.unanswered(cx, pair),
@@ -404,7 +451,10 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
         }
     }
 
-    fn on_error(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64, error: ConnError) {
+    fn on_error(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64, error: ConnError) {
+        if let Some(mux) = self.messages.of(token) {
+            return mux.on_error(cx, conn, token, error);
+        }
         match Token::from_bits(token) {
             // Who knows what it left half done: neither leg outlives it.
             Token::Client(pair) | Token::Server(pair) if error == ConnError::Panicked => {
@@ -417,7 +467,10 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
         }
     }
 
-    fn on_timer(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64) {
+    fn on_timer(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64) {
+        if let Some(mux) = self.messages.of(token) {
+            return mux.on_timer(cx, conn, token);
+        }
         match Token::from_bits(token) {
             Token::Client(pair) | Token::Server(pair) => self.pair_timer(cx, pair),
             Token::Pooled(key) => self.trunk_timer(cx, key),
@@ -426,11 +479,18 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
     }
 
     fn on_alarm(&mut self, cx: &mut Cx<B>) {
-        self.watches_clock = false;
-        self.tick_pools(cx);
-        self.reap_unclaimed(cx, false);
-        if !self.heralds.is_idle() {
-            self.watch_clock(cx);
+        self.alarm_at = None;
+        match self.tick_due {
+            Some(due) if cx.now() >= due => {
+                self.tick_due = None;
+                self.tick_pools(cx);
+                self.reap_unclaimed(cx, false);
+                if !self.heralds.is_idle() {
+                    self.watch_clock(cx);
+                }
+            }
+            Some(due) => self.arm(cx, due),
+            None => {}
         }
     }
 
@@ -443,6 +503,7 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
 
     fn on_turn_end(&mut self, cx: &mut Cx<B>) {
         self.serve_waiting(cx);
+        self.end_turn_of_messages(cx);
         self.counters.publish(cx.gauges());
     }
 }

@@ -24,8 +24,8 @@ pub struct PairReport {
     pub connected_after: Option<Duration>,
     /// From acceptance to the first byte from the server that was handed on, if there was one.
     pub first_byte_after: Option<Duration>,
-    /// Bytes from the client to the server.
-    pub upstream_bytes: u64,
-    /// Bytes from the server to the client.
-    pub downstream_bytes: u64,
+    /// Bytes from the client to the server; `None` where messages are carried, which are counted by the route.
+    pub upstream_bytes: Option<u64>,
+    /// Bytes from the server to the client; likewise.
+    pub downstream_bytes: Option<u64>,
 }

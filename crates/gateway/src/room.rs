@@ -42,7 +42,7 @@ impl Room {
 #[derive(Debug)]
 pub(crate) struct Pairs {
     table: Slab<Pair>,
-    /// Invariant: one taken for each pair in the table.
+    /// Invariant: one taken for each pair in the table, and for each client whose messages are carried.
     room: Room,
 }
 
@@ -56,12 +56,17 @@ impl Pairs {
         self.room.is_full()
     }
 
+    /// As many as the process may have.
+    pub(crate) fn max(&self) -> u32 {
+        self.room.max()
+    }
+
     /// Puts a pair in. `None` when the process holds as many as it may.
     pub(crate) fn insert(&mut self, pair: Pair) -> Option<Key> {
         self.reserve().then(|| self.insert_reserved(pair))
     }
 
-    /// Takes room for a pair, which [`Pairs::insert_reserved`] uses.
+    /// Takes room for a pair, which [`Pairs::insert_reserved`] uses, or for a client whose messages are carried, which has no pair.
     #[must_use]
     pub(crate) fn reserve(&self) -> bool {
         self.room.take()

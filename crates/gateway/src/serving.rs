@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use midmile_engine::{Backend, Cx, Key, ListenerId, MeterId, Slab};
+use midmile_mux::ServiceId;
 
 use crate::counters::RouteCounters;
 use crate::plan::Route;
@@ -29,6 +30,8 @@ pub(crate) struct Serving {
     pub(crate) route: Arc<Route>,
     pub(crate) counters: Arc<RouteCounters>,
     pub(crate) meters: Rc<Meters>,
+    /// What the multiplexor knows it by, where messages are carried.
+    pub(crate) service: Option<ServiceId>,
     /// This core's place in the round of backends.
     pub(crate) turn: usize,
     /// Pairs of this route on this core.
@@ -125,7 +128,8 @@ impl Servings {
             }
             None => Meters { upstream: cx.add_meter(upstream), downstream: cx.add_meter(downstream) },
         };
-        let serving = Serving { route, counters, meters: Rc::new(meters), turn: 0, open: 0, room, retired: false };
+        let serving =
+            Serving { route, counters, meters: Rc::new(meters), service: None, turn: 0, open: 0, room, retired: false };
         let serving = self.table.insert(serving).expect("far fewer routes than places");
         self.doors.push(Door { id, listener: Some(listener), serving });
         Ok(())
@@ -136,7 +140,7 @@ impl Servings {
         let Some(door) = self.doors.iter_mut().find(|door| door.id == id) else { return };
         let Some(old) = self.table.get(door.serving) else { return };
         let (counters, meters) = (old.counters.clone(), old.meters.clone());
-        let serving = Serving { route, counters, meters, turn: 0, open: 0, room, retired: false };
+        let serving = Serving { route, counters, meters, service: None, turn: 0, open: 0, room, retired: false };
         let Ok(key) = self.table.insert(serving) else { return };
         let old = std::mem::replace(&mut door.serving, key);
         self.retire(old);

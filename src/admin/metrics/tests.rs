@@ -35,6 +35,23 @@ fn route(name: &str, retired: bool) -> RouteSnapshot {
         backends: ["10.0.0.1:80", "unix:/a\"b\\c"]
             .map(|name| BackendSnapshot { name: name.into(), healthy: true, open: 2 })
             .into(),
+        messages: (name == "dns").then_some(MessagesSnapshot {
+            requests: 50,
+            request_bytes: 2000,
+            requests_open: 3,
+            answers: 44,
+            answer_bytes: 9000,
+            retries: 2,
+            servfails: 1,
+            declined: 1,
+            requests_max: 1,
+            answers_late: 4,
+            answers_stray: 5,
+            upstreams_open: 6,
+            upstreams_dialled: 9,
+            dials_failed: 1,
+            upstreams_lost: 2,
+        }),
         retired,
     }
 }
@@ -72,11 +89,27 @@ fn view(routes: Vec<RouteSnapshot>) -> View {
         stalls: 0,
         reports_lost: 0,
     };
-    View::new(snapshot, false, Limits { cores: 2, pairs_max: 100, pooled_max: 0, pipes_max: 10, pipe_bytes: 4096 })
+    let limits = Limits {
+        cores: 2,
+        pairs_max: 100,
+        pooled_max: 0,
+        upstreams_max: 0,
+        message_max: 0,
+        pipes_max: 10,
+        pipe_bytes: 4096,
+    };
+    View::new(snapshot, false, limits)
 }
 
 fn exposed() -> String {
-    super::encode(view(vec![route("web", false), route("db", false), route("web", true)])).unwrap()
+    super::encode(view(vec![
+        route("web", false),
+        route("db", false),
+        route("web", true),
+        route("dns", false),
+        route("dns", true),
+    ]))
+    .unwrap()
 }
 
 /// One sample: its name, its labels, its value.
@@ -229,18 +262,23 @@ fn a_retired_route_counts_with_the_one_that_has_its_name() {
     check("midmile_peer_rtt_seconds", &[("peer", "mumbai")], 0.218);
     check("midmile_peer_segments_retransmitted", &[("peer", "mumbai")], 10.0);
     check("midmile_peer_delivery_rate", &[("peer", "mumbai")], 50e6);
+    check("midmile_mux_requests", &[("route", "dns")], 100.0);
+    check("midmile_mux_upstreams_open", &[("route", "dns")], 12.0);
     check("midmile_early_used", &[("route", "web")], 4.0);
     check("midmile_early_wasted", &[("route", "web")], 2.0);
 }
 
 #[test]
 fn the_status_document_has_what_was_promised() {
-    let text = status::encode(&view(vec![route("web", false), route("db", false)])).unwrap();
+    let text = status::encode(&view(vec![route("web", false), route("dns", false)])).unwrap();
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(document["totals"]["pairs_open"], 8);
     assert_eq!(document["totals"]["upstream"]["bytes"], 600);
+    let dns = document["routes"].as_array().unwrap().iter().find(|route| route["name"] == "dns").unwrap();
+    assert_eq!((&dns["messages"]["requests"], &dns["messages"]["upstreams"]["open"]), (&50.into(), &6.into()));
     assert_eq!(document["pipes"]["leased"], 2);
     let web = document["routes"].as_array().unwrap().iter().find(|route| route["name"] == "web").unwrap();
+    assert_eq!(web.get("messages"), None);
     assert_eq!(web["ends"]["client-reset"], 3);
     assert_eq!(web["refusals"]["pairs-max"], 7);
     assert_eq!(web["accept_to_connected"]["count"], 8);

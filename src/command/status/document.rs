@@ -28,6 +28,31 @@ pub(super) struct Route {
     pub(super) counts: Counts,
     #[serde(default)]
     pub(super) backends: Vec<Backend>,
+    #[serde(default)]
+    pub(super) messages: Option<Messages>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Messages {
+    pub(super) requests: u64,
+    pub(super) open: u64,
+    pub(super) answers: u64,
+    #[serde(default)]
+    pub(super) retries: u64,
+    #[serde(default)]
+    pub(super) servfails: u64,
+    #[serde(default)]
+    pub(super) answers_late: u64,
+    #[serde(default)]
+    pub(super) answers_stray: u64,
+    pub(super) upstreams: Upstreams,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Upstreams {
+    pub(super) open: u64,
+    #[serde(default)]
+    pub(super) lost: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -146,6 +171,10 @@ pub(super) fn sample() -> serde_json::Value {
     web["name"] = "web".into();
     web["listen"] = "0.0.0.0:80".into();
     web["backends"] = serde_json::json!([{"name": "10.0.0.1:80", "healthy": false, "pairs_open": 0}]);
+    web["messages"] = serde_json::json!({
+        "requests": 600, "open": 3, "answers": 590, "retries": 4, "servfails": 5, "declined": 0, "requests_max_reached": 0,
+        "answers_late": 1, "answers_stray": 1, "upstreams": {"open": 4, "dialled": 6, "dials_failed": 0, "lost": 2},
+    });
     let mut quiet = counts.clone();
     quiet["name"] = "quiet\u{1b}[2J".into();
     quiet["listen"] = "unix:@quiet".into();

@@ -17,6 +17,9 @@ pub(super) fn of(document: &Document) -> String {
     let up = Duration::try_from_secs_f64(document.uptime_secs).unwrap_or_default();
     let mut text = totals(document, up);
     text.push_str(&routes(&document.routes, up));
+    if document.routes.iter().any(|route| route.messages.is_some()) {
+        text.push_str(&messages(&document.routes, up));
+    }
     if !document.peers.is_empty() {
         text.push_str(&peers(&document.peers));
     }
@@ -36,7 +39,7 @@ fn totals(document: &Document, up: Duration) -> String {
         plain(state),
         totals.pairs_open,
         totals.pairs_opened,
-        pairs_a_second(totals.pairs_opened, up),
+        tenths_a_second(totals.pairs_opened, up),
         totals.pairs_connected,
         size(upstream),
         size(a_second(upstream, up)),
@@ -58,7 +61,7 @@ fn routes(routes: &[Route], up: Duration) -> String {
             if route.retired { "closed".to_owned() } else { plain(&route.listen) },
             pairs_open.to_string(),
             pairs_opened.to_string(),
-            pairs_a_second(*pairs_opened, up),
+            tenths_a_second(*pairs_opened, up),
             size(upstream.bytes),
             size(downstream.bytes),
             share(connect, 50),
@@ -68,6 +71,28 @@ fn routes(routes: &[Route], up: Duration) -> String {
         ]);
     }
     table.text()
+}
+
+fn messages(routes: &[Route], up: Duration) -> String {
+    let mut table = Table::new(
+        &["MESSAGES"],
+        &["REQUESTS", "A SECOND", "UNANSWERED", "ANSWERS", "SENT AGAIN", "SERVFAIL", "DROPPED", "UPSTREAMS", "LOST"],
+    );
+    for (route, messages) in routes.iter().filter_map(|route| Some((route, route.messages.as_ref()?))) {
+        table.add([
+            plain(&route.name),
+            messages.requests.to_string(),
+            tenths_a_second(messages.requests, up),
+            messages.open.to_string(),
+            messages.answers.to_string(),
+            messages.retries.to_string(),
+            messages.servfails.to_string(),
+            messages.answers_late.saturating_add(messages.answers_stray).to_string(),
+            messages.upstreams.open.to_string(),
+            messages.upstreams.lost.to_string(),
+        ]);
+    }
+    format!("\n{}", table.text())
 }
 
 fn peers(peers: &[Peer]) -> String {
@@ -140,7 +165,7 @@ fn a_second(count: u64, up: Duration) -> u64 {
 }
 
 /// With one decimal.
-fn pairs_a_second(count: u64, up: Duration) -> String {
+fn tenths_a_second(count: u64, up: Duration) -> String {
     let tenths = a_second(count.saturating_mul(10), up);
     format!("{}.{}", tenths / 10, tenths % 10)
 }
@@ -204,6 +229,9 @@ ROUTE      LISTENS AT  OPEN  OPENED  A SECOND  TO SERVERS  TO CLIENTS  CONNECT P
 web        0.0.0.0:80     4     120       2.0     2.9 KiB     6.0 GiB      <= 1 ms  <= 250 ms       <= 250 ms  > 250 ms
 quiet?[2J  closed         4     120       2.0     2.9 KiB     6.0 GiB            -          -       <= 250 ms  > 250 ms
 
+MESSAGES  REQUESTS  A SECOND  UNANSWERED  ANSWERS  SENT AGAIN  SERVFAIL  DROPPED  UPSTREAMS  LOST
+web            600      10.0           3      590           4         5        2          4     2
+
 PEER         RTT  SENT AGAIN  DELIVERY RATE          BEST  READY  UNDER WAY  TAKEN  MISSED
 mumbai  218.3 ms      0.25 %   400.0 Mbit/s  480.0 Mbit/s      8          1     30       2
 new            -           -              -             -      0          0      0       0
@@ -238,6 +266,6 @@ backends out: 10.0.0.1:80 of web
         assert_eq!(times.map(|(us, _)| time(us)), times.map(|(_, text)| text));
         let rates = [(0, "0.0 kbit/s"), (12_345, "98.7 kbit/s"), (60_000_000, "480.0 Mbit/s")];
         assert_eq!(rates.map(|(rate, _)| bits(rate)), rates.map(|(_, text)| text));
-        assert_eq!(pairs_a_second(u64::MAX, Duration::ZERO), "1844674407370955161.5");
+        assert_eq!(tenths_a_second(u64::MAX, Duration::ZERO), "1844674407370955161.5");
     }
 }

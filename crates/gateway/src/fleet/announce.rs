@@ -136,6 +136,7 @@ mod tests {
             client: LegOptions { transparent: original, ..LegOptions::default() },
             server: LegOptions::default(),
             backends: Arc::new(BackendSet::new(Vec::new(), Balance::default(), None)),
+            mux: None,
             via: None,
             gate: None,
             original,

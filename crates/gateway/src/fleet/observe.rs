@@ -7,6 +7,7 @@ use midmile_engine::{Addr, Meter};
 use midmile_wire::trunk::Name;
 
 use super::CoreFigures;
+use super::messages::MessagesSnapshot;
 use crate::counters::{Counter, PeerCounters, RouteCounters, TIME_BOUNDS_US, TimeCounters};
 use crate::plan::Route;
 use crate::reason::{End, PoolLoss, Refusal};
@@ -65,7 +66,15 @@ impl Watched {
         self.sum(|counters| counters.pairs_open.value())
     }
 
+    /// What is carried by messages, where they are, or were until a reload.
+    fn messages(&self) -> Option<MessagesSnapshot> {
+        let messages = MessagesSnapshot::of(&self.counters);
+        (self.route.mux.is_some() || messages != MessagesSnapshot::default()).then_some(messages)
+    }
+
     fn snapshot(&self) -> RouteSnapshot {
+        let messages = self.messages();
+        let carried = messages.unwrap_or_default();
         let backends = self.route.backends.backends().iter();
         let mut snapshot = RouteSnapshot {
             name: self.route.name.clone(),
@@ -80,8 +89,9 @@ impl Watched {
             early_declined: self.sum(|counters| counters.early_declined.value()),
             ends: self.sums(|counters| &counters.ends),
             refusals: self.sums(|counters| &counters.refusals),
-            upstream: self.flow(|counters| &counters.upstream),
-            downstream: self.flow(|counters| &counters.downstream),
+            upstream: self.flow(|counters| &counters.upstream).and_copied(carried.request_bytes),
+            downstream: self.flow(|counters| &counters.downstream).and_copied(carried.answer_bytes),
+            messages,
             connect: self.times(|counters| &counters.connect),
             first_byte: self.times(|counters| &counters.first_byte),
             backends: backends
@@ -257,6 +267,8 @@ pub struct RouteSnapshot {
     pub upstream: Flow,
     /// From servers to clients.
     pub downstream: Flow,
+    /// What is carried, where messages are; their bytes are in `upstream` and `downstream` as well.
+    pub messages: Option<MessagesSnapshot>,
     /// From clients' acceptance to their established server legs.
     pub connect: Times,
     /// From clients' acceptance to the first byte from the server that was handed on. A pair counts when it ends, or once it has
@@ -286,6 +298,9 @@ impl RouteSnapshot {
         self.first_byte.absorb(&from.first_byte);
         self.upstream.absorb(from.upstream);
         self.downstream.absorb(from.downstream);
+        if let Some(from) = &from.messages {
+            self.messages.get_or_insert_default().absorb(from);
+        }
         // A backend that both share counts its pairs itself, so only those that are gone from this one are added.
         let gone = |backend: &&BackendSnapshot| !self.backends.iter().any(|live| live.name == backend.name);
         let gone: Vec<_> = from.backends.iter().filter(gone).filter(|backend| backend.open > 0).cloned().collect();
@@ -385,6 +400,10 @@ pub struct Flow {
 }
 
 impl Flow {
+    const fn and_copied(self, bytes: u64) -> Self {
+        Self { copied_bytes: self.copied_bytes.wrapping_add(bytes), ..self }
+    }
+
     const fn absorb(&mut self, from: Self) {
         self.copied_bytes += from.copied_bytes;
         self.spliced_bytes += from.spliced_bytes;

@@ -74,6 +74,7 @@ fn route(server: SocketAddr) -> Route {
         client: LegOptions::default(),
         server: LegOptions::default(),
         backends: Arc::new(BackendSet::new(vec![backend], Balance::LeastConnections, None)),
+        mux: None,
         via: None,
         gate: None,
         original: false,

@@ -43,6 +43,12 @@ const fn answer_of(end: End) -> Option<Answer> {
         | End::ServerLost
         | End::HeaderInvalid
         | End::HeaderTimeout
+        | End::MessageTimeout
+        | End::MessageTooLong
+        | End::MessageBroken
+        | End::AnswersUnread
+        | End::Unanswered
+        | End::Answered
         | End::Unclaimed
         | End::Panicked => return None,
     })

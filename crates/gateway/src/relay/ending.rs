@@ -113,8 +113,8 @@ impl<L> Relay<L> {
                 lasted: cx.now().since(pair.opened),
                 connected_after: duration(pair.connected_after),
                 first_byte_after: duration(pair.first_byte_after),
-                upstream_bytes: upstream,
-                downstream_bytes: downstream,
+                upstream_bytes: Some(upstream),
+                downstream_bytes: Some(downstream),
             };
             if self.reports.try_send(report).is_err() {
                 self.counters.reports_lost.add(1);

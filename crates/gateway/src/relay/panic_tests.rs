@@ -111,6 +111,7 @@ fn world(panics_in: Upcall, after: bool) -> World {
         client: LegOptions::default(),
         server: LegOptions::default(),
         backends: Arc::new(BackendSet::new(vec![backend], Balance::LeastConnections, None)),
+        mux: None,
         via: None,
         gate: None,
         original: false,

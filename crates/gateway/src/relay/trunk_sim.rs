@@ -88,6 +88,7 @@ fn route(
         intercept: Vec::new(),
         spoof_client: false,
         early_dial: via.is_some(),
+        mux: None,
         via,
         gate,
         // A handshake through the trunk takes three of its round trips; what is never claimed is cut after four seconds.
@@ -293,7 +294,11 @@ impl World {
         let refused = |end: End| end.name().strip_prefix("far-").is_some();
         let count = |of: &[&PairReport], wanted: &str| of.iter().filter(|report| report.end.name() == wanted).count();
         for report in near.iter().chain(far).filter(|report| refused(report.end)) {
-            assert_eq!(report.downstream_bytes, 0, "a server's bytes behind an answer that there's none: {report:?}");
+            assert_eq!(
+                report.downstream_bytes,
+                Some(0),
+                "a server's bytes behind an answer that there's none: {report:?}"
+            );
         }
         for report in near.iter().filter(|report| refused(report.end)) {
             let client = self.clients.iter().find(|id| id.addr() == report.client);
@@ -307,7 +312,7 @@ impl World {
                 continue;
             }
             assert!(client.saw_end(), "finished, without an end: {client:?}");
-            assert_eq!(report.downstream_bytes, client.received().len() as u64, "lost or invented: {client:?}");
+            assert_eq!(report.downstream_bytes, Some(client.received().len() as u64), "lost or invented: {client:?}");
         }
         // Who went before the answer came heard none.
         let gone = [End::ClientReset, End::ClientLost, End::ClientGone, End::Unclaimed, End::Drained, End::IdleTimeout];
@@ -328,7 +333,7 @@ impl World {
         let reports: Vec<PairReport> = std::iter::from_fn(|| self.reports.try_recv().ok()).collect();
         for report in &reports {
             assert_ne!(report.end, End::TrunkDead, "the trunk was never cut");
-            let heard = report.downstream_bytes > 0;
+            let heard = report.downstream_bytes > Some(0);
             assert_eq!(report.first_byte_after.is_some(), heard, "a first byte is there with the bytes: {report:?}");
             assert!(
                 !heard || report.first_byte_after >= report.connected_after,

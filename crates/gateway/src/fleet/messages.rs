@@ -1,0 +1,87 @@
+//! The figures of a listener whose messages are carried, added up over the cores.
+
+use std::sync::Arc;
+
+use midmile_mux::{Counter, Counters};
+
+use crate::counters::RouteCounters;
+
+/// What a listener carries by messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MessagesSnapshot {
+    /// Whole messages of clients that were taken.
+    pub requests: u64,
+    /// Bytes of them.
+    pub request_bytes: u64,
+    /// Requests that wait for their answers.
+    pub requests_open: u64,
+    /// Answers of backends that were handed to their clients.
+    pub answers: u64,
+    /// Bytes of them.
+    pub answer_bytes: u64,
+    /// Requests that were sent again, because their connection to a backend was lost or silent.
+    pub retries: u64,
+    /// Requests that midmile answered itself because no backend did in time.
+    pub servfails: u64,
+    /// Requests that midmile answered itself because they're of a kind that isn't carried.
+    pub declined: u64,
+    /// Requests that found a core with as many as it may hold.
+    pub requests_max: u64,
+    /// Answers that came when their request had been answered otherwise, or its client had gone.
+    pub answers_late: u64,
+    /// Answers to no request.
+    pub answers_stray: u64,
+    /// Connections to backends that stand.
+    pub upstreams_open: u64,
+    /// Dials of backends.
+    pub upstreams_dialled: u64,
+    /// Dials that failed.
+    pub dials_failed: u64,
+    /// Connections to backends that had stood and were lost.
+    pub upstreams_lost: u64,
+}
+
+impl MessagesSnapshot {
+    /// The sums over the cores.
+    pub(super) fn of(cores: &[Arc<RouteCounters>]) -> Self {
+        let sum = |of: fn(&Counters) -> &Counter| {
+            cores.iter().fold(0, |sum: u64, core| sum.wrapping_add(of(&core.mux).value()))
+        };
+        Self {
+            requests: sum(|core| &core.requests),
+            request_bytes: sum(|core| &core.request_bytes),
+            requests_open: sum(|core| &core.requests_open),
+            answers: sum(|core| &core.answers),
+            answer_bytes: sum(|core| &core.answer_bytes),
+            retries: sum(|core| &core.retries),
+            servfails: sum(|core| &core.servfails),
+            declined: sum(|core| &core.declined),
+            requests_max: sum(|core| &core.requests_max),
+            answers_late: sum(|core| &core.answers_late),
+            answers_stray: sum(|core| &core.answers_stray),
+            upstreams_open: sum(|core| &core.upstreams_open),
+            upstreams_dialled: sum(|core| &core.upstreams_dialled),
+            dials_failed: sum(|core| &core.dials_failed),
+            upstreams_lost: sum(|core| &core.upstreams_lost),
+        }
+    }
+
+    /// Adds the counts of `from`.
+    pub fn absorb(&mut self, from: &Self) {
+        self.requests += from.requests;
+        self.request_bytes += from.request_bytes;
+        self.requests_open += from.requests_open;
+        self.answers += from.answers;
+        self.answer_bytes += from.answer_bytes;
+        self.retries += from.retries;
+        self.servfails += from.servfails;
+        self.declined += from.declined;
+        self.requests_max += from.requests_max;
+        self.answers_late += from.answers_late;
+        self.answers_stray += from.answers_stray;
+        self.upstreams_open += from.upstreams_open;
+        self.upstreams_dialled += from.upstreams_dialled;
+        self.dials_failed += from.dials_failed;
+        self.upstreams_lost += from.upstreams_lost;
+    }
+}
