@@ -13,16 +13,21 @@
 //! | [`VarintPrefix`] | the same, of a number whose own length varies | MQTT |
 //! | [`Line`] | after a line feed | text, one line a message |
 //! | [`Resp`] | where its last value ends | Redis and its kin |
+//! | [`Program`] | where a BPF program says | any, by the contract of the kernel's KCM |
 //!
 //! What no framer does: judge what a message says. A DNS message of no bytes at all is a frame.
 
+use std::sync::Arc;
+
 mod length;
 mod line;
+mod program;
 mod resp;
 mod varint;
 
 pub use length::{LengthPrefix, Order, Width};
 pub use line::Line;
+pub use program::{Program, ProgramError};
 pub use resp::{Resp, Side};
 pub use varint::VarintPrefix;
 
@@ -39,6 +44,8 @@ pub enum Framing {
     Line(Line),
     /// Redis's protocol.
     Resp(Resp),
+    /// A BPF program, shared by all streams that it frames.
+    Program(Arc<Program>),
 }
 
 impl Framing {
@@ -46,9 +53,11 @@ impl Framing {
     ///
     /// `seen` is what earlier calls on a shorter beginning of the same message have learnt: give [`Seen::default`] for the first,
     /// and again once a message has been told. A message that comes byte by byte then costs no more to measure, all calls
-    /// together, than a few looks at each of its bytes.
+    /// together, than a few looks at each of its bytes. A [`Program`] is the exception: it is run from its beginning by each call
+    /// until it has told the length.
     ///
-    /// The answer is the same however the message is cut; bytes behind it don't change it.
+    /// The answer is the same however the message is cut; bytes behind it don't change it. For a program that holds as far as the
+    /// program keeps to its contract.
     ///
     /// # Errors
     /// When no byte that could follow makes this a message. The stream is at no message's beginning any more: close it.
@@ -59,6 +68,7 @@ impl Framing {
             Self::Varint(prefix) => prefix.measure(bytes),
             Self::Line(line) => line.measure(bytes, seen),
             Self::Resp(resp) => resp.measure(bytes, seen),
+            Self::Program(program) => program.measure(bytes, seen),
         }
     }
 
@@ -71,6 +81,7 @@ impl Framing {
             Self::Varint(prefix) => prefix.len_max,
             Self::Line(line) => line.len_max,
             Self::Resp(resp) => resp.len_max,
+            Self::Program(program) => program.len_max(),
         }
     }
 
@@ -88,7 +99,8 @@ impl Framing {
 /// What is known of a message that isn't whole yet. It means something to the framing that filled it alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Bytes that needn't be looked at again: a line's without its end, or RESP's values that are whole.
+    /// Bytes that needn't be looked at again: a line's without its end, or RESP's values that are whole. A program's answer, once
+    /// it is more than 0.
     at: usize,
     /// Bytes in which the end of RESP's line that begins at `at` isn't; 0 if it hasn't been looked for.
     searched: usize,
@@ -115,6 +127,13 @@ pub enum FrameError {
     /// A RESP value without a length in front (`$?`, `*?`), which no Redis sends: have the other side send it with its length.
     #[error("a RESP value is streamed, without a length")]
     Streamed,
+    /// The program says so, by a negative number.
+    #[error("the framing program says that a message is broken")]
+    Refused,
+    /// The program read or wrote where it may not. It is the program that has to be mended: `data` may be read up to `data_end`,
+    /// the 512 bytes below `r10` may be written.
+    #[error("the framing program left its memory")]
+    Fault,
 }
 
 impl FrameError {
@@ -127,6 +146,8 @@ impl FrameError {
             Self::LongVarint => "long-varint",
             Self::NotResp => "not-resp",
             Self::Streamed => "streamed",
+            Self::Refused => "refused",
+            Self::Fault => "fault",
         }
     }
 }

@@ -18,7 +18,7 @@
 //!
 //! # Modules
 //! - [`dns`]: a look at a DNS message: id, question, signature.
-//! - [`frame`]: where one message of a stream ends.
+//! - [`frame`]: where one message of a stream ends; by rules, or by a BPF program.
 //! - [`proxy`]: the PROXY protocol, versions 1 and 2: who a relayed connection is from and to.
 //! - [`trunk`]: between gateways: the handshake, the hello in front of a connection, and the answer to it.
 
