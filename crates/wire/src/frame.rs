@@ -27,7 +27,7 @@ mod varint;
 
 pub use length::{LengthPrefix, Order, Width};
 pub use line::Line;
-pub use program::{Program, ProgramError};
+pub use program::{Flaw, Program, ProgramError};
 pub use resp::{Resp, Side};
 pub use varint::VarintPrefix;
 

@@ -184,3 +184,6 @@ fn network_number(from: &[u8], offset: u32, bytes: usize) -> Option<u32> {
     let field = from.get(usize::try_from(offset).ok()?..)?.get(..bytes)?;
     Some(field.iter().fold(0, |number, &byte| number << 8 | u32::from(byte)))
 }
+
+#[cfg(test)]
+mod tests;
