@@ -25,11 +25,12 @@ fn help_has_examples_exit_codes_and_signals() {
     let help = run(&["--help"]);
     assert!(help.status.success());
     let help = text(&help.stdout);
-    for word in ["Exit codes:", "SIGHUP", "MIDMILE_LOG", "relay", "gateway", "check", "status", "doctor", "lab"] {
+    for word in ["Exit codes:", "SIGHUP", "MIDMILE_LOG", "relay", "gateway", "mux", "check", "status", "doctor", "lab"]
+    {
         assert!(help.contains(word), "{word} isn't in\n{help}");
     }
     assert!(!help.contains("completions"), "{help}");
-    for command in ["relay", "gateway", "check", "status", "doctor", "lab"] {
+    for command in ["relay", "gateway", "mux", "check", "status", "doctor", "lab"] {
         let help = run(&[command, "--help"]);
         assert!(help.status.success() && text(&help.stdout).contains("Examples:"), "{command}");
     }
@@ -37,7 +38,7 @@ fn help_has_examples_exit_codes_and_signals() {
 }
 
 /// Command lines that make no sense, and what is said of them.
-const NONSENSE: [(&str, &str); 10] = [
+const NONSENSE: [(&str, &str); 14] = [
     ("", "Usage: midmile"),
     ("relay", "--listen <ADDR>"),
     ("relay --listen a:1", "--to <ADDR>"),
@@ -46,6 +47,10 @@ const NONSENSE: [(&str, &str); 10] = [
     ("relay --listen a:1 --to b:1 --idle-timeout 0s", "write more than 0s"),
     ("relay --listen a:1 --to b:1 --send-proxy v3", "possible values: v1, v2"),
     ("relay --listen a:1 --to b:1 --cores 0", "0 is not in 1.."),
+    ("mux --listen a:1 --to b:1", "--framing <FRAMING>"),
+    ("mux --framing http --listen a:1 --to b:1", "possible values: dns, line, resp"),
+    ("mux --framing dns --listen a:1 --to b:1 --message-timeout 0s", "write more than 0s"),
+    ("mux --framing dns --listen a:1 --to b:1 --upstreams-per-backend 1001", "1001 is not in 1..=1000"),
     ("frobnicate", "unrecognized subcommand"),
     ("man frobnicate", "there is no subcommand \"frobnicate\""),
 ];

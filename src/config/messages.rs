@@ -1,10 +1,14 @@
 //! Checks of a listener that carries messages: how they're told apart, what bounds they have, and which other keys make no sense
 //! with them.
 
+use std::fs::File;
+use std::io::Read;
 use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::Arc;
 
 use midmile_mux::Bounds;
-use midmile_wire::frame::{Framing, LengthPrefix, Line, Order, Resp, Side, VarintPrefix, Width};
+use midmile_wire::frame::{Framing, LengthPrefix, Line, Order, Program, Resp, Side, VarintPrefix, Width};
 use toml::de::DeValue;
 
 use super::Messages;
@@ -21,6 +25,9 @@ const LEN_MAX_RANGE: RangeInclusive<u64> = 16..=1024 * 1024;
 const OFFSET_MAX: u32 = 1024;
 /// Connections that a core keeps to a backend at most.
 const UPSTREAMS_MAX: u16 = 1000;
+
+/// Bytes of a program's file; no more of it is read, and no program that may be run has as many, in either form.
+const PROGRAM_BYTES_MAX: u64 = 256 * 1024;
 
 /// How messages are told apart, as written: a word, or a table.
 #[derive(Clone, Debug)]
@@ -160,6 +167,7 @@ impl Checker<'_> {
     /// The framing that a table stands for.
     fn framing(&mut self, table: &RawFraming, line: usize) -> Option<Framing> {
         let said = [
+            ("program", table.program.as_ref().map(|at| at.line)),
             ("line", table.line.as_ref().map(|at| at.line)),
             ("resp", table.resp.as_ref().map(|at| at.line)),
             ("length", table.length.as_ref().map(|at| at.line)),
@@ -169,13 +177,26 @@ impl Checker<'_> {
         let Some((first, _)) = said.next() else {
             // What was meant by a key that isn't known has been told.
             if self.mistakes.is_empty() {
-                let what = "it is empty; write one of line, resp, length and varint, or \"dns\" in place of the table";
+                let what = "it is empty; write one of program, line, resp, length and varint, or \"dns\" in place of the table";
                 self.add("framing", line, what);
             }
             return None;
         };
         for (key, line) in said {
             self.add(&format!("framing.{key}"), line, format!("contradicts framing.{first}; leave one of them out"));
+        }
+        if let (Some(max), None) = (&table.max, &table.program) {
+            self.add("framing.max", max.line, format!("it goes with program; write framing.{first}.max"));
+        }
+        if let Some(file) = &table.program {
+            let len_max = self.len_max("max", table.max.as_ref())?;
+            return match read_program(&file.value, len_max) {
+                Ok(program) => Some(Framing::Program(Arc::new(program))),
+                Err(what) => {
+                    self.add("framing.program", file.line, format!("{}: {what}", file.value.display()));
+                    None
+                }
+            };
         }
         if let Some(raw) = &table.line {
             return Some(Framing::Line(Line { len_max: self.len_max("line.max", raw.value.max.as_ref())? }));
@@ -253,6 +274,15 @@ pub(crate) const fn framing_of(protocol: Protocol) -> Framing {
         Protocol::Line => Framing::Line(Line { len_max: LEN_MAX_DEFAULT }),
         Protocol::Resp => Framing::Resp(Resp { len_max: LEN_MAX_DEFAULT, side: Side::Commands }),
     }
+}
+
+/// Reads a framer's program, and checks that it can be run.
+fn read_program(path: &Path, len_max: usize) -> Result<Program, String> {
+    let file = File::open(path).map_err(|error| format!("can't read it: {error}; name a readable file"))?;
+    let mut bytes = Vec::new();
+    let read = file.take(PROGRAM_BYTES_MAX).read_to_end(&mut bytes);
+    read.map_err(|error| format!("can't read it: {error}; name a readable file"))?;
+    Program::parse(&bytes, len_max).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -233,6 +233,10 @@ section! { RawMessages "[listener.messages]" {
 } }
 
 section! { RawFraming "[listener.framing]" {
+    #[doc = " A file with a BPF program that measures messages, of the form that the page on framing has."]
+    program: PathBuf = "",
+    #[doc = " The longest message, with `program`."]
+    max: Size = "64KiB",
     #[doc = " Lines, as `framing = \"line\"`, and how long they may be."]
     line: RawLine = "",
     #[doc = " Redis."]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use midmile_wire::frame::Seen;
+
 use super::*;
 use crate::config::raw::SECTIONS;
 use crate::config::{Config, parse};
@@ -52,6 +54,26 @@ fn a_framing_means_what_it_says() {
 }
 
 #[test]
+fn a_program_is_read_and_checked() {
+    let path = std::env::temp_dir().join(format!("midmile-framer-{}", std::process::id()));
+    let with = |program: &str| {
+        std::fs::write(&path, program).unwrap();
+        read(&format!("framing = {{ program = {path:?}, max = \"2KiB\" }}"))
+    };
+    // DNS's: the half word at 0, and 2.
+    let (good, cut) = (with("3,40 0 0 0,4 0 0 2,22 0 0 0\n"), with("3,40 0 0 0,4 0 0 2\n"));
+    std::fs::remove_file(&path).unwrap();
+    let messages = good.unwrap().listeners[0].messages.clone().unwrap();
+    assert_eq!((messages.framing.len_max(), messages.bounds.message_max), (2048, 2048));
+    assert_eq!(messages.framing.measure(&[0, 1, 9, 9], &mut Seen::default()), Ok(Some(3)));
+    let told = cut.unwrap_err();
+    assert!(
+        told[0].starts_with("f:4: listener.framing.program: ") && told[0].contains("3 instructions, and 2 follow"),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn bounds_mean_what_they_say() {
     let all = messages(
         "framing = \"dns\"\n[listener.messages]\nmessage_timeout = \"1s\"\nidle_timeout = \"2s\"\nanswer_timeout = \"3s\"\n\
@@ -95,7 +117,7 @@ fn the_defaults_in_the_reference_are_the_defaults() {
 }
 
 /// What is written on line 4 and behind it, and what is said of it.
-const WRONG: [(&str, &str); 25] = [
+const WRONG: [(&str, &str); 27] = [
     ("framing = \"dsn\"", "f:4: listener.framing: \"dsn\" is not a choice here; write \"dns\" or \"line\" or \"resp\""),
     (
         "framing = 5",
@@ -104,12 +126,20 @@ const WRONG: [(&str, &str); 25] = [
     ),
     (
         "framing = {}",
-        "f:4: listener.framing: it is empty; write one of line, resp, length and varint, or \"dns\" in place of the table",
+        "f:4: listener.framing: it is empty; write one of program, line, resp, length and varint, or \"dns\" in place of the table",
     ),
     ("framing = { lenght = {} }", "f:4: listener.framing.lenght: no such key; did you mean \"length\"?"),
     (
         "framing = { line = {}, varint = {} }",
         "f:4: listener.framing.varint: contradicts framing.line; leave one of them out",
+    ),
+    (
+        "framing = { line = {}, max = \"1KiB\" }",
+        "f:4: listener.framing.max: it goes with program; write framing.line.max",
+    ),
+    (
+        "framing = { program = \"/nowhere/at/all\" }",
+        "f:4: listener.framing.program: /nowhere/at/all: can't read it: No such file or directory (os error 2); name a readable file",
     ),
     (
         "framing = { length = { width = 5 } }",
