@@ -12,7 +12,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok((offset, width, big, adjust, len_max)) = <(usize, u8, bool, i64, usize)>::arbitrary(&mut given) else {
         return;
     };
-    let width = [Width::One, Width::Two, Width::Four][usize::from(width % 3)];
+    let width = [Width::One, Width::Two, Width::Four, Width::Three, Width::Eight][usize::from(width % 5)];
     let order = if big { Order::Big } else { Order::Little };
     // Small numbers are as likely as large ones.
     let small = adjust % 2 == 0;

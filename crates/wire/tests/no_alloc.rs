@@ -1,10 +1,51 @@
-//! The data path does not allocate: a counting allocator sees nothing of the PROXY protocol and of the trunk.
+//! The data path does not allocate: a counting allocator sees nothing of framing, of the PROXY protocol and of the trunk.
+
+use std::sync::Arc;
 
 use allocation_counter::measure;
+use midmile_wire::frame::{Framing, LengthPrefix, Line, Program, Resp, Seen, Side, VarintPrefix};
 use midmile_wire::proxy::{Accept, Header, UnixPath, Version, decode, encode, tlvs};
 use midmile_wire::trunk::answer::{self, Answer};
 use midmile_wire::trunk::hello::{self, Hello, Path, TraceId};
 use midmile_wire::trunk::{Key, Name, Nonce, Offer, Session, auth};
+
+#[test]
+fn framers_measure_without_allocating() {
+    let len_max = 100;
+    let program = |file| Framing::Program(Arc::new(Program::parse(file, len_max).unwrap()));
+    // r6 = r1; r0 = the first two bytes; r0 += 2; exit
+    let extended = [0x16bf_u64, 0x28, 0x2_0000_0007, 0x95].map(u64::to_le_bytes);
+    // The last one's program reads where nothing is: r0 = *(u8 *)(r2 + 0)
+    let astray = [0x2071_u64, 0x95].map(u64::to_le_bytes);
+    let resp = |side| Framing::Resp(Resp { side, len_max });
+    let streams: [(Framing, &[u8]); 9] = [
+        (Framing::Dns, b"\0\x03abc\0\0"),
+        (Framing::Length(LengthPrefix::DNS), b"\0\x03abc\0\0"),
+        (Framing::Varint(VarintPrefix { offset: 1, len_max }), b"\xc0\0\x30\x82\0ab"),
+        (Framing::Line(Line { len_max }), b"get a\r\nget b\n"),
+        (resp(Side::Commands), b"\r\n*1\r\n$4\r\nPING\r\nPING\r\n"),
+        (resp(Side::Answers), b"*2\r\n$1\r\na\r\n*1\r\n:1\r\n|1\r\n+t\r\n:3\r\n%0\r\n"),
+        (program(extended.as_flattened()), b"\0\x03abc\0\0"),
+        (program(b"3,40 0 0 0,4 0 0 2,22 0 0 0"), b"\0\x03abc\0\0"),
+        (program(astray.as_flattened()), b"x"),
+    ];
+    let (mut messages, mut errors) = (0, 0);
+    let counted = measure(|| {
+        for (framing, stream) in &streams {
+            let (mut front, mut seen) = (0, Seen::default());
+            for end in 0..=stream.len() {
+                match framing.measure(&stream[front..end], &mut seen) {
+                    Ok(Some(len)) => {
+                        (messages, front, seen) = (messages + 1, front + len, Seen::default());
+                    }
+                    Ok(None) => {}
+                    Err(_) => errors += 1,
+                }
+            }
+        }
+    });
+    assert_eq!((messages, errors, counted.count_total), (2 * 8, 1, 0));
+}
 
 #[test]
 fn proxy_decodes_and_encodes_without_allocating() {
