@@ -24,7 +24,9 @@ pub enum Width {
 }
 
 impl Width {
-    pub(super) const fn bytes(self) -> usize {
+    /// How many they are.
+    #[must_use]
+    pub const fn bytes(self) -> usize {
         match self {
             Self::One => 1,
             Self::Two => 2,
