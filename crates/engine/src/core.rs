@@ -126,7 +126,7 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
 
     /// How long the loop may sleep.
     fn patience(&self) -> Option<Duration> {
-        if !self.cx.queue.is_empty() || !self.cx.datagrams.queue.is_empty() || !self.cx.departures.is_empty() {
+        if !self.cx.queue.is_empty() || self.cx.datagrams.has_work() || !self.cx.departures.is_empty() {
             return Some(Duration::ZERO);
         }
         let deferred = self.cx.deferred_wait();

@@ -61,6 +61,11 @@ impl<B: DatagramBackend> Datagrams<B> {
         }
     }
 
+    /// Whether the next turn has something to read, or to send: what was sent between two turns leaves at the end of the next.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.queue.is_empty() || !self.gathering.is_empty()
+    }
+
     /// Has the socket read in its turn.
     pub(crate) fn enqueue(&mut self, id: DatagramId) {
         if let Some(bound) = self.sockets.get_mut(id.0)
