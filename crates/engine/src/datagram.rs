@@ -78,6 +78,13 @@ impl Flow {
     }
 }
 
+/// Whether a socket that is bound at the address `at` hears what comes to `to`: its own address, or each of its family if it's bound to
+/// all; to all of IPv6 means IPv4's as well (RFC 3493, 3.7). Two sockets that would hear the same aren't bound to one port.
+#[must_use]
+pub fn hears(at: IpAddr, to: IpAddr) -> bool {
+    at == to || (at.is_unspecified() && (at.is_ipv6() || to.is_ipv4()))
+}
+
 /// What an operator may set on a socket for datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DatagramOptions {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use midmile_engine::backend::{Ready, Tag};
-use midmile_engine::datagram::{Arrival, Inbox};
+use midmile_engine::datagram::{Arrival, Inbox, hears};
 use midmile_engine::{Flow, Time};
 use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, UdpPacket, UdpRepr};
 
@@ -100,16 +100,14 @@ impl Mailbox {
         self.bytes.len() / self.letters.len()
     }
 
-    /// How well it goes with what came to `local`: 2 by its address, 1 as a wildcard, 0 not at all. `[::]` takes IPv4 as well.
-    fn fits(&self, local: SocketAddr) -> u8 {
-        if self.at.port() != local.port() || !self.is_open() {
-            return 0;
-        }
-        match self.at.ip() {
-            at if at == local.ip() => 2,
-            at if at.is_unspecified() && (at.is_ipv6() || local.is_ipv4()) => 1,
-            _ => 0,
-        }
+    /// Whether what came to `local` is its.
+    fn hears(&self, local: SocketAddr) -> bool {
+        self.at.port() == local.port() && hears(self.at.ip(), local.ip()) && self.is_open()
+    }
+
+    /// Whether it would hear what a socket at `at` would.
+    fn is_in_the_way_of(&self, at: SocketAddr) -> bool {
+        self.hears(at) || (self.at.port() == at.port() && hears(at.ip(), self.at.ip()) && self.is_open())
     }
 
     /// Keeps a datagram; false where there's no room.
@@ -137,7 +135,7 @@ impl Net {
         let is_given = |port: u16| self.config.datagram_ports.iter().any(|ports| ports.contains(&port));
         let is_free = |port: u16| {
             let at = SocketAddr::new(at.ip(), port);
-            !self.mail.mailboxes.iter().any(|mailbox| mailbox.is_open() && mailbox.at == at)
+            !self.mail.mailboxes.iter().any(|mailbox| mailbox.is_in_the_way_of(at))
         };
         if !at.ip().is_unspecified() && !self.config.addresses.contains(&at.ip()) {
             return Err(Unbound::NotGiven);
@@ -191,8 +189,8 @@ impl Net {
             return;
         };
         let ours = self.is_ours(local) && packet::Tuple::new(peer, local).is_between_hosts();
-        let best = self.mail.mailboxes.iter_mut().max_by_key(|mailbox| mailbox.fits(local));
-        let Some(mailbox) = best.filter(|mailbox| ours && mailbox.fits(local) > 0) else {
+        let found = self.mail.mailboxes.iter_mut().find(|mailbox| ours && mailbox.hears(local));
+        let Some(mailbox) = found else {
             self.gauges.strangers += 1;
             return;
         };
