@@ -14,6 +14,9 @@
 //! test of each case.
 
 mod actor;
+mod correspondents;
+mod datagram_story;
+mod letters;
 mod peers;
 mod record;
 mod run;
@@ -25,7 +28,10 @@ mod trace;
 mod world;
 
 pub mod accepting;
+pub mod binding;
+pub mod bursts;
 pub mod crowds;
+pub mod datagrams;
 pub mod dialling;
 pub mod ending;
 pub mod failing;
@@ -41,11 +47,13 @@ pub mod travelling;
 pub mod wakes;
 
 pub use actor::Ending;
+pub use correspondents::{CorrespondentId, ROOMY};
+pub use letters::SocketCorrespondent;
 pub use record::{Door, Record, Seen, Story, Take};
 pub use run::run;
-pub use sim_world::{SimDoor, SimWorld};
+pub use sim_world::{SimCorrespondent, SimDoor, SimWorld};
 pub use socket_world::{KernelSide, Side, SocketWorld, UringSide, kernel_world, uring_world};
 pub use sockets::{Home, Opener, SocketDoor, SocketPeer, Sockets};
 pub use stage::{PeerId, SMALL, Stage};
 pub use trace::{Hook, Trace};
-pub use world::{Ability, Heard, Skip, Verdict, World, needs};
+pub use world::{Ability, Heard, Posting, Skip, Verdict, World, needs};

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use midmile_engine::kernel::Kernel;
+use midmile_engine::uring::{Uring, UringConfig};
 use midmile_engine::{
     Backend, Config, ConnError, ConnId, Core, Cx, DatagramId, DatagramOptions, Flow, Handler, SendToError,
 };
@@ -23,11 +24,12 @@ fn ip(args: &str) {
     assert!(status.success(), "ip {args}: {status}");
 }
 
-/// Sends until the socket is full; then the neighbour turns up, and it sends the rest.
+/// Sends until the socket is full; then the neighbour turns up, and it sends the rest. Room is told of once for each refusal.
 struct Sender {
     socket: Option<DatagramId>,
     to: SocketAddr,
     sent: u32,
+    refused: usize,
     told: usize,
 }
 
@@ -37,6 +39,7 @@ impl Sender {
             match cx.send_to(self.socket.unwrap(), Flow::to(self.to), &[7; BYTES]) {
                 Ok(()) => self.sent += 1,
                 Err(SendToError::Full) => {
+                    self.refused += 1;
                     if self.told == 0 {
                         ip(&format!("neigh replace {NEIGHBOUR} lladdr {ITS_MAC} dev near nud permanent"));
                     }
@@ -58,6 +61,7 @@ impl<B: Backend> Handler<B> for Sender {
 
     fn on_datagrams_writable(&mut self, cx: &mut Cx<B>, _socket: DatagramId) {
         self.told += 1;
+        assert_eq!(self.told, self.refused, "room is told of, and nobody lacks any");
         self.go_on(cx);
     }
 
@@ -71,9 +75,18 @@ fn inside() {
     ip("addr add 192.0.2.1/24 dev near");
     ip("link set near up");
     ip("link set far up");
-    let handler = Sender { socket: None, to: format!("{NEIGHBOUR}:9").parse().unwrap(), sent: 0, told: 0 };
+    is_full_for_a_while(Kernel::new().unwrap());
+    match Uring::new(UringConfig::default()) {
+        Ok(uring) => is_full_for_a_while(uring),
+        Err(error) => println!("SKIP: a full socket isn't tried by io_uring: {error}"),
+    }
+}
+
+fn is_full_for_a_while(backend: impl Backend) {
+    let to = format!("{NEIGHBOUR}:9").parse().unwrap();
+    let handler = Sender { socket: None, to, sent: 0, refused: 0, told: 0 };
     let config = Config { conns_max: 1, blocks: 1, pipes_max: 1, ..Config::default() };
-    let mut core = Core::new(Kernel::new().unwrap(), config, handler);
+    let mut core = Core::new(backend, config, handler);
     let (handler, cx) = core.parts();
     let options =
         DatagramOptions { send_buffer: Some(16 * 1024), outbox_bytes: 8 * 1024, ..DatagramOptions::default() };
@@ -83,9 +96,11 @@ fn inside() {
     core.run().unwrap();
     let (handler, cx) = core.parts();
     assert!(handler.told > 0, "it was never full");
+    assert_eq!(handler.told, handler.refused);
     let counts = cx.datagram_counts(socket);
     assert_eq!((counts.failed, counts.exhausted), (0, 0));
     assert!(counts.refused > 0 && counts.sent <= u64::from(DATAGRAMS), "{counts:?}");
+    ip(&format!("neigh del {NEIGHBOUR} dev near"));
 }
 
 #[test]
@@ -103,4 +118,9 @@ fn a_full_socket_says_so_and_says_when_there_is_room() {
     command.args(["--exact", "--nocapture", "a_full_socket_says_so_and_says_when_there_is_room"]).env(INSIDE, "1");
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
+    // What it skips is a skip of this test's.
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter(|line| line.starts_with("SKIP:"))
+        .for_each(|line| println!("{line}"));
 }

@@ -78,7 +78,8 @@ fn bind(cx: &mut Cx<Sim>, at: &str) -> DatagramId {
 fn gets_through(seed: u64) {
     let mut sim = Sim::new(seed, true);
     let delay_max = Duration::from_millis(20);
-    sim.set_weather(Weather { lost_one_in: 4, doubled_one_in: 5, delay_max, queue_max: 3, room: 4 });
+    let weather = Weather { lost_one_in: 4, doubled_one_in: 5, delay_max, queue_max: 3, room: 4, ..Weather::default() };
+    sim.set_weather(weather);
     let answered = vec![0; ROUNDS as usize];
     let mut core = Core::new(sim, CONFIG, StopAndWait { answered, ..StopAndWait::default() });
     let (handler, cx) = core.parts();

@@ -3,6 +3,9 @@
 
 mod world;
 
+use std::net::IpAddr;
+
+use midmile_engine::Addr;
 use midmile_engine::conformance::Ability;
 
 /// What every user-space stack lacks.
@@ -15,8 +18,21 @@ fn lacks(ability: Ability) -> Option<&'static str> {
     }
 }
 
+/// The stack's other address of the family of `home`.
+fn second_home(home: &Addr) -> Option<IpAddr> {
+    let v4 = home.inet().unwrap().is_ipv4();
+    Some(if v4 { world::STACK_V4_TOO.into() } else { world::STACK_V6_TOO.into() })
+}
+
+/// Bytes of the longest datagram that goes to `home` in one packet.
+fn datagram_bytes_max(home: &Addr) -> usize {
+    if home.inet().unwrap().is_ipv4() { world::DATAGRAM_V4_BYTES } else { world::DATAGRAM_V6_BYTES }
+}
+
 /// A stack above a TUN device.
 mod tun {
+    use std::net::{IpAddr, SocketAddr};
+
     use midmile_engine::Addr;
     use midmile_engine::conformance::{Ability, Home, Side, Skip, SocketWorld, Sockets};
     use midmile_stack::{Stack, Tun};
@@ -43,8 +59,23 @@ mod tun {
             Some(self.home.clone())
         }
 
+        fn second_home(&self) -> Option<IpAddr> {
+            crate::second_home(&self.home)
+        }
+
+        fn datagram_bytes_max(&self) -> usize {
+            crate::datagram_bytes_max(&self.home)
+        }
+
+        fn dropped(&self, backend: &mut Stack<Tun>, _at: SocketAddr) -> u64 {
+            backend.gauges().datagrams_full
+        }
+
         fn lacks(&self, ability: Ability) -> Option<&'static str> {
-            crate::lacks(ability)
+            match ability {
+                Ability::FullSockets => Some("a TUN device takes all that it's given"),
+                _ => crate::lacks(ability),
+            }
         }
     }
 
@@ -54,15 +85,15 @@ mod tun {
         }
         let ground = TunGround::new();
         world::move_to(&ground.host);
-        let (home, peers): (std::net::IpAddr, std::net::IpAddr) = if v4 {
+        let (home, peers): (IpAddr, IpAddr) = if v4 {
             (world::STACK_V4.into(), world::PEER_V4.into())
         } else {
             (world::STACK_V6.into(), world::PEER_V6.into())
         };
         let side = TunSide { ground, home: Addr::Inet((home, 0).into()) };
-        let open = |family| {
+        let open = |family, kind| {
             let flags = rustix::net::SocketFlags::NONBLOCK | rustix::net::SocketFlags::CLOEXEC;
-            Ok(rustix::net::socket_with(family, rustix::net::SocketType::STREAM, flags, None)?)
+            Ok(rustix::net::socket_with(family, kind, flags, None)?)
         };
         Ok(SocketWorld::new(side, Sockets::opened_by(Home::Inet(peers), Box::new(open))))
     }
@@ -82,7 +113,7 @@ mod xdp {
     use midmile_engine::conformance::{Ability, Home, Side, Skip, SocketWorld, Sockets};
     use midmile_kernel::XdpMode;
     use midmile_stack::{Stack, Xdp};
-    use std::net::IpAddr;
+    use std::net::{IpAddr, SocketAddr};
     use std::rc::Rc;
 
     use crate::world::{self, VethGround};
@@ -112,8 +143,23 @@ mod xdp {
             Some(self.home.clone())
         }
 
+        fn second_home(&self) -> Option<IpAddr> {
+            crate::second_home(&self.home)
+        }
+
+        fn datagram_bytes_max(&self) -> usize {
+            crate::datagram_bytes_max(&self.home)
+        }
+
+        fn dropped(&self, backend: &mut Stack<Xdp>, _at: SocketAddr) -> u64 {
+            backend.gauges().datagrams_full
+        }
+
         fn lacks(&self, ability: Ability) -> Option<&'static str> {
-            crate::lacks(ability)
+            match ability {
+                Ability::FullSockets => Some("a veth takes frames as fast as AF_XDP copies them"),
+                _ => crate::lacks(ability),
+            }
         }
     }
 
@@ -133,7 +179,7 @@ mod xdp {
         };
         world::move_to(&ground.host);
         let there = ground.clone();
-        let open = move |family| Ok(world::socket_in(&there.peer, family));
+        let open = move |family, kind| Ok(world::socket_in(&there.peer, family, kind));
         let side = XdpSide { ground, home: Addr::Inet((home, 0).into()), mode };
         Ok(SocketWorld::new(side, Sockets::opened_by(Home::Inet(peers), Box::new(open))))
     }

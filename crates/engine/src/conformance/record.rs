@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
+use super::datagram_story::DatagramStory;
 use crate::addr::Addr;
 use crate::backend::Backend;
 use crate::cx::Cx;
+use crate::datagram::DatagramId;
 use crate::error::ConnError;
 use crate::handler::{ConnId, ListenerId};
 use crate::time::Time;
@@ -39,6 +41,10 @@ pub enum Seen {
     Wake,
     /// A connection came from another core, or couldn't go there.
     HandOff,
+    /// A datagram has come.
+    Datagram,
+    /// There's room for datagrams again.
+    DatagramsWritable,
 }
 
 /// How much of what is offered the program uses.
@@ -122,6 +128,9 @@ pub struct Record {
     pub shows_alarms: bool,
     /// Offered bytes in order of offers, for cases that count offers.
     pub offers: Vec<usize>,
+    pub(super) sockets: HashMap<DatagramId, DatagramStory>,
+    /// The socket for datagrams that the last upcall about one was about.
+    pub(super) socket: Option<DatagramId>,
 }
 
 impl Record {
@@ -137,6 +146,8 @@ impl Record {
             echoes: false,
             shows_alarms: false,
             offers: Vec::new(),
+            sockets: HashMap::new(),
+            socket: None,
         }
     }
 
@@ -375,6 +386,9 @@ impl Record {
                 story.over
             )
             .expect("a string takes all");
+        }
+        for (socket, story) in &self.sockets {
+            writeln!(text, "  {}", story.tell(*socket)).expect("a string takes all");
         }
         text
     }

@@ -176,6 +176,40 @@ macro_rules! conformance_tests {
             crowds: [
                 a_crowd_comes_and_goes,
             ];
+            binding: [
+                any_port_is_filled_in_and_a_given_one_kept,
+                an_address_is_bound_once,
+                nothing_is_told_of_a_socket_that_was_let_go,
+                let_go_within_an_upcall,
+                let_go_within_anothers_upcall,
+                bound_within_an_upcall,
+                answers_leave_from_the_address_that_was_asked,
+                a_socket_at_one_address_hears_no_other,
+            ];
+            datagrams: [
+                a_datagram_is_told_with_its_flow,
+                the_longest_that_goes_through_comes_back,
+                one_that_is_too_long_is_refused_or_counted,
+                one_that_came_too_long_is_counted,
+                no_part_of_one_is_told,
+                what_cannot_be_sent_is_counted,
+                an_unreachable_peer_costs_no_other,
+                two_sockets_are_told_apart,
+                what_is_sent_goes_out_by_itself,
+                a_core_with_sockets_sleeps,
+            ];
+            bursts: [
+                a_burst_arrives_in_order,
+                what_a_full_queue_loses_is_counted,
+                pieces_show_as_datagrams,
+                more_than_an_outbox_holds_goes_out,
+                a_full_socket_is_followed_by_word_of_room,
+                a_flood_leaves_connections_their_turn,
+                bulk_leaves_datagrams_their_turn,
+                a_panic_over_a_datagram_costs_that_one,
+                timers_and_wakes_come_through_datagrams,
+                a_busy_core_hears_datagrams,
+            ];
         }
     };
     (@ $worlds:expr; $($subject:ident: [$($case:ident,)+];)+) => {

@@ -1,13 +1,16 @@
 //! The simulation as a world: peers are remotes that the case acts for, and a seed decides the rest.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::world::{Ability, Heard, Skip, World};
+use super::world::{Ability, Heard, Posting, Skip, World};
 use crate::addr::Addr;
 use crate::backend::Progress;
 use crate::error::ConnError;
-use crate::sim::{DialOutcome, RemoteId, Rng, Sim};
+use crate::sim::{DialOutcome, RemoteId, Rng, Sim, Weather};
+
+/// The longest datagram of the simulation's ways: what Ethernet leaves room for.
+const DATAGRAM_BYTES: usize = 1472;
 
 /// The simulation, from a seed.
 pub struct SimWorld {
@@ -21,6 +24,13 @@ pub struct SimWorld {
 pub struct SimDoor {
     at: Addr,
     taken: usize,
+}
+
+/// A stranger in the simulation.
+#[derive(Debug)]
+pub struct SimCorrespondent {
+    at: SocketAddr,
+    collected: usize,
 }
 
 impl SimWorld {
@@ -40,6 +50,12 @@ impl SimWorld {
     fn addr(&mut self) -> Addr {
         self.addrs += 1;
         Addr::Inet(([10, 0, 0, 2], self.addrs).into())
+    }
+
+    /// The address of the next peer that talks by datagrams.
+    fn stranger(&mut self) -> SocketAddr {
+        self.addrs += 1;
+        ([198, 51, 100, 1], self.addrs).into()
     }
 
     /// Bytes that may wait each way: few or many, so that both short and long reads are seen; but more than the messages of a case, which
@@ -73,6 +89,7 @@ impl World for SimWorld {
     type Backend = Sim;
     type Peer = RemoteId;
     type Door = SimDoor;
+    type Correspondent = SimCorrespondent;
 
     fn name(&self) -> String {
         format!("simulation of seed {}", self.seed)
@@ -87,7 +104,10 @@ impl World for SimWorld {
     }
 
     fn backend(&mut self) -> Sim {
-        Sim::new(self.rng.number(), false)
+        let mut sim = Sim::new(self.rng.number(), false);
+        let calm = if self.keeps_order() { Duration::ZERO } else { Weather::default().delay_max };
+        sim.set_weather(Weather { delay_max: calm, bytes_max: DATAGRAM_BYTES, ..Weather::default() });
+        sim
     }
 
     fn free_addr(&mut self) -> Addr {
@@ -172,6 +192,56 @@ impl World for SimWorld {
 
     fn starve(&mut self, backend: &mut Sim, spare: Option<usize>) {
         backend.starve(spare.is_some());
+    }
+
+    fn datagram_addrs(&self) -> Vec<IpAddr> {
+        vec![[10, 0, 0, 2].into(), [10, 0, 0, 3].into()]
+    }
+
+    fn datagram_bytes_max(&self) -> usize {
+        DATAGRAM_BYTES
+    }
+
+    fn correspondent(&mut self, _backend: &mut Sim) -> (SimCorrespondent, SocketAddr) {
+        let at = self.stranger();
+        (SimCorrespondent { at, collected: 0 }, at)
+    }
+
+    fn post(
+        &mut self,
+        backend: &mut Sim,
+        from: &mut SimCorrespondent,
+        to: SocketAddr,
+        bytes: &[u8],
+        _segment: Option<u16>,
+    ) -> Posting {
+        backend.post(Duration::ZERO, from.at, to, bytes.to_vec());
+        Posting::Gone
+    }
+
+    fn collect(
+        &mut self,
+        backend: &mut Sim,
+        peer: &mut SimCorrespondent,
+        buf: &mut [u8],
+    ) -> Option<(usize, SocketAddr)> {
+        let (from, bytes) = backend.posted(peer.at).get(peer.collected)?;
+        buf[..bytes.len()].copy_from_slice(bytes);
+        peer.collected += 1;
+        Some((bytes.len(), *from))
+    }
+
+    fn vacant(&mut self, _backend: &mut Sim) -> SocketAddr {
+        self.stranger()
+    }
+
+    fn dropped(&mut self, backend: &mut Sim, at: SocketAddr) -> u64 {
+        backend.overflown(at)
+    }
+
+    /// In every other world, so that both is seen.
+    fn keeps_order(&self) -> bool {
+        self.seed.is_multiple_of(2)
     }
 
     fn held_max(&self) -> usize {

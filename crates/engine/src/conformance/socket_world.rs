@@ -1,16 +1,18 @@
 //! A world whose peers are the kernel's sockets, for any backend that the kernel can talk to.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::letters::SocketCorrespondent;
 use super::sockets::{Home, SocketDoor, SocketPeer, Sockets};
-use super::world::{Ability, Heard, Skip, World};
+use super::world::{Ability, Heard, Posting, Skip, World};
 use crate::addr::Addr;
 use crate::backend::Backend;
+use crate::datagram::DATAGRAM_BYTES_MAX;
 use crate::kernel::Kernel;
 use crate::uring::{Unavailable, Uring, UringConfig};
 
@@ -35,6 +37,19 @@ pub trait Side {
     fn home(&self) -> Option<Addr> {
         None
     }
+
+    /// Another address of its, for sockets for datagrams, where [`Side::home`] says one.
+    fn second_home(&self) -> Option<IpAddr> {
+        None
+    }
+
+    /// Bytes of the longest datagram that goes each way.
+    fn datagram_bytes_max(&self) -> usize {
+        DATAGRAM_BYTES_MAX
+    }
+
+    /// Datagrams to `at` that were dropped for want of room before they came to the engine.
+    fn dropped(&self, backend: &mut Self::Backend, at: SocketAddr) -> u64;
 
     /// Why it lacks `ability`, beyond what its transport lacks.
     fn lacks(&self, _ability: Ability) -> Option<&'static str> {
@@ -76,7 +91,12 @@ impl<S: Side> SocketWorld<S> {
             (_, Ability::Starving) if !self.alone => Some("the process's descriptors aren't this test's alone"),
             (Home::Inet(_), Ability::BusyListeners) => Some("TCP waits by itself for room in a listener's queue"),
             (Home::Inet(IpAddr::V6(_)), Ability::DialFrom) => Some("this host has one IPv6 address of its own"),
+            (Home::Inet(IpAddr::V6(_)), Ability::TwoAddrs) if self.side.home().is_none() => {
+                Some("this host has one IPv6 address of its own")
+            }
+            (Home::Inet(_), Ability::Truncation) => Some("no packet has a datagram that is too long for an inbox"),
             (Home::Inet(_), _) => None,
+            (Home::Unix, Ability::Datagrams) => Some("datagrams of Unix-domain sockets aren't the engine's"),
             (Home::Unix, Ability::Resets | Ability::QueueResets) => Some("Unix-domain sockets know no reset"),
             (Home::Unix, Ability::Silence) => Some("a Unix-domain listener answers at once, be it that it's full"),
             (Home::Unix, Ability::PeerAddrs) => Some("Unix-domain peers have no names"),
@@ -91,6 +111,7 @@ impl<S: Side> World for SocketWorld<S> {
     type Backend = S::Backend;
     type Peer = SocketPeer;
     type Door = SocketDoor;
+    type Correspondent = SocketCorrespondent;
 
     fn name(&self) -> String {
         format!("{} among {}", self.side.name(), self.sockets.home())
@@ -165,6 +186,57 @@ impl<S: Side> World for SocketWorld<S> {
         self.lacks(Ability::PeerAddrs).map_or_else(|| Sockets::addr_of(peer), |_| None)
     }
 
+    fn datagram_addrs(&self) -> Vec<IpAddr> {
+        match (self.side.home().and_then(|home| home.inet()), self.sockets.home()) {
+            (Some(home), _) => [Some(home.ip()), self.side.second_home()].into_iter().flatten().collect(),
+            // On loopback every address below 127 is this host's.
+            (None, Home::Inet(IpAddr::V4(ip))) => vec![ip.into(), Ipv4Addr::new(127, 0, 0, 2).into()],
+            (None, Home::Inet(ip)) => vec![ip],
+            (None, Home::Unix) => Vec::new(),
+        }
+    }
+
+    fn datagram_bytes_max(&self) -> usize {
+        self.side.datagram_bytes_max()
+    }
+
+    fn correspondent(&mut self, _backend: &mut S::Backend) -> (SocketCorrespondent, SocketAddr) {
+        self.sockets.correspondent()
+    }
+
+    fn post(
+        &mut self,
+        _backend: &mut S::Backend,
+        from: &mut SocketCorrespondent,
+        to: SocketAddr,
+        bytes: &[u8],
+        segment: Option<u16>,
+    ) -> Posting {
+        Sockets::post(from, to, bytes, segment)
+    }
+
+    /// Between sockets of the kernel's a piece is cut up by whoever reads it; to others it comes cut up.
+    fn cuts_up(&self) -> bool {
+        self.side.home().is_none()
+    }
+
+    fn collect(
+        &mut self,
+        _backend: &mut S::Backend,
+        peer: &mut SocketCorrespondent,
+        buf: &mut [u8],
+    ) -> Option<(usize, SocketAddr)> {
+        Sockets::collect(peer, buf)
+    }
+
+    fn vacant(&mut self, _backend: &mut S::Backend) -> SocketAddr {
+        self.sockets.vacant()
+    }
+
+    fn dropped(&mut self, backend: &mut S::Backend, at: SocketAddr) -> u64 {
+        self.side.dropped(backend, at)
+    }
+
     /// Opens what the limit lets it, and closes the spare ones.
     fn starve(&mut self, _backend: &mut S::Backend, spare: Option<usize>) {
         self.fillers.clear();
@@ -188,12 +260,21 @@ impl Side for KernelSide {
     }
 
     fn lacks(&self, ability: Ability) -> Option<&'static str> {
-        (ability == Ability::DialFrom && crate::probe::transparent().is_err())
-            .then_some("this process may not take others' addresses")
+        match ability {
+            Ability::DialFrom => {
+                crate::probe::transparent().is_err().then_some("this process may not take others' addresses")
+            }
+            Ability::FullSockets => Some("on loopback a socket's datagrams are at their peer's at once"),
+            _ => None,
+        }
     }
 
     fn backend(&mut self) -> Kernel {
         Kernel::new().expect("the system has an epoll instance left")
+    }
+
+    fn dropped(&self, _backend: &mut Kernel, at: SocketAddr) -> u64 {
+        Sockets::dropped(at)
     }
 }
 
@@ -230,6 +311,10 @@ impl Side for UringSide {
                 Err(error) => panic!("a ring could be made before: {error}"),
             }
         }
+    }
+
+    fn dropped(&self, _backend: &mut Uring, at: SocketAddr) -> u64 {
+        Sockets::dropped(at)
     }
 }
 

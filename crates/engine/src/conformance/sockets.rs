@@ -16,8 +16,8 @@ use super::world::{Heard, Skip};
 use crate::addr::{Addr, UnixAddr};
 use crate::kernel::address;
 
-/// Makes a stream socket of a family: in another network namespace, if that's where peers are.
-pub type Opener = Box<dyn Fn(AddressFamily) -> io::Result<OwnedFd>>;
+/// Makes a socket of a family and a type: in another network namespace, if that's where peers are.
+pub type Opener = Box<dyn Fn(AddressFamily, SocketType) -> io::Result<OwnedFd>>;
 
 /// A place where peers are the kernel's sockets.
 pub struct Sockets {
@@ -105,18 +105,18 @@ impl Sockets {
         }
     }
 
-    fn socket(&self, at: &Addr) -> OwnedFd {
+    pub(super) fn socket(&self, at: &Addr, kind: SocketType) -> OwnedFd {
         let family = match at {
             Addr::Inet(addr) if addr.is_ipv4() => AddressFamily::INET,
             Addr::Inet(_) => AddressFamily::INET6,
             Addr::Unix(_) => AddressFamily::UNIX,
         };
-        (self.open)(family).expect("peers have a socket")
+        (self.open)(family, kind).expect("peers have a socket")
     }
 
-    fn bound(&self) -> (OwnedFd, Addr) {
+    pub(super) fn bound(&self, kind: SocketType) -> (OwnedFd, Addr) {
         let at = self.free_addr();
-        let fd = self.socket(&at);
+        let fd = self.socket(&at, kind);
         address::bind(&fd, &at).expect("peers have an address");
         let at = if at.inet().is_some() {
             address::from_any(Some(net::getsockname(&fd).expect("a bound socket has a name")))
@@ -129,7 +129,7 @@ impl Sockets {
     /// See [`World::connect`](super::World::connect).
     #[must_use]
     pub fn connect(&self, to: &Addr) -> SocketPeer {
-        let fd = self.socket(to);
+        let fd = self.socket(to, SocketType::STREAM);
         let refused = match address::connect(&fd, to) {
             Ok(()) | Err(Errno::INPROGRESS) => false,
             Err(Errno::CONNREFUSED | Errno::CONNRESET) => true,
@@ -141,7 +141,7 @@ impl Sockets {
     /// See [`World::door`](super::World::door).
     #[must_use]
     pub fn door(&self) -> (SocketDoor, Addr) {
-        let (fd, at) = self.bound();
+        let (fd, at) = self.bound(SocketType::STREAM);
         net::listen(&fd, 4096).expect("a bound socket listens");
         (SocketDoor { fd }, at)
     }
@@ -158,7 +158,7 @@ impl Sockets {
 
     /// See [`World::refusing`](super::World::refusing): somebody is bound there and doesn't listen.
     pub fn refusing(&mut self) -> Addr {
-        let (fd, at) = self.bound();
+        let (fd, at) = self.bound(SocketType::STREAM);
         self.held.push(fd);
         at
     }
@@ -179,7 +179,7 @@ impl Sockets {
     /// See [`World::silent`](super::World::silent): a listener whose queue of one is full answers no SYN. A Unix-domain one says that
     /// it's full.
     pub fn full(&mut self) -> Addr {
-        let (fd, at) = self.bound();
+        let (fd, at) = self.bound(SocketType::STREAM);
         net::listen(&fd, 0).expect("a bound socket listens");
         self.held.push(self.connect(&at).fd);
         self.held.push(fd);
@@ -225,7 +225,7 @@ impl Sockets {
 
     /// All descriptors that the process can still have.
     pub(super) fn all_descriptors() -> impl Iterator<Item = OwnedFd> {
-        std::iter::from_fn(|| open(AddressFamily::UNIX).ok())
+        std::iter::from_fn(|| open(AddressFamily::UNIX, SocketType::STREAM).ok())
     }
 
     /// See [`World::addr_of`](super::World::addr_of).
@@ -241,9 +241,9 @@ impl Sockets {
     }
 }
 
-fn open(family: AddressFamily) -> io::Result<OwnedFd> {
+fn open(family: AddressFamily, kind: SocketType) -> io::Result<OwnedFd> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    Ok(net::socket_with(family, SocketType::STREAM, flags, None)?)
+    Ok(net::socket_with(family, kind, flags, None)?)
 }
 
 /// A crowd and its peers need more descriptors than a shell gives.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::actor::{Actor, Ending, STEP};
+use super::correspondents::Correspondence;
 use super::record::{Record, Seen, Take};
 use super::trace::{Hook, Trace};
 use super::world::World;
@@ -54,11 +55,12 @@ pub struct Stage<'w, W: World> {
     door: Option<(W::Door, Addr)>,
     listener: Option<(ListenerId, Addr)>,
     deadline: Instant,
+    pub(super) correspondents: Vec<Correspondence<W::Correspondent>>,
     /// The peer that did the last step.
     next: usize,
     /// Peers did something in the last step.
     lively: bool,
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
 }
 
 impl<'w, W: World> Stage<'w, W> {
@@ -79,6 +81,7 @@ impl<'w, W: World> Stage<'w, W> {
             core,
             world,
             actors: Vec::new(),
+            correspondents: Vec::new(),
             door: None,
             listener: None,
             deadline: Instant::now() + PATIENCE,
@@ -272,6 +275,7 @@ impl<'w, W: World> Stage<'w, W> {
             self.lively |= self.step_peer(self.next);
             self.compare(self.next);
         }
+        self.lively |= self.step_correspondents();
     }
 
     /// One turn of the core, however long it sleeps.
@@ -307,8 +311,9 @@ impl<'w, W: World> Stage<'w, W> {
     }
 
     fn progress(&mut self) -> (usize, usize) {
-        let moved = self.actors.iter().map(|actor| actor.said.len() + actor.heard.len()).sum();
-        (self.record().len(), moved)
+        let moved: usize = self.actors.iter().map(|actor| actor.said.len() + actor.heard.len()).sum();
+        let posted: usize = self.correspondents.iter().map(Correspondence::progress).sum();
+        (self.record().len(), moved + posted)
     }
 
     /// Takes turns until `conn` has used `count` bytes in all.

@@ -2,10 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use super::datagram_story::DatagramStory;
 use super::record::{Door, Record, Seen, Story, Take};
 use crate::backend::Backend;
 use crate::conn::Reading;
 use crate::cx::{Cx, MeterId};
+use crate::datagram::{DatagramId, Flow};
 use crate::error::ConnError;
 use crate::handler::{ConnId, Frame, Handler, Incoming, ListenerId};
 use crate::time::Time;
@@ -69,6 +71,16 @@ impl<B: Backend> Trace<B> {
         assert_eq!(story.token, token, "{seen:?} for {conn:?} with another's token");
         let first = matches!(seen, Seen::Connect | Seen::Error(_) | Seen::Timer);
         assert!(story.stands || first, "{seen:?} before the dial of {conn:?} stands");
+        story
+    }
+
+    /// An upcall of a socket for datagrams: it must be bound, and the program mustn't have let it go.
+    fn of_socket(&mut self, cx: &Cx<B>, socket: DatagramId, seen: Seen) -> &mut DatagramStory {
+        self.record.socket = Some(socket);
+        let story = self.record.sockets.get_mut(&socket);
+        let Some(story) = story else { panic!("{seen:?} for {socket:?}, which was never bound") };
+        assert!(!story.over, "{seen:?} for {socket:?} after it was let go");
+        assert_eq!(cx.datagram_addr(socket), Some(story.at), "{seen:?} for {socket:?}, which isn't bound");
         story
     }
 }
@@ -198,6 +210,21 @@ impl<B: Backend> Handler<B> for Trace<B> {
         self.note(cx, Some(conn), Seen::HandOff);
     }
 
+    fn on_datagram(&mut self, cx: &mut Cx<B>, socket: DatagramId, flow: Flow, bytes: &[u8]) {
+        self.of_socket(cx, socket, Seen::Datagram).hear(flow, bytes);
+        if self.record.echoes {
+            // One that there's no room for is let go, as a server that answers questions does.
+            self.record.send_to(cx, socket, flow, bytes).ok();
+        }
+        self.note(cx, None, Seen::Datagram);
+    }
+
+    fn on_datagrams_writable(&mut self, cx: &mut Cx<B>, socket: DatagramId) {
+        let story = self.of_socket(cx, socket, Seen::DatagramsWritable);
+        assert!(std::mem::take(&mut story.awaits_room), "room for datagrams of {socket:?}, which didn't lack any");
+        self.note(cx, None, Seen::DatagramsWritable);
+    }
+
     fn on_alarm(&mut self, cx: &mut Cx<B>) {
         if self.record.shows_alarms {
             self.note(cx, None, Seen::Alarm);
@@ -213,6 +240,9 @@ impl<B: Backend> Handler<B> for Trace<B> {
         self.within = false;
         for conn in self.record.ending.drain(..) {
             assert!(cx.conns.get(conn).is_none(), "{conn:?} is open after its end");
+        }
+        for (socket, story) in &self.record.sockets {
+            story.check(cx.datagram_addr(*socket), cx.datagram_counts(*socket));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a case needs of the surroundings of a backend: listeners that peers can reach, addresses to dial, and peers to act for.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::addr::Addr;
 use crate::backend::Backend;
@@ -27,6 +27,14 @@ pub enum Ability {
     DialFrom,
     /// Bytes sent ahead wait for others, which [`Cx::unsent`](crate::Cx::unsent) shows.
     SendsAhead,
+    /// Peers talk to the core by datagrams.
+    Datagrams,
+    /// The core has two addresses for its sockets for datagrams.
+    TwoAddrs,
+    /// A datagram can come that's longer than the backend has room for.
+    Truncation,
+    /// A socket for datagrams can be full: its transport takes less than a program sends at once.
+    FullSockets,
 }
 
 /// Why a case wasn't run.
@@ -55,6 +63,17 @@ pub enum Heard {
     Reset,
 }
 
+/// What became of a datagram that a peer was to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Posting {
+    /// It's on its way.
+    Gone,
+    /// There's no room for the moment.
+    NotNow,
+    /// It's longer than peers can send.
+    TooLong,
+}
+
 /// The surroundings of one backend under test. Made anew for each case.
 ///
 /// Peers are never waited for: each call does what can be done at once, and the case calls again after the core's next turn. So peers may
@@ -66,6 +85,8 @@ pub trait World {
     type Peer;
     /// Where peers accept what the core dials.
     type Door;
+    /// A peer that talks by datagrams ([`Ability::Datagrams`], as all that is about them).
+    type Correspondent;
 
     /// The world's name, and whatever makes the run repeatable, for messages.
     fn name(&self) -> String;
@@ -129,6 +150,51 @@ pub trait World {
     /// Bytes that the transport may hold for one direction of a connection that isn't read, at most.
     fn held_max(&self) -> usize {
         8 * 1024 * 1024
+    }
+
+    /// Addresses of the core's for its sockets for datagrams, of one family: one, or two ([`Ability::TwoAddrs`]). Any free port of
+    /// theirs may be bound.
+    fn datagram_addrs(&self) -> Vec<IpAddr>;
+
+    /// Bytes of the longest datagram that goes each way; at most [`DATAGRAM_BYTES_MAX`](crate::datagram::DATAGRAM_BYTES_MAX).
+    fn datagram_bytes_max(&self) -> usize;
+
+    /// A peer that talks by datagrams, and where it's bound.
+    fn correspondent(&mut self, backend: &mut Self::Backend) -> (Self::Correspondent, SocketAddr);
+
+    /// The peer sends `bytes` as one datagram; or, if the world cuts them up, as several of `segment` bytes each, of which the last may
+    /// be shorter, that travel in one piece.
+    fn post(
+        &mut self,
+        backend: &mut Self::Backend,
+        from: &mut Self::Correspondent,
+        to: SocketAddr,
+        bytes: &[u8],
+        segment: Option<u16>,
+    ) -> Posting;
+
+    /// Whether peers' datagrams can travel in one piece.
+    fn cuts_up(&self) -> bool {
+        false
+    }
+
+    /// The next datagram that has come to the peer, if one has: how many bytes of `buf` it fills, and who sent it.
+    fn collect(
+        &mut self,
+        backend: &mut Self::Backend,
+        peer: &mut Self::Correspondent,
+        buf: &mut [u8],
+    ) -> Option<(usize, SocketAddr)>;
+
+    /// An address at the peers' where no socket for datagrams is.
+    fn vacant(&mut self, backend: &mut Self::Backend) -> SocketAddr;
+
+    /// Datagrams to the core's socket at `at` that were dropped for want of room before they came to the engine.
+    fn dropped(&mut self, backend: &mut Self::Backend, at: SocketAddr) -> u64;
+
+    /// Whether datagrams between two ends don't overtake one another.
+    fn keeps_order(&self) -> bool {
+        true
     }
 
     /// What decides a case's random operations.

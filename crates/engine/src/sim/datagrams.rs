@@ -10,13 +10,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use super::world::{Event, Sim};
 use crate::backend::{Progress, Ready, Tag, Transfer};
-use crate::datagram::{Arrival, DatagramBackend, DatagramOptions, Departures, Flow, Inbox};
+use crate::datagram::{Arrival, DATAGRAM_BYTES_MAX, DatagramBackend, DatagramOptions, Departures, Flow, Inbox, hears};
 use crate::error::ConnError;
 
 /// The first port that is given to those who don't ask for one.
 const FIRST_PORT: u16 = 49_152;
+
+/// Bytes of a socket's buffer that a datagram takes, however short it is.
+const LETTER_BYTES: usize = 1500;
 
 /// What happens to datagrams on their way.
 #[derive(Clone, Copy, Debug)]
@@ -27,16 +32,20 @@ pub struct Weather {
     pub doubled_one_in: usize,
     /// The longest that one is on its way. Each takes its own time, so they overtake one another.
     pub delay_max: Duration,
-    /// Datagrams that a socket's queue holds; what comes beyond is lost.
+    /// Datagrams that a socket's queue holds; what comes beyond is lost. A socket's `recv_buffer` may hold fewer.
     pub queue_max: usize,
     /// Datagrams of a socket that may be on their way; beyond it's full.
     pub room: usize,
+    /// Bytes of the longest datagram that a way carries, and that a socket has room for: longer ones can't be sent, and count as
+    /// truncated when they come.
+    pub bytes_max: usize,
 }
 
 impl Default for Weather {
     fn default() -> Self {
         let delay_max = Duration::from_millis(1);
-        Self { lost_one_in: 0, doubled_one_in: 0, delay_max, queue_max: 1000, room: 100 }
+        let bytes_max = DATAGRAM_BYTES_MAX;
+        Self { lost_one_in: 0, doubled_one_in: 0, delay_max, queue_max: 1000, room: 100, bytes_max }
     }
 }
 
@@ -59,6 +68,10 @@ struct Mailbox {
     at: SocketAddr,
     tag: Option<Tag>,
     queue: VecDeque<(Flow, Vec<u8>)>,
+    /// What its own buffer holds.
+    queue_max: usize,
+    /// What came and found no room.
+    overflown: u64,
     open: Rc<Cell<bool>>,
     /// Datagrams of its own on their way.
     away: usize,
@@ -85,6 +98,8 @@ pub(super) struct Mail {
     mailboxes: Vec<Mailbox>,
     letters: Vec<Option<Letter>>,
     outside: BTreeMap<SocketAddr, Vec<(SocketAddr, Vec<u8>)>>,
+    /// The program's own addresses: those that it bound a socket to, and those that something came to.
+    own: Vec<IpAddr>,
 }
 
 impl Mail {
@@ -108,8 +123,32 @@ impl Mail {
     fn find(&self, to: SocketAddr) -> Option<usize> {
         self.mailboxes.iter().position(|mailbox| {
             let at = mailbox.at;
-            mailbox.open.get() && at.port() == to.port() && (at.ip() == to.ip() || at.ip().is_unspecified())
+            mailbox.open.get() && at.port() == to.port() && hears(at.ip(), to.ip())
         })
+    }
+
+    /// Whether somebody is bound who would hear what a socket at `at` hears.
+    fn is_taken(&self, at: SocketAddr) -> bool {
+        self.mailboxes.iter().filter(|mailbox| mailbox.open.get()).any(|mailbox| {
+            let other = mailbox.at;
+            other.port() == at.port() && (hears(other.ip(), at.ip()) || hears(at.ip(), other.ip()))
+        })
+    }
+
+    /// Notes that an address is the program's.
+    fn own(&mut self, ip: IpAddr) {
+        if !ip.is_unspecified() && !self.own.contains(&ip) {
+            self.own.push(ip);
+        }
+    }
+
+    /// Why a datagram of a socket at `at` can't go.
+    fn refuses(&self, at: SocketAddr, flow: Flow, bytes: &[u8]) -> Option<ConnError> {
+        if bytes.len() > self.weather.bytes_max {
+            return Some(Errno::MSGSIZE.into());
+        }
+        let strange = at.ip().is_unspecified() && flow.local.is_some_and(|ip| !self.own.contains(&ip));
+        strange.then_some(ConnError::Unreachable)
     }
 }
 
@@ -128,6 +167,12 @@ impl Sim {
     #[must_use]
     pub fn posted(&self, at: SocketAddr) -> &[(SocketAddr, Vec<u8>)] {
         self.mail.outside.get(&at).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many datagrams were dropped because the queue of the socket at `at` was full.
+    #[must_use]
+    pub fn overflown(&self, at: SocketAddr) -> u64 {
+        self.mail.find(at).map_or(0, |index| self.mail.mailboxes[index].overflown)
     }
 
     fn send_off(&mut self, wait: Duration, letter: Letter) {
@@ -162,11 +207,13 @@ impl Sim {
         match self.mail.find(to) {
             None => self.mail.outside.entry(to).or_default().push((from, bytes)),
             Some(index) => {
-                let queue_max = self.mail.weather.queue_max;
+                self.mail.own(to.ip());
                 let mailbox = &mut self.mail.mailboxes[index];
-                if mailbox.queue.len() < queue_max {
+                if mailbox.queue.len() < self.mail.weather.queue_max.min(mailbox.queue_max) {
                     mailbox.queue.push_back((Flow { peer: from, local: Some(to.ip()) }, bytes));
                     mailbox.came = true;
+                } else {
+                    mailbox.overflown += 1;
                 }
             }
         }
@@ -176,18 +223,21 @@ impl Sim {
 impl DatagramBackend for Sim {
     type DatagramSocket = SimDatagramSocket;
 
-    fn bind(&mut self, at: SocketAddr, _options: &DatagramOptions) -> io::Result<(SimDatagramSocket, SocketAddr)> {
-        let taken = |port| self.mail.find(SocketAddr::new(at.ip(), port)).is_some();
+    fn bind(&mut self, at: SocketAddr, options: &DatagramOptions) -> io::Result<(SimDatagramSocket, SocketAddr)> {
+        let taken = |port| self.mail.is_taken(SocketAddr::new(at.ip(), port));
         let port = match at.port() {
             0 => (FIRST_PORT..).find(|port| !taken(*port)).ok_or(io::ErrorKind::AddrInUse)?,
             port if taken(port) => return Err(io::ErrorKind::AddrInUse.into()),
             port => port,
         };
         let (at, open) = (SocketAddr::new(at.ip(), port), Rc::new(Cell::new(true)));
+        self.mail.own(at.ip());
         self.mail.mailboxes.push(Mailbox {
             at,
             tag: None,
             queue: VecDeque::new(),
+            queue_max: options.recv_buffer.map_or(usize::MAX, |bytes| (bytes as usize / LETTER_BYTES).max(1)),
+            overflown: 0,
             open: open.clone(),
             away: 0,
             owes_room: false,
@@ -215,7 +265,7 @@ impl DatagramBackend for Sim {
         }
         for _ in 0..self.rng.up_to(mailbox.queue.len()) {
             let Some((flow, bytes)) = mailbox.queue.front() else { break };
-            if self.faults && self.rng.one_in(100) {
+            if bytes.len() > self.mail.weather.bytes_max || (self.faults && self.rng.one_in(100)) {
                 inbox.note_truncated();
             } else if !inbox.push(*flow, bytes) {
                 break;
@@ -231,15 +281,19 @@ impl DatagramBackend for Sim {
         if self.faults && self.rng.one_in(50) {
             return Err(if self.rng.one_in(2) { ConnError::Exhausted } else { ConnError::Unreachable });
         }
-        let room = self.mail.weather.room;
-        let mailbox = &mut self.mail.mailboxes[socket.index];
-        let (at, most) = (mailbox.at, batch.len().min(room.saturating_sub(mailbox.away)));
+        let (mail, mailbox) = (&self.mail, &self.mail.mailboxes[socket.index]);
+        let (at, room) = (mailbox.at, mail.weather.room.saturating_sub(mailbox.away));
+        let refused = |(flow, bytes): (Flow, &[u8])| mail.refuses(at, flow, bytes);
+        if let Some(error) = batch.get(0).and_then(refused) {
+            return Err(error);
+        }
+        let most = batch.iter().take_while(|letter| refused(*letter).is_none()).count().min(room);
         if most == 0 {
-            mailbox.owes_room = true;
+            self.mail.mailboxes[socket.index].owes_room = true;
             return Ok(Progress::Blocked);
         }
         let count = self.rng.up_to(most).max(1);
-        mailbox.away += count;
+        self.mail.mailboxes[socket.index].away += count;
         for (flow, bytes) in batch.iter().take(count) {
             let ip = if at.ip().is_unspecified() { flow.local.unwrap_or(home(flow.peer)) } else { at.ip() };
             let from = SocketAddr::new(ip, at.port());

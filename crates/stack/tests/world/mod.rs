@@ -24,18 +24,27 @@ const MTU: u32 = 3000;
 /// Ports that the stack is given to listen on, and to dial from.
 pub(crate) const LISTEN: RangeInclusive<u16> = 7000..=7999;
 pub(crate) const DIAL: RangeInclusive<u16> = 61_000..=62_999;
+/// Ports that it's given for datagrams.
+pub(crate) const DATAGRAMS: RangeInclusive<u16> = 6000..=6099;
 /// The kernel's addresses, and the stack's.
 pub(crate) const PEER_V4: Ipv4Addr = Ipv4Addr::new(10, 202, 0, 1);
 pub(crate) const PEER_V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0xca, 0, 0, 0, 0, 0, 1);
 pub(crate) const STACK_V4: Ipv4Addr = Ipv4Addr::new(10, 202, 0, 2);
 pub(crate) const STACK_V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0xca, 0, 0, 0, 0, 0, 2);
-pub(crate) const STACK: [IpAddr; 2] = [IpAddr::V4(STACK_V4), IpAddr::V6(STACK_V6)];
+pub(crate) const STACK_V4_TOO: Ipv4Addr = Ipv4Addr::new(10, 202, 0, 3);
+pub(crate) const STACK_V6_TOO: Ipv6Addr = Ipv6Addr::new(0xfd20, 0xca, 0, 0, 0, 0, 0, 3);
+pub(crate) const STACK: [IpAddr; 4] =
+    [IpAddr::V4(STACK_V4), IpAddr::V6(STACK_V6), IpAddr::V4(STACK_V4_TOO), IpAddr::V6(STACK_V6_TOO)];
+/// The longest datagrams of a packet: the MTU without the headers of IPv4 or IPv6 (RFC 791, RFC 8200) and UDP (RFC 768).
+pub(crate) const DATAGRAM_V4_BYTES: usize = MTU as usize - 28;
+pub(crate) const DATAGRAM_V6_BYTES: usize = MTU as usize - 48;
 
 /// What the tests' stacks are given.
 pub(crate) fn config() -> StackConfig {
     StackConfig {
         addresses: STACK.to_vec(),
         listen_ports: vec![LISTEN],
+        datagram_ports: vec![DATAGRAMS],
         dial_ports: DIAL,
         flows_max: 4096,
         receive_bytes: 32 * 1024,
@@ -65,9 +74,9 @@ pub(crate) fn move_to(host: &Host) {
 }
 
 /// A socket in another host.
-pub(crate) fn socket_in(host: &Host, family: AddressFamily) -> OwnedFd {
+pub(crate) fn socket_in(host: &Host, family: AddressFamily, kind: SocketType) -> OwnedFd {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    host.run(|| socket_with(family, SocketType::STREAM, flags, None)).unwrap()
+    host.run(|| socket_with(family, kind, flags, None)).unwrap()
 }
 
 /// Has the kernel's end acknowledge without delay: one that waits looks to the suite as if nothing more came.
@@ -121,7 +130,8 @@ impl VethGround {
         let there = ground.host.pid();
         let one = "numtxqueues 1 numrxqueues 1";
         ground.peer.command(&format!("ip link add p0 {one} type veth peer name s0 {one} netns {there}"));
-        let ends = [(&ground.peer, "p0", [IpAddr::V4(PEER_V4), IpAddr::V6(PEER_V6)]), (&ground.host, "s0", STACK)];
+        let peers = [IpAddr::V4(PEER_V4), IpAddr::V6(PEER_V6)];
+        let ends = [(&ground.peer, "p0", &peers[..]), (&ground.host, "s0", &STACK[..])];
         for (host, device, addresses) in ends {
             for address in addresses {
                 let prefix = if address.is_ipv4() { "24" } else { "64 nodad" };
