@@ -1,5 +1,6 @@
 //! Downcalls: what a program asks of the engine.
 
+mod adopt;
 mod check;
 mod datagrams;
 mod listening;
@@ -27,6 +28,7 @@ use crate::time::Time;
 use crate::timer::Wheel;
 use crate::watchdog::Pulse;
 
+pub use adopt::ReleaseError;
 pub(crate) use datagrams::Datagrams;
 pub use look::Gauges;
 
@@ -58,7 +60,8 @@ const GATHER_WAIT: Duration = Duration::from_micros(500);
 /// - Listeners: [`listen_at`](Self::listen_at), [`listen`](Self::listen), [`unlisten`](Self::unlisten),
 ///   [`take_incoming`](Self::take_incoming), [`incoming_addr`](Self::incoming_addr); who comes there: [`admit`](Self::admit),
 ///   [`refuse`](Self::refuse).
-/// - Connections of one's own: [`dial`](Self::dial), [`dial_from`](Self::dial_from).
+/// - Connections of one's own: [`dial`](Self::dial), [`dial_from`](Self::dial_from); on the kernel's also [`adopt`](Self::adopt),
+///   [`release`](Self::release).
 /// - What becomes of received bytes: [`read`](Self::read), [`read_messages`](Self::read_messages), [`forward`](Self::forward),
 ///   [`pause`](Self::pause). The last one that was called counts.
 /// - Sending: [`send`](Self::send), [`send_vectored`](Self::send_vectored), [`send_ahead`](Self::send_ahead), [`push`](Self::push).
