@@ -1,5 +1,7 @@
 //! Sockets of a program's own, taken in by the engine and given back.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where its own set-up fails")]
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;

@@ -46,6 +46,8 @@
 //! be sent. Nothing is allocated for a message. What one client may be owed, and how many requests it may have outstanding, is bounded;
 //! beyond, it isn't read, and its own window pushes back on it.
 //!
+//! Beside it stand [message sockets](socket): KCM's own interface, for programs with threads of their own.
+//!
 //! # Modules
 //! `mux` is the public half and the services; `inward` has clients' upcalls, `onward` sends requests and watches their time, `back` has
 //! upstreams' upcalls and matches answers, `sending` gathers and flushes. `client`, `upstream`, `request`, `chunks` and `list` hold the
@@ -67,6 +69,7 @@ mod request;
 mod sending;
 mod service;
 mod serving;
+pub mod socket;
 mod token;
 mod upstream;
 

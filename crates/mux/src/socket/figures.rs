@@ -1,0 +1,74 @@
+//! What is counted: the figures of /proc/net/kcm and kcm_stats, by their meaning.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::Ended;
+
+macro_rules! figures {
+    ($($(#[$meta:meta])* $name:ident,)+) => {
+        /// What a multiplexor has counted since its start.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Figures { $($(#[$meta])* pub $name: u64,)+ }
+
+        /// The same, as it's counted: by the loop's thread alone.
+        #[derive(Debug, Default)]
+        pub(super) struct Counters { $(pub(super) $name: AtomicU64,)+ }
+
+        impl Counters {
+            pub(super) fn figures(&self) -> Figures {
+                Figures { $($name: self.$name.load(Relaxed),)+ }
+            }
+        }
+    };
+}
+
+figures! {
+    /// Whole messages received.
+    rx_messages,
+    /// Bytes of them.
+    rx_bytes,
+    /// Messages that the kernel has taken whole.
+    tx_messages,
+    /// Bytes of them.
+    tx_bytes,
+    /// Messages that were sent again, by another connection.
+    tx_retries,
+    /// Messages that couldn't be sent.
+    tx_failed,
+    /// Connections attached so far.
+    attached,
+    /// Connections given back.
+    detached,
+    /// Times that receivers were full, and no connection was read.
+    rx_full,
+    /// Connections that ended between two messages.
+    rx_finished,
+    /// Connections that ended within a message.
+    rx_torn,
+    /// Connections that failed.
+    rx_failed,
+    /// Connections ended because of a message that was too long.
+    rx_too_long,
+    /// Connections ended because what came was no message.
+    rx_broken,
+    /// Connections ended because a message wasn't whole in time.
+    rx_timed_out,
+}
+
+impl Counters {
+    pub(super) fn of(&self, why: Ended) -> &AtomicU64 {
+        match why {
+            Ended::Finished => &self.rx_finished,
+            Ended::Torn => &self.rx_torn,
+            Ended::Failed => &self.rx_failed,
+            Ended::TooLong => &self.rx_too_long,
+            Ended::Broken => &self.rx_broken,
+            Ended::TimedOut => &self.rx_timed_out,
+        }
+    }
+}
+
+/// Adds to a counter that one thread writes.
+pub(super) fn add(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
+}
