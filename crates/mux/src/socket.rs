@@ -15,6 +15,30 @@
 //!   by another one, if its sender says that it's idempotent; otherwise the sender is told ([`Received::Unsent`]). What the
 //!   kernel has taken whole is out of our hands, as with any socket.
 //!
+//! ```
+//! use std::io::Write;
+//! use std::os::unix::net::UnixStream;
+//!
+//! use midmile_mux::socket::{Batch, Multiplexor, Outgoing, Received, Settings};
+//! use midmile_wire::frame::Framing;
+//!
+//! let mux = Multiplexor::start(Settings::new(Framing::Dns))?;
+//! let (near, mut far) = UnixStream::pair()?;
+//! let connection = mux.attach(near)?;
+//! far.write_all(b"\0\x05hello")?;
+//!
+//! let socket = mux.socket();
+//! let mut batch = Batch::default();
+//! socket.recv_batch(&mut batch, 64, None)?;
+//! for item in batch.items() {
+//!     let Received::Message { via, bytes } = item else { continue };
+//!     assert_eq!((*via, &bytes[..]), (connection, &b"\0\x05hello"[..]));
+//!     let answer = Outgoing { bytes, via: Some(*via), idempotent: false, ticket: 0 };
+//!     socket.send_batch(&[answer], None)?;
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! A [`Multiplexor`] runs on one thread. Its queues are behind one lock, which that thread takes once a turn and a receiver or sender once a
 //! batch. Needs Linux 4.5.
 

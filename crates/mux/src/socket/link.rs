@@ -2,14 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::mpsc::SyncSender;
 
 use midmile_engine::{ConnId, Key, Time};
 use midmile_wire::frame::Seen;
 
 use super::Ended;
-use super::queues::Parcel;
+use super::queues::{Parcel, Released};
 
 /// How far the message has come that comes by a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +43,7 @@ pub(super) struct Link {
     /// It stands among the free ones; checked when it's taken from there.
     pub(super) listed: bool,
     /// Who awaits it back.
-    pub(super) leaving: Option<SyncSender<io::Result<(OwnedFd, Vec<u8>)>>>,
+    pub(super) leaving: Option<SyncSender<io::Result<Released>>>,
     /// Its peer has finished sending.
     pub(super) finished: Option<Ended>,
 }

@@ -14,7 +14,7 @@ use midmile_wire::frame::{FrameError, Seen};
 
 use super::figures::add;
 use super::link::{Assembly, Link};
-use super::queues::{Order, Parcel, Queues, Room, Turn};
+use super::queues::{Order, Parcel, Queues, Released, Room, Turn};
 use super::{Ended, Received, Settings, Via};
 
 /// The program of the loop.
@@ -74,7 +74,7 @@ impl Pump {
         }
     }
 
-    fn detach(&mut self, cx: &mut Cx<Kernel>, via: Via, answer: SyncSender<io::Result<(OwnedFd, Vec<u8>)>>) {
+    fn detach(&mut self, cx: &mut Cx<Kernel>, via: Via, answer: SyncSender<io::Result<Released>>) {
         let Some(link) = self.links.get_mut(via.0).filter(|link| link.leaving.is_none()) else {
             // Nobody else has the other end, and it holds one answer.
             answer.send(Err(io::ErrorKind::NotFound.into())).ok();

@@ -16,11 +16,14 @@ use super::{Closed, Outgoing, Received, Settings, Via};
 const SPARE_MAX: usize = 256;
 const SPARE_BYTES_MAX: usize = 16 * 1024;
 
+/// A connection that is given back, and what was left over of its bytes.
+pub(super) type Released = (OwnedFd, Vec<u8>);
+
 /// What the program asks of the loop.
 #[derive(Debug)]
 pub(super) enum Order {
     Attach(OwnedFd, SyncSender<io::Result<Via>>),
-    Detach(Via, SyncSender<io::Result<(OwnedFd, Vec<u8>)>>),
+    Detach(Via, SyncSender<io::Result<Released>>),
 }
 
 /// A message on its way out.

@@ -1,16 +1,14 @@
 //! The sockets as programs use them, with real connections; and sequences of operations from a seed, turn by turn.
-#![expect(clippy::unwrap_used, reason = "a test ends where its own set-up fails")]
 
 mod sequences;
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::thread;
-use std::time::Duration;
 
-use midmile_wire::frame::{Framing, Resp, Side};
+use midmile_wire::frame::{Framing, LengthPrefix, Order, Resp, Side, Width};
 
-use super::*;
+use super::{Batch, Closed, Duration, Ended, MessageSocket, Multiplexor, Outgoing, Received, Settings, Via};
 
 /// Long enough for anything that is to happen.
 const LONG: Option<Duration> = Some(Duration::from_secs(30));
@@ -63,6 +61,16 @@ fn read_message(far: &mut UnixStream) -> Vec<u8> {
 /// More than a socket holds.
 fn large(byte: u8) -> Vec<u8> {
     message(&[byte; 65_000])
+}
+
+/// For messages longer than any socket holds.
+fn long_messages() -> Settings {
+    let prefix = LengthPrefix { offset: 0, width: Width::Four, order: Order::Big, adjust: 0, len_max: 5 << 20 };
+    Settings { framing: Framing::Length(prefix), message_max: 5 << 20, ..settings() }
+}
+
+fn long_message(len: u32) -> Vec<u8> {
+    len.to_be_bytes().into_iter().chain((0..len).map(|at| (at % 251) as u8)).collect()
 }
 
 #[test]
@@ -180,6 +188,39 @@ fn a_message_that_was_cut_off_goes_once_by_another_if_it_may() {
 }
 
 #[test]
+fn it_isnt_sent_a_third_time() {
+    let (mux, socket, first, far) = attached(long_messages());
+    let whole = long_message(4 << 20);
+    socket.send_batch(&[Outgoing { idempotent: true, ..to_anybody(&whole, 5) }], LONG).unwrap();
+    let (second, mut other) = another(&mux);
+    drop(far);
+    assert_eq!(next(&socket), Received::Ended { via: first, why: Ended::Failed });
+    // It has begun there.
+    other.read_exact(&mut [0; 100]).unwrap();
+    let (_third, mut nothing) = another(&mux);
+    drop(other);
+    let told = [next(&socket), next(&socket)];
+    assert!(told.contains(&Received::Unsent { ticket: 5 }), "{told:?}");
+    assert!(told.contains(&Received::Ended { via: second, why: Ended::Failed }), "{told:?}");
+    drop(mux);
+    assert_eq!(nothing.read(&mut [0; 4]).unwrap(), 0);
+}
+
+#[test]
+fn a_message_larger_than_a_socket_goes_whole() {
+    let (mux, socket, via, mut far) = attached(long_messages());
+    let whole = long_message(4 << 20);
+    socket.send_batch(&[to_anybody(&whole, 0)], LONG).unwrap();
+    let mut echo = vec![0; whole.len()];
+    far.read_exact(&mut echo).unwrap();
+    assert!(echo == whole, "bytes differ");
+    let writing = thread::spawn(move || far.write_all(&echo).map(|()| far));
+    assert!(next(&socket) == Received::Message { via, bytes: whole }, "bytes differ");
+    writing.join().unwrap().unwrap();
+    assert_eq!((mux.figures().tx_messages, mux.figures().rx_messages), (1, 1));
+}
+
+#[test]
 fn each_end_has_its_name() {
     let (mux, socket, via, mut far) = attached(Settings { message_max: 10, ..settings() });
     far.write_all(&message(b"longer than ten")).unwrap();
@@ -202,6 +243,14 @@ fn each_end_has_its_name() {
 fn the_whole_message_has_to_come_in_time_however_often_a_byte_does() {
     let (mux, socket, via, mut far) = attached(Settings { message_timeout: Duration::from_millis(60), ..settings() });
     let (quiet, mut other) = another(&mux);
+    let (halves, mut third) = another(&mux);
+    third.write_all(b"\0\x02a").unwrap();
+    while mux.figures().rx_messages < 1 {
+        third.write_all(b"b\0\0").unwrap();
+        // Two messages now, and nothing begun.
+        assert_eq!(next(&socket), Received::Message { via: halves, bytes: message(b"ab") });
+        assert_eq!(next(&socket), Received::Message { via: halves, bytes: message(b"") });
+    }
     let drip = thread::spawn(move || {
         // Until it's cut.
         while far.write_all(b"\x10").is_ok() {
@@ -213,6 +262,9 @@ fn the_whole_message_has_to_come_in_time_however_often_a_byte_does() {
     // One that says nothing at all stays.
     other.write_all(&message(b"now")).unwrap();
     assert_eq!(next(&socket), Received::Message { via: quiet, bytes: message(b"now") });
+    // Nor does one that was in the midst of a message when this test began go.
+    third.write_all(&message(b"too")).unwrap();
+    assert_eq!(next(&socket), Received::Message { via: halves, bytes: message(b"too") });
 }
 
 #[test]

@@ -9,7 +9,8 @@ use std::os::unix::net::UnixStream;
 
 use midmile_engine::sim::Rng;
 
-use super::*;
+use super::super::{Arc, Core, Kernel, Order, Pump, Queues, build, sync_channel};
+use super::{Duration, Framing, Outgoing, Received, Settings, Via, message, settings};
 
 /// Connections at once.
 const CONNS: u32 = 4;
