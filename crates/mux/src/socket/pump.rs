@@ -215,6 +215,13 @@ impl Pump {
         self.links.len()
     }
 
+    /// Connections on which a message has begun.
+    #[cfg(test)]
+    pub(super) fn assembling(&self) -> usize {
+        let links = self.links.keys().filter_map(|key| self.links.get(key));
+        links.filter(|link| link.assembly != Assembly::None).count()
+    }
+
     /// Messages that the loop has and that aren't out.
     #[cfg(test)]
     pub(super) fn unsent(&self) -> usize {

@@ -261,6 +261,33 @@ impl World {
 }
 
 #[test]
+fn a_message_that_came_in_time_ends_nothing_later() {
+    let mut world = World::new(1);
+    let timeout = Duration::from_millis(200);
+    (world.queues, world.core) = build(Settings { message_timeout: timeout, ..settings() }).unwrap();
+    world.settings = settings();
+    world.attach();
+    world.peers[0].stream.write_all(&message(&[0; 4])[..3]).unwrap();
+    while world.core.parts().0.assembling() == 0 {
+        world.turn();
+    }
+    world.peers[0].stream.write_all(&message(&[0; 4])[3..]).unwrap();
+    while world.core.parts().0.assembling() == 1 {
+        world.turn();
+    }
+    // The timer of then fires now.
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < timeout + Duration::from_millis(50) {
+        world.turn();
+    }
+    for _ in 0..3 {
+        world.receive();
+    }
+    let told = &world.told[&world.peers[0].via];
+    assert!(told.messages == 1 && !told.ended);
+}
+
+#[test]
 fn sequences_of_operations() {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let seeds = match number("MIDMILE_SIM_SEED") {
