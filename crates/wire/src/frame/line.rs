@@ -1,5 +1,7 @@
 //! Lines.
 
+use memchr::memchr;
+
 use super::{FrameError, Seen, unfinished, within};
 
 /// A message that ends with a line feed. Where a carriage return stands before it, it is one of the message's bytes, as the line
@@ -26,5 +28,5 @@ impl Line {
 
 /// The place of the first line feed at `from` or behind it.
 pub(super) fn find_line_feed(bytes: &[u8], from: usize) -> Option<usize> {
-    bytes.get(from..)?.iter().position(|&byte| byte == b'\n').map(|place| from + place)
+    memchr(b'\n', bytes.get(from..)?).map(|place| from + place)
 }
