@@ -43,7 +43,7 @@ impl Mux {
             assert_eq!(client.starved, self.starved.contains(&key), "a client doesn't know that it waits");
             assert!(!client.starved || !client.reading, "a client that waits is read");
             assert!(client.begun.is_none() || client.partial, "a message has begun, and none has come in part");
-            assert!(client.ending.is_none() || !client.reading || client.noted, "a client that ends is read");
+            assert!(client.ending.is_none() || !client.reading, "a client that ends is read");
             let waits = client.starved || client.outstanding > 0 || !client.out.is_empty();
             assert!(client.reading || waits || client.ending.is_some(), "a client isn't read, for no reason");
         }

@@ -1,6 +1,7 @@
 //! A client: its connection, what it's owed, and how long it may do what it does.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use midmile_engine::{Addr, ConnId, Key, Time};
 use midmile_wire::frame::Seen;
@@ -8,6 +9,9 @@ use midmile_wire::frame::Seen;
 use crate::chunks::Chain;
 use crate::reason::End;
 use crate::service::Bounds;
+
+/// How long a client that parts has to close its side.
+pub(crate) const PARTING_WAIT: Duration = Duration::from_secs(1);
 
 /// A client. Invariant: `outstanding` is the number of requests whose client it is.
 #[derive(Debug)]
@@ -29,7 +33,7 @@ pub(crate) struct Client {
     pub(crate) starved: bool,
     /// It stands among those to be flushed.
     pub(crate) queued: bool,
-    /// It stands among those of which something is to be noted at the turn's end.
+    /// It stands among those whose message has begun in this turn.
     pub(crate) noted: bool,
     /// The beginning of a message has come.
     pub(crate) partial: bool,
@@ -37,6 +41,11 @@ pub(crate) struct Client {
     pub(crate) begun: Option<Time>,
     /// No more is read: it ends for this reason once it has all its answers.
     pub(crate) ending: Option<End>,
+    /// It has finished sending.
+    pub(crate) finished: bool,
+    /// It has all its answers and been sent our end; what it still sends is dropped, so that no reset overtakes the answers
+    /// (RFC 2525, 2.17).
+    pub(crate) parting: bool,
     /// When it was last sent an answer or its last request came, and when some of what it's owed last went out.
     pub(crate) active: Time,
     pub(crate) took: Time,
@@ -64,6 +73,8 @@ impl Client {
             partial: false,
             begun: None,
             ending: None,
+            finished: false,
+            parting: false,
             active: now,
             took: now,
             timer_at: now,
@@ -74,7 +85,9 @@ impl Client {
 
     /// When it's to be looked at again, and the end that it has if nothing has changed by then.
     pub(crate) fn due(&self, bounds: &Bounds, now: Time) -> (Time, Option<End>) {
-        if !self.out.is_empty() {
+        if self.parting {
+            (self.took.after(PARTING_WAIT), self.ending)
+        } else if !self.out.is_empty() {
             (self.took.after(bounds.idle_timeout), Some(End::AnswersUnread))
         } else if let Some(begun) = self.begun {
             (begun.after(bounds.message_timeout), Some(End::MessageTimeout))

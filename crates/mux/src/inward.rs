@@ -29,7 +29,8 @@ impl Mux {
     pub(crate) fn frame_request(&mut self, key: Key, bytes: &[u8]) -> Frame {
         let Some(client) = self.clients.get_mut(key) else { return Frame::More };
         if client.ending.is_some() {
-            return Frame::More;
+            // Whatever comes is dropped.
+            return Frame::Message(bytes.len());
         }
         let service = &self.services[client.service].service;
         match measure(&service.framing, service.bounds.message_max, bytes, &mut client.seen) {
@@ -37,26 +38,26 @@ impl Mux {
                 (client.partial, client.begun) = (false, None);
                 return Frame::Message(len);
             }
-            Ok(None) if client.partial => return Frame::More,
-            Ok(None) => client.partial = true,
-            Err(FrameError::TooLong) => client.ending = Some(End::MessageTooLong),
-            Err(_) => client.ending = Some(End::MessageBroken),
+            Ok(None) => {}
+            Err(error) => {
+                let too_long = error == FrameError::TooLong;
+                client.ending = Some(if too_long { End::MessageTooLong } else { End::MessageBroken });
+                return Frame::Message(bytes.len());
+            }
         }
-        if !std::mem::replace(&mut client.noted, true) {
+        if !std::mem::replace(&mut client.partial, true) && !std::mem::replace(&mut client.noted, true) {
             self.noted.push(key);
         }
         Frame::More
     }
 
-    /// Does what `frame`, which only looks, has found that there's to do: messages have begun, or can't be told apart any more.
+    /// Sets timers for messages that have begun: `frame` only looks.
     pub(crate) fn look_at_noted<B: Backend>(&mut self, cx: &mut Cx<B>) {
         let now = cx.now();
         while let Some(key) = self.noted.pop() {
             let Some(client) = self.clients.get_mut(key) else { continue };
             client.noted = false;
-            if let Some(end) = client.ending {
-                self.end_after_answers(cx, key, end);
-            } else if client.partial && client.begun.is_none() {
+            if client.partial && client.begun.is_none() {
                 client.begun = Some(now);
                 let wait = self.services[client.service].service.bounds.message_timeout;
                 let due = now.after(wait);
@@ -71,7 +72,13 @@ impl Mux {
     /// A client's whole message.
     pub(crate) fn request_came<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, bytes: &[u8]) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        if client.ending.is_some() {
+        if let Some(end) = client.ending {
+            match (client.parting, client.finished) {
+                (true, true) => self.queue_client(key),
+                (true, false) => {}
+                // Its framing is lost.
+                (false, _) => self.end_after_answers(cx, key, end),
+            }
             return;
         }
         client.active = cx.now();
@@ -150,7 +157,11 @@ impl Mux {
     }
 
     pub(crate) fn client_finished<B: Backend>(&mut self, cx: &mut Cx<B>, conn: ConnId, key: Key) {
-        let Some(client) = self.clients.get(key) else { return };
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.finished = true;
+        if client.parting {
+            return self.queue_client(key);
+        }
         let cut_short = client.partial || cx.left_over(conn) > 0;
         self.end_after_answers(cx, key, if cut_short { End::MessageBroken } else { End::Finished });
     }

@@ -74,6 +74,8 @@ mod token;
 mod upstream;
 
 #[cfg(test)]
+mod alloc_tests;
+#[cfg(test)]
 mod sim_tests;
 
 pub use counters::{Counter, Counters};

@@ -46,7 +46,7 @@ pub struct Mux {
     pub(crate) services: Services,
     /// Clients and upstreams to be flushed at the turn's end. Invariant: each that says it's queued, and others that are gone.
     pub(crate) dirty: Vec<Token>,
-    /// Clients of which [`Mux::frame`] has found something out.
+    /// Clients of which a message has begun in this turn.
     pub(crate) noted: Vec<Key>,
     /// Clients that wait until there's room for requests, in the order of their coming.
     pub(crate) starved: VecDeque<Key>,
@@ -199,10 +199,14 @@ impl Mux {
     fn let_go<B: Backend>(&mut self, cx: &mut Cx<B>, service: Option<u32>) {
         let keys: Vec<Key> = self.clients.keys().collect();
         for key in keys {
-            let client = self.clients.get_mut(key).expect("it was there just now");
-            if service.is_none_or(|service| client.service == service) {
+            let client = self.clients.get(key).expect("it was there just now");
+            if service.is_some_and(|service| client.service != service) {
+                continue;
+            }
+            if client.outstanding == 0 && client.out.is_empty() && client.ending.is_none() {
+                self.end_client(cx, key, End::Drained, How::Close);
+            } else {
                 self.end_after_answers(cx, key, End::Drained);
-                self.settle(cx, key);
             }
         }
     }

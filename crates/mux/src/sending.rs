@@ -4,6 +4,7 @@ use std::io::IoSlice;
 
 use midmile_engine::{Backend, ConnId, Cx, Key};
 
+use crate::client::PARTING_WAIT;
 use crate::mux::Mux;
 use crate::reason::End;
 use crate::token::Token;
@@ -65,7 +66,11 @@ impl Mux {
                 Token::Client(key) => {
                     if let Some(client) = self.clients.get_mut(key) {
                         client.queued = false;
-                        self.flush_client(cx, key);
+                        match client.ending {
+                            // What it sent last has been dropped by now.
+                            Some(end) if client.parting => self.end_client(cx, key, end, How::Close),
+                            _ => self.flush_client(cx, key),
+                        }
                     }
                 }
                 Token::Upstream(key) => {
@@ -121,8 +126,8 @@ impl Mux {
         let Some(client) = self.clients.get_mut(key) else { return };
         let bound = self.services[client.service].service.bounds.outstanding_per_client;
         if let Some(end) = client.ending {
-            if client.outstanding == 0 && client.out.is_empty() {
-                self.end_client(cx, key, end, How::Close);
+            if client.outstanding == 0 && client.out.is_empty() && !client.parting {
+                self.part(cx, key, end);
             }
         } else if client.reading && client.out.len() > OWED_MAX {
             client.stop_reading();
@@ -132,6 +137,18 @@ impl Mux {
             client.reading = true;
             cx.read_messages(client.conn);
         }
+    }
+
+    /// A client has all its answers, and ends: at once if all it sent was read, otherwise once that has been dropped.
+    fn part<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, end: End) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if end == End::Finished {
+            return self.end_client(cx, key, end, How::Close);
+        }
+        (client.parting, client.took, client.timer_at) = (true, cx.now(), cx.now().after(PARTING_WAIT));
+        cx.shutdown(client.conn);
+        cx.set_timer(client.conn, PARTING_WAIT);
+        cx.read_messages(client.conn);
     }
 
     pub(crate) fn flush_upstream<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {

@@ -63,7 +63,7 @@ pub(super) struct Client {
 }
 
 /// A query with a name of its own and an id that others have as well.
-pub(super) fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
+pub(crate) fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
     let mut bytes = id.to_be_bytes().to_vec();
     bytes.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     bytes.push(u8::try_from(name.len()).unwrap());
@@ -80,7 +80,7 @@ pub(super) fn framed(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// What the backends answer to a query, without the length in front of both: some text that depends on the name.
-pub(super) fn answer_to(query: &[u8]) -> Vec<u8> {
+pub(crate) fn answer_to(query: &[u8]) -> Vec<u8> {
     let mut bytes = query.to_vec();
     (bytes[2], bytes[3], bytes[7]) = (0x81, 0x80, 1);
     let seed = query[12..].iter().fold(7_usize, |sum, byte| (sum * 31 + usize::from(*byte)) % 65_521);
@@ -144,7 +144,7 @@ impl Client {
             sent: 0,
             stops_at,
             step: 1 + [rng.up_to(30), rng.up_to(600)][rng.up_to(1)],
-            pace: Duration::from_micros(rng.up_to(4000) as u64),
+            pace: Duration::from_micros(200 + rng.up_to(4000) as u64),
             next: Time::ZERO,
             says,
             received: Vec::new(),
@@ -159,15 +159,19 @@ impl Client {
         self.over || (self.manners == Manners::Mute && self.finished)
     }
 
-    pub(super) fn act(&mut self, sim: &mut Sim, rng: &mut Rng, now: Time) {
+    /// Does what it does now, and says when it wants to do more.
+    pub(super) fn act(&mut self, sim: &mut Sim, rng: &mut Rng, now: Time) -> Option<Time> {
         if self.over {
-            return;
+            return None;
         }
         if self.manners != Manners::Mute {
             self.read(sim);
         }
-        if self.over || self.finished || now < self.next {
-            return;
+        if self.over || self.finished {
+            return None;
+        }
+        if now < self.next {
+            return Some(self.next);
         }
         self.next = now.after(self.pace);
         let until = self.stops_at.min(self.sent + 1 + rng.up_to(self.step));
@@ -179,7 +183,7 @@ impl Client {
             }
         }
         if self.sent < self.stops_at || self.over {
-            return;
+            return Some(self.next);
         }
         match self.manners {
             Manners::Resets => {
@@ -190,6 +194,7 @@ impl Client {
             _ => {}
         }
         self.finished = true;
+        None
     }
 
     fn read(&mut self, sim: &mut Sim) {
@@ -247,7 +252,8 @@ impl Client {
             Manners::Idles => &[End::IdleTimeout],
             Manners::Truncates => &[End::MessageBroken],
             Manners::Garbles if matching == Matching::Id => &[End::MessageBroken],
-            Manners::Garbles | Manners::Overflows => &[End::MessageTooLong],
+            // A slow one doesn't come so far.
+            Manners::Garbles | Manners::Overflows => &[End::MessageTooLong, End::MessageTimeout],
             Manners::Mute | Manners::Any => &[End::Finished, End::AnswersUnread],
         };
         assert!(gave_up || expected.contains(&end), "{end:?} in place of {expected:?}: {self:?}");
@@ -293,9 +299,10 @@ impl Backend {
         }
     }
 
-    pub(super) fn act(&mut self, sim: &mut Sim, rng: &mut Rng, now: Time) {
+    /// As [`Client::act`].
+    pub(super) fn act(&mut self, sim: &mut Sim, rng: &mut Rng, now: Time) -> Option<Time> {
         if self.over || !sim.remote(self.remote).was_connected() {
-            return;
+            return None;
         }
         let mut buffer = [0; 500];
         loop {
@@ -304,17 +311,26 @@ impl Backend {
                 Ok(Progress::Blocked) => break,
                 Ok(Progress::Ended) | Err(_) => {
                     self.over = true;
-                    return;
+                    return None;
                 }
             }
         }
         while let Some(request) = take_message(self.matching, &mut self.received) {
             self.hear(rng, now, &request);
             if self.requests_left == 0 {
-                return self.end(sim, rng);
+                self.end(sim, rng);
+                return None;
             }
         }
         self.speak(sim, rng, now);
+        let soon = now.after(Duration::from_micros(500));
+        if self.silent || self.finished {
+            None
+        } else if self.out.is_empty() {
+            self.due.iter().map(|(due, _)| *due).min()
+        } else {
+            Some(soon)
+        }
     }
 
     fn hear(&mut self, rng: &mut Rng, now: Time, request: &[u8]) {
