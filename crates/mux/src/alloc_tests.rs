@@ -1,5 +1,4 @@
 //! Messages cost no allocation once everything is warm: a real mux on the kernel's sockets, counted by the allocator.
-#![expect(clippy::unwrap_used, reason = "a test ends where its own set-up fails")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -2,7 +2,6 @@
 //! Invariants are checked after each turn, promises at the end.
 //!
 //! `MIDMILE_SIM_SEEDS=N` runs N seeds in place of the usual number; `MIDMILE_SIM_SEED=S` runs one. A failure names its seed.
-#![expect(clippy::unwrap_used, reason = "a test ends where its own arithmetic fails")]
 
 mod actors;
 mod cases;
