@@ -25,7 +25,8 @@ impl Mux {
         let (matching, bounds) = (serving.service.matching, serving.service.bounds);
         for place in 0..serving.service.backends.len() {
             let upstreams = &self.upstreams;
-            let is_there = |key: &&Key| upstreams.get(**key).is_some_and(|upstream| upstream.place == Some(place));
+            let is_one = |upstream: &Upstream| upstream.place == Some(place) && upstream.transfer == Key::NONE;
+            let is_there = |key: &&Key| upstreams.get(**key).is_some_and(is_one);
             let there = serving.upstreams.iter().filter(is_there).count();
             for _ in there..usize::from(bounds.upstreams_per_backend) {
                 let upstream = Upstream::new(at, place, matching, bounds.outstanding_per_upstream, cx.now());
@@ -117,7 +118,9 @@ impl Mux {
             upstream.pending.remove(id);
         }
         self.hand_back(cx, client, client_id, bytes, answer);
-        if !more {
+        if more {
+            self.transfer_came(cx, key, client);
+        } else {
             self.finish(request_key);
             self.queue_upstream(key);
         }
@@ -149,6 +152,10 @@ impl Mux {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         upstream.place = None;
         if upstream.stand == Stand::Open && upstream.pending.len() > 0 {
+            if upstream.transfer != Key::NONE {
+                // It goes when the transfer ends.
+                return;
+            }
             cx.set_timer(upstream.conn, self.services[upstream.service].service.bounds.answer_timeout);
         } else {
             self.remove_upstream(cx, key, How::Close);
@@ -156,12 +163,13 @@ impl Mux {
     }
 
     /// Takes an upstream out that carries no request.
-    fn remove_upstream<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, how: How) {
+    pub(crate) fn remove_upstream<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, how: How) {
         let Some(mut upstream) = self.upstreams.remove(key) else { return };
         how.end(cx, upstream.conn);
         self.chunks.release(&mut upstream.out);
         let serving = &mut self.services[upstream.service];
         serving.upstreams.retain(|other| *other != key);
+        serving.transfers -= usize::from(upstream.transfer != Key::NONE);
         if upstream.stand == Stand::Open {
             serving.counters.upstreams_open.sub(1);
         }
@@ -173,7 +181,7 @@ impl Mux {
         how.end(cx, upstream.conn);
         let now = cx.now();
         let serving = &self.services[upstream.service];
-        let (stood, kept) = (upstream.stand == Stand::Open, upstream.place);
+        let (stood, kept, transfer) = (upstream.stand == Stand::Open, upstream.place, upstream.transfer);
         match (stood, kept) {
             (true, Some(_)) => serving.counters.upstreams_lost.add(1),
             (false, _) => serving.counters.dials_failed.add(1),
@@ -194,8 +202,11 @@ impl Mux {
         while let Some(request) = self.upstreams.get_mut(key).and_then(|upstream| upstream.pending.pop(&mut from)) {
             self.unsend(cx, key, request);
         }
-        if kept.is_none() {
+        if kept.is_none() || transfer != Key::NONE {
             self.remove_upstream(cx, key, How::Gone);
+        }
+        if !stood {
+            self.transfer_not_dialled(cx, transfer);
         }
     }
 

@@ -50,7 +50,7 @@
 //!
 //! # Modules
 //! `mux` is the public half and the services; `inward` has clients' upcalls, `onward` sends requests and watches their time, `back` has
-//! upstreams' upcalls and matches answers, `sending` gathers and flushes. `client`, `upstream`, `request`, `chunks` and `list` hold the
+//! upstreams' upcalls and matches answers, `transfer` gives zones' transfers upstreams of their own, `sending` gathers and flushes. `client`, `upstream`, `request`, `chunks` and `list` hold the
 //! state; `check` says what holds between them.
 
 #![forbid(unsafe_code)]
@@ -71,6 +71,7 @@ mod service;
 mod serving;
 pub mod socket;
 mod token;
+mod transfer;
 mod upstream;
 
 #[cfg(test)]

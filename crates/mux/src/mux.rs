@@ -110,6 +110,10 @@ impl Mux {
             let serving = &mut self.services[id.0];
             let Some(upstream) = self.upstreams.get_mut(key) else { continue };
             serving.upstreams.push(key);
+            if upstream.transfer != Key::NONE {
+                self.dismiss(cx, key);
+                continue;
+            }
             let place = upstream.place.and_then(|place| serving.place_like(&before.backends[place]));
             let bounds = &serving.service.bounds;
             match place.filter(|place| kept[*place] < bounds.upstreams_per_backend) {
@@ -320,6 +324,7 @@ impl Mux {
         for at in 0..self.services.len() {
             if self.services.get(at).is_some() {
                 self.expire(cx, at);
+                self.look_at_transfers(cx, at);
                 self.dispatch(cx, at);
                 self.redial(cx, at);
             }

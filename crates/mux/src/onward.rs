@@ -18,7 +18,7 @@ const PASSED_MAX: usize = 64;
 
 /// What a choice avoids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Avoid {
+pub(crate) enum Avoid {
     Nothing,
     /// A place, if there's another.
     Rather(usize),
@@ -30,7 +30,9 @@ impl Mux {
     /// Sends a request that has just come, or has it wait behind those that do.
     pub(crate) fn assign<B: Backend>(&mut self, cx: &mut Cx<B>, request: Key, bytes: &[u8]) {
         let Some(at) = self.requests.get(request).map(|request| request.service) else { return };
-        if self.services[at].waiting.is_empty()
+        if self.requests.get(request).is_some_and(|request| request.transfer) {
+            self.begin_transfer(cx, request);
+        } else if self.services[at].waiting.is_empty()
             && let Some(upstream) = self.choice(request)
             && self.send_on(cx, request, upstream, Some(bytes))
         {
@@ -46,9 +48,15 @@ impl Mux {
         while let Some(slot) = next {
             next = self.turns.after(slot);
             let key = self.requests.key_at(slot).expect("a request waits as long as it's there");
+            let transfer = self.requests.get(key).is_some_and(|request| request.transfer);
             if self.client_of(key).is_none() {
                 self.finish(key);
-            } else if let Some(upstream) = self.choice(key) {
+                continue;
+            }
+            if transfer {
+                self.begin_transfer(cx, key);
+            }
+            if let Some(upstream) = self.choice(key) {
                 self.turns.remove(&mut self.services[at].waiting, slot);
                 if !self.send_on(cx, key, upstream, None) {
                     self.turns.push_front(&mut self.services[at].waiting, slot);
@@ -56,7 +64,8 @@ impl Mux {
                 }
             } else {
                 passed += 1;
-                if self.services[at].service.matching == Matching::Id || passed > PASSED_MAX {
+                let each = transfer || self.services[at].service.matching == Matching::Order;
+                if !each || passed > PASSED_MAX {
                     break;
                 }
             }
@@ -73,6 +82,10 @@ impl Mux {
     fn choice(&mut self, request: Key) -> Option<Key> {
         let request = self.requests.get(request)?;
         let at = request.service;
+        if request.transfer {
+            let own = request.upstream;
+            return self.upstreams.get(own).filter(|upstream| has_room(upstream)).map(|_| own);
+        }
         match self.services[at].service.matching {
             Matching::Order => {
                 let bound_to = self.clients.get(request.client)?.upstream;
@@ -87,7 +100,7 @@ impl Mux {
     }
 
     /// Among the upstreams that have room: healthy places first, then those that answer, then the least outstanding.
-    fn choose(&mut self, at: u32, avoid: Avoid) -> Option<Key> {
+    pub(crate) fn choose(&mut self, at: u32, avoid: Avoid) -> Option<Key> {
         let serving = &mut self.services[at];
         let count = serving.upstreams.len();
         let first = serving.next.checked_rem(count)?;
@@ -97,7 +110,7 @@ impl Mux {
         for key in ahead.iter().chain(behind) {
             let Some(upstream) = self.upstreams.get(*key).filter(|upstream| has_room(upstream)) else { continue };
             let Some(place) = upstream.place else { continue };
-            if avoid == Avoid::Strictly(place) {
+            if avoid == Avoid::Strictly(place) || upstream.transfer != Key::NONE {
                 continue;
             }
             let sick = !serving.service.backends[place].is_healthy();
@@ -201,6 +214,9 @@ impl Mux {
 
     /// A request's time is up altogether.
     fn time_over<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        if self.transfer_waits(cx.now(), key) {
+            return;
+        }
         let Some(request) = self.requests.get(key) else { return };
         let (upstream, sent_at) = (request.upstream, request.sent_at);
         let stays = request.state != State::Waiting;

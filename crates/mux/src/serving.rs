@@ -20,6 +20,8 @@ pub(crate) struct Serving {
     /// How backends' messages are told apart.
     pub(crate) answers: Framing,
     pub(crate) upstreams: Vec<Key>,
+    /// How many of them are there for one transfer each.
+    pub(crate) transfers: usize,
     /// With which of them the next choice begins.
     pub(crate) next: usize,
     /// All its requests, those that are on no upstream, and those that may be sent on another yet.
@@ -39,6 +41,7 @@ impl Serving {
             service,
             counters,
             upstreams: Vec::new(),
+            transfers: 0,
             next: 0,
             age: List::EMPTY,
             waiting: List::EMPTY,

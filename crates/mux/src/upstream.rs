@@ -139,6 +139,10 @@ pub(crate) struct Upstream {
     pub(crate) service: u32,
     /// The backend's place in the service; `None` once a reload has dropped it: it then goes when its requests are answered.
     pub(crate) place: Option<usize>,
+    /// The request that it's there for alone, a zone's transfer; [`Key::NONE`]: it's for all.
+    pub(crate) transfer: Key,
+    /// It isn't read, because that request's client hasn't taken what came.
+    pub(crate) held: bool,
     /// Which of the backend's addresses is dialled next, counted on and on.
     pub(crate) addr: usize,
     pub(crate) stand: Stand,
@@ -165,6 +169,8 @@ impl Upstream {
             conn: Key::NONE,
             service,
             place: Some(place),
+            transfer: Key::NONE,
+            held: false,
             addr: 0,
             stand: Stand::Resting { until: now },
             pending: Pending::new(matching, max),

@@ -1,0 +1,102 @@
+//! Transfers of zones (AXFR, RFC 5936; IXFR, RFC 1995): many answers to one request, and as many bytes as a zone has.
+//!
+//! Each gets an upstream of its own. Where its client takes the bytes more slowly than the backend gives them, that upstream isn't read,
+//! and nobody else waits for it. Nobody in the middle sees easily which answer is the last: a transfer is taken to be complete when
+//! its client ends, or none has come for the answer timeout.
+
+use midmile_engine::{Backend, Cx, Key, Time};
+
+use crate::mux::Mux;
+use crate::onward::{Avoid, SENDS_MAX};
+use crate::request::State;
+use crate::sending::{How, OWED_MAX};
+use crate::upstream::Upstream;
+
+/// Transfers at once, of one service on one core; others wait.
+const TRANSFERS_MAX: usize = 16;
+
+impl Mux {
+    /// Dials an upstream for a transfer that has none: to the place where any other request would go. Not while none of those stands,
+    /// or too many transfers are under way.
+    pub(crate) fn begin_transfer<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let Some(request) = self.requests.get(key) else { return };
+        let at = request.service;
+        let has_one = self.upstreams.get(request.upstream).is_some_and(|upstream| upstream.transfer == key);
+        if has_one || self.services[at].transfers >= TRANSFERS_MAX {
+            return;
+        }
+        let avoid = if request.sends == 0 { Avoid::Nothing } else { Avoid::Rather(request.place) };
+        let chosen = self.choose(at, avoid).and_then(|key| self.upstreams.get(key)?.place);
+        let Some(place) = chosen else { return };
+        let serving = &mut self.services[at];
+        let mut upstream = Upstream::new(at, place, serving.service.matching, 1, cx.now());
+        upstream.transfer = key;
+        let Ok(own) = self.upstreams.insert(upstream) else { return };
+        serving.upstreams.push(own);
+        serving.transfers += 1;
+        if let Some(request) = self.requests.get_mut(key) {
+            (request.upstream, request.place) = (own, place);
+        }
+        self.redial(cx, at);
+    }
+
+    /// A transfer's upstream has failed before it stood: the request has had one attempt.
+    pub(crate) fn transfer_not_dialled<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+        let Some(request) = self.requests.get_mut(key) else { return };
+        request.sends += 1;
+        if request.sends >= SENDS_MAX {
+            self.give_up(cx, key);
+        }
+    }
+
+    /// A transfer's message was handed on: its upstream isn't read while the client has too many before it.
+    pub(crate) fn transfer_came<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, client: Key) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        let transfer = upstream.transfer;
+        match self.clients.get(client) {
+            None => self.finish(transfer),
+            Some(client) if client.out.len() > OWED_MAX => {
+                upstream.held = true;
+                cx.pause(upstream.conn);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Whether a transfer whose time is up waits for its own client, which has a time of its own: then it begins anew.
+    pub(crate) fn transfer_waits(&mut self, now: Time, key: Key) -> bool {
+        let client = self.client_of(key);
+        let Some(request) = self.requests.get_mut(key) else { return false };
+        let held = self.upstreams.get(request.upstream).is_some_and(|upstream| upstream.held);
+        if !request.transfer || !held || request.state == State::Waiting || client.is_none() {
+            return false;
+        }
+        request.since = now;
+        let serving = &mut self.services[request.service];
+        self.ages.remove(&mut serving.age, key.slot());
+        self.ages.push_back(&mut serving.age, key.slot());
+        true
+    }
+
+    /// Reads transfers on whose clients have made room, and closes the upstreams of those that are over.
+    pub(crate) fn look_at_transfers<B: Backend>(&mut self, cx: &mut Cx<B>, at: u32) {
+        if self.services[at].transfers == 0 {
+            return;
+        }
+        for index in (0..self.services[at].upstreams.len()).rev() {
+            let key = self.services[at].upstreams[index];
+            let Some(upstream) = self.upstreams.get_mut(key).filter(|upstream| upstream.transfer != Key::NONE) else {
+                continue;
+            };
+            let Some(request) = self.requests.get(upstream.transfer) else {
+                self.remove_upstream(cx, key, How::Close);
+                continue;
+            };
+            let owed = self.clients.get(request.client).map_or(0, |client| client.out.len());
+            if upstream.held && owed <= OWED_MAX / 2 {
+                upstream.held = false;
+                cx.read_messages(upstream.conn);
+            }
+        }
+    }
+}
