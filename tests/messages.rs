@@ -62,7 +62,8 @@ fn clients_with_equal_ids_get_their_own_answers_in_any_order() {
     comes_to(&running, "/messages/answers", 100);
     assert_eq!((figure(&running, "/messages/requests"), figure(&running, "/messages/open")), (100, 0));
     assert_eq!(figure(&running, "/pairs_open"), 20);
-    assert_eq!(figure(&running, "/upstream/bytes"), server.asked().iter().map(|name| name.len() as u64 + 20).sum());
+    let bytes: u64 = server.asked().iter().map(|name| name.len() as u64 + 20).sum();
+    assert_eq!(figure(&running, "/upstream/bytes"), bytes);
 }
 
 #[test]
@@ -216,7 +217,6 @@ fn a_drain_answers_what_was_asked_and_lets_the_idle_go() {
     server.holds(1);
     running.signal(Signal::TERM);
     assert!(idle.has_ended());
-    until("the listener's end", || TcpStream::connect(listen).is_err().then_some(()));
     server.let_go();
     assert_eq!(asking.answer().unwrap().id, 2);
     assert!(asking.has_ended());

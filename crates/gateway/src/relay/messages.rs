@@ -6,6 +6,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use midmile_engine::{Addr, Backend, Cx, Incoming, Key, Slab, Time};
 use midmile_mux::{self as mux, Mux, Service, ServiceId};
@@ -18,6 +19,9 @@ use crate::serving::DoorId;
 
 /// Requests that a core holds at once: beyond them clients that ask more wait until others are answered.
 const REQUESTS_MAX: u32 = 65_536;
+
+/// How long clients are read on when a drain begins: what those who have come just now ask is on its way.
+const DRAIN_GRACE: Duration = Duration::from_millis(100);
 
 /// A client whose messages are carried.
 #[derive(Debug)]
@@ -34,6 +38,8 @@ pub(super) struct Messages {
     /// Made when the first route of messages opens: its tables are of no use to the others.
     mux: Option<Box<Mux>>,
     visitors: Slab<Visitor>,
+    /// When clients go that have come to rest, if a drain has begun.
+    drain_at: Option<Time>,
     /// What is left is cut: it isn't that all it had asked is answered.
     cuts: bool,
 }
@@ -41,7 +47,7 @@ pub(super) struct Messages {
 impl Messages {
     /// No clients; at most `clients_max`, for which address space is reserved.
     pub(super) fn new(clients_max: u32) -> Self {
-        Self { mux: None, visitors: Slab::with_capacity(clients_max), cuts: false }
+        Self { mux: None, visitors: Slab::with_capacity(clients_max), drain_at: None, cuts: false }
     }
 
     /// Clients that are there.
@@ -110,12 +116,11 @@ impl<L> Relay<L> {
         }
     }
 
-    /// Clients go as they come to rest: each once all that it has asked is answered.
-    pub(super) fn drain_messages<B: Backend>(&mut self, cx: &mut Cx<B>) {
-        if let Some(mux) = &mut self.messages.mux {
-            mux.drain(cx);
+    /// Clients go as they come to rest, from a moment on: each once all that it has asked is answered.
+    pub(super) fn drain_messages<B: Backend>(&mut self, cx: &Cx<B>) {
+        if self.messages.mux.is_some() {
+            self.messages.drain_at = Some(cx.now().after(DRAIN_GRACE));
         }
-        self.count_ended(cx);
     }
 
     /// Clients that are left go at once.
@@ -201,10 +206,14 @@ impl<L> Relay<L> {
     /// The turn ends for the multiplexor: what it has gathered leaves, and the alarm goes off when it has to be asked next.
     pub(super) fn end_turn_of_messages<B: Backend>(&mut self, cx: &mut Cx<B>) {
         let Some(mux) = &mut self.messages.mux else { return };
+        if self.messages.drain_at.is_some_and(|at| cx.now() >= at) {
+            self.messages.drain_at = None;
+            mux.drain(cx);
+        }
         mux.on_turn_end(cx);
         let due = mux.due();
         self.count_ended(cx);
-        if let Some(due) = due {
+        if let Some(due) = due.into_iter().chain(self.messages.drain_at).min() {
             self.arm(cx, due);
         }
     }
