@@ -1,5 +1,4 @@
 //! curl and nginx through the relay: bulk each way and both ways, and a thousand connections at once.
-#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
 
 mod process;
 mod programs;
@@ -12,8 +11,8 @@ use process::Scratch;
 use programs::data::{GIB, KIB, MIB, file, fill, noise, sum, sum_said};
 use programs::nginx::{self, Site};
 use programs::relay::{Relay, number};
-use programs::{client, curl, lacks, said};
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use programs::{client, curl, lacks, raise_descriptors, said};
+use rustix::process::Signal;
 
 /// Connections at once, and how many curl opens (it caps `--parallel-max` at 300).
 const PARALLEL: u64 = 1000;
@@ -74,12 +73,6 @@ fn both_directions_at_once() {
     });
     assert_eq!(sum(&scratch.path("put/stored")), sum(&up));
     relay.finished();
-}
-
-/// Gives this process, and those it starts, all the descriptors that it may have without more rights.
-fn raise_descriptors() {
-    let now = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum }).unwrap();
 }
 
 /// Files `0`, `1`, … and a list of their checksums.

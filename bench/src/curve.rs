@@ -25,9 +25,8 @@ use crate::launch;
 use crate::machine::Machine;
 use crate::measure::perf;
 use crate::netns::LOAD_CPU;
-use crate::quiet::{OTHERS_PERCENT_MAX, Patience};
+use crate::quiet::Patience;
 use crate::relay::require;
-use crate::rows::OTHERS;
 use crate::table::{Heading, Outcome, RowResults};
 use crate::turn;
 
@@ -251,7 +250,13 @@ impl Run {
                 let mut outcomes = BTreeMap::new();
                 for peer in order.into_iter().filter(|peer| (peer.rows)(row.row)) {
                     let outcome = self.measure_in_quiet(link, row.row, peer);
-                    eprintln!("round {} · {} · {}: {}", round + 1, row.row, peer.name, progress(row.row, &outcome));
+                    eprintln!(
+                        "round {} · {} · {}: {}",
+                        round + 1,
+                        row.row,
+                        peer.name,
+                        outcome.progress(row.row.columns())
+                    );
                     outcomes.insert(peer.name, outcome);
                 }
                 row.rounds.push(outcomes);
@@ -260,21 +265,11 @@ impl Run {
         rows
     }
 
-    /// Measures, and again while other programs disturb and patience lasts.
     fn measure_in_quiet(&mut self, link: &Link, kind: Kind, peer: &Peer) -> Outcome {
-        loop {
-            let began = Instant::now();
-            let outcome = self.measure_once(link, kind, peer);
-            let disturbed = match &outcome {
-                Outcome::Measured(sample) => sample.get(OTHERS.key).is_some_and(|&others| others > OTHERS_PERCENT_MAX),
-                Outcome::Skipped(_) | Outcome::Failed(_) => false,
-            };
-            match disturbed.then(|| self.patience.again(began.elapsed())) {
-                Some(Ok(true)) => eprintln!("{kind} · {}: disturbed, again", peer.name),
-                Some(Err(error)) => return Outcome::Failed(format!("{error:#}")),
-                Some(Ok(false)) | None => return outcome,
-            }
-        }
+        let mut patience = self.patience;
+        let outcome = patience.measure(&format!("{kind} · {}", peer.name), || self.measure_once(link, kind, peer));
+        self.patience = patience;
+        outcome
     }
 
     fn measure_once(&self, link: &Link, kind: Kind, peer: &Peer) -> Outcome {
@@ -283,20 +278,6 @@ impl Run {
             Ok(sample) => Outcome::Measured(sample),
             Err(error) => Outcome::Failed(format!("{error:#}")),
         }
-    }
-}
-
-/// An outcome as a line of progress.
-fn progress(kind: Kind, outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Measured(sample) => {
-            let columns = kind.columns().iter();
-            let values = columns
-                .filter_map(|column| Some(format!("{:.*} {}", column.digits, sample.get(column.key)?, column.title)));
-            values.collect::<Vec<_>>().join(", ")
-        }
-        Outcome::Skipped(why) => format!("skipped: {why}"),
-        Outcome::Failed(why) => format!("failed: {why}"),
     }
 }
 

@@ -15,6 +15,8 @@
 //!
 //! `midmile-bench curve` puts servers on the engine beside others: rate over connections, in a lab of two namespaces.
 //!
+//! `midmile-bench mux` puts the multiplexor of DNS over TCP beside dnsdist, in the lab of `relay`.
+//!
 //! Load generators and the launcher that enters a namespace are hidden subcommands of this same binary.
 #![forbid(unsafe_code)]
 
@@ -25,6 +27,7 @@ mod launch;
 mod load;
 mod machine;
 mod measure;
+mod mux;
 mod netns;
 mod peers;
 mod quiet;
@@ -59,6 +62,8 @@ enum Command {
     Trunk(trunk::Options),
     /// Measure servers on the engine beside others, from one connection to thousands (needs root).
     Curve(curve::Options),
+    /// Measure DNS over TCP through the multiplexor, through dnsdist, and without a proxy (needs root).
+    Mux(mux::Options),
     /// Take a CPU for a part of each while, for a bounded time.
     #[command(hide = true)]
     Hog(hog::Hog),
@@ -89,6 +94,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Relay(options) => relay::run(&options),
         Command::Trunk(options) => trunk::run(&options),
         Command::Curve(options) => curve::run(&options),
+        Command::Mux(options) => mux::run(&options),
         Command::Hog(hog) => hog::run(&hog),
         Command::InNs(args) => launch::enter_and_exec(&args),
         Command::Load(load) => load::run(&load),

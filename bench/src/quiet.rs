@@ -1,10 +1,12 @@
 //! Patience: a measurement that other programs disturbed is made again, within a budget of time.
 
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 use crate::measure::cpu;
+use crate::table::Outcome;
 
 /// More than this share of one CPU disturbs.
 pub(crate) const OTHERS_PERCENT_MAX: f64 = 10.0;
@@ -12,7 +14,7 @@ pub(crate) const OTHERS_PERCENT_MAX: f64 = 10.0;
 const WATCH: Duration = Duration::from_millis(300);
 
 /// Time that may still be spent on waiting and measuring again.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
     left: Duration,
 }
@@ -23,8 +25,21 @@ impl Patience {
         Self { left: budget }
     }
 
+    /// Measures `what`, and again while other programs disturb and patience lasts.
+    pub(crate) fn measure(&mut self, what: &impl Display, mut measure: impl FnMut() -> Outcome) -> Outcome {
+        loop {
+            let began = Instant::now();
+            let outcome = measure();
+            match outcome.is_disturbed().then(|| self.again(began.elapsed())) {
+                Some(Ok(true)) => eprintln!("{what}: disturbed, again"),
+                Some(Err(error)) => return Outcome::Failed(format!("{error:#}")),
+                Some(Ok(false)) | None => return outcome,
+            }
+        }
+    }
+
     /// Whether a measurement that took `spent` and was disturbed is to be made again; pays for it and waits for quiet.
-    pub(crate) fn again(&mut self, spent: Duration) -> Result<bool> {
+    fn again(&mut self, spent: Duration) -> Result<bool> {
         if self.left.is_zero() {
             return Ok(false);
         }

@@ -14,9 +14,9 @@ use crate::machine::Machine;
 use crate::measure::perf;
 use crate::netns::{Gro, LOAD_CPU, Lab};
 use crate::peers::{Host, PEERS, Peer};
-use crate::quiet::{OTHERS_PERCENT_MAX, Patience};
+use crate::quiet::Patience;
 use crate::report::Report;
-use crate::rows::{Group, Kind, OTHERS, Row};
+use crate::rows::{Group, Kind, Row};
 use crate::stage::{Stage, Timing};
 use crate::table::{Outcome, RowResults};
 use crate::{targets, turn};
@@ -128,8 +128,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     );
     let judgements = targets::judge(&rows, &options.subject, options.pair_bound);
     let peers = run.peers.iter().map(|peer| (peer.name, run.version(peer).unwrap_or("not installed").to_owned()));
-    let report =
-        Report { machine, peers: peers.collect(), subject: options.subject.clone(), settings, rows, judgements };
+    let report = Report {
+        title: "relay",
+        machine,
+        peers: peers.collect(),
+        subject: options.subject.clone(),
+        settings,
+        rows,
+        judgements,
+    };
     options.write(&report)
 }
 
@@ -220,7 +227,7 @@ impl Run {
             let mut outcomes = BTreeMap::new();
             for peer in order {
                 let outcome = self.measure_in_quiet(lab, row, peer);
-                eprintln!("{row} · round {} · {}: {}", round + 1, peer.name, progress(row, &outcome));
+                eprintln!("{row} · round {} · {}: {}", round + 1, peer.name, outcome.progress(row.kind.columns()));
                 outcomes.insert(peer.name, outcome);
             }
             results.rounds.push(outcomes);
@@ -228,21 +235,11 @@ impl Run {
         results
     }
 
-    /// Measures, and again while other programs disturb and patience lasts.
     fn measure_in_quiet(&mut self, lab: &Lab, row: Row, peer: &Peer) -> Outcome {
-        loop {
-            let began = Instant::now();
-            let outcome = self.measure(lab, row, peer);
-            let disturbed = match &outcome {
-                Outcome::Measured(sample) => sample.get(OTHERS.key).is_some_and(|&others| others > OTHERS_PERCENT_MAX),
-                Outcome::Skipped(_) | Outcome::Failed(_) => false,
-            };
-            match disturbed.then(|| self.patience.again(began.elapsed())) {
-                Some(Ok(true)) => eprintln!("{row} · {}: disturbed, again", peer.name),
-                Some(Err(error)) => return Outcome::Failed(format!("{error:#}")),
-                Some(Ok(false)) | None => return outcome,
-            }
-        }
+        let mut patience = self.patience;
+        let outcome = patience.measure(&format!("{row} · {}", peer.name), || self.measure(lab, row, peer));
+        self.patience = patience;
+        outcome
     }
 
     fn measure(&self, lab: &Lab, row: Row, peer: &Peer) -> Outcome {
@@ -257,19 +254,5 @@ impl Run {
             Ok(sample) => Outcome::Measured(sample),
             Err(error) => Outcome::Failed(format!("{error:#}")),
         }
-    }
-}
-
-/// An outcome as a line of progress.
-fn progress(row: Row, outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Measured(sample) => {
-            let columns = row.kind.columns().iter();
-            let values = columns
-                .filter_map(|column| Some(format!("{:.*} {}", column.digits, sample.get(column.key)?, column.title)));
-            values.collect::<Vec<_>>().join(", ")
-        }
-        Outcome::Skipped(why) => format!("skipped: {why}"),
-        Outcome::Failed(why) => format!("failed: {why}"),
     }
 }

@@ -3,11 +3,14 @@
 use serde_json::{Value, json};
 
 use crate::machine::Machine;
+use crate::rows::Row;
 use crate::table::{Heading, Outcome, RowResults};
 use crate::targets::{Judgement, Verdict};
 
 /// All that a run found out.
-pub(crate) struct Report {
+pub(crate) struct Report<R = Row> {
+    /// The command that made it.
+    pub(crate) title: &'static str,
     /// Where.
     pub(crate) machine: Machine,
     /// Peer and version, or why there is none.
@@ -17,17 +20,17 @@ pub(crate) struct Report {
     /// How the run was made.
     pub(crate) settings: String,
     /// The measurements.
-    pub(crate) rows: Vec<RowResults>,
+    pub(crate) rows: Vec<RowResults<R>>,
     /// The targets.
     pub(crate) judgements: Vec<Judgement>,
 }
 
-impl Report {
+impl<R: Heading> Report<R> {
     /// The report as people read it.
     pub(crate) fn markdown(&self) -> String {
         let versions: Vec<String> = self.peers.iter().map(|(name, version)| format!("{name}: {version}")).collect();
         let mut sections = vec![
-            format!("## relay: {} beside its peers", self.subject),
+            format!("## {}: {} beside its peers", self.title, self.subject),
             format!("{}\\\n{}\\\n{}", self.machine.line(), versions.join(" · "), self.settings),
         ];
         let names: Vec<&'static str> = self.peers.iter().map(|(name, _)| *name).collect();

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::rows::{Column, Row, Sample};
+use crate::quiet::OTHERS_PERCENT_MAX;
+use crate::rows::{Column, OTHERS, Row, Sample};
 
 /// What a row of a comparison is: its title, and what is measured in it.
 pub(crate) trait Heading: std::fmt::Display {
@@ -29,6 +30,30 @@ pub(crate) enum Outcome {
     Skipped(String),
     /// It went wrong, and how.
     Failed(String),
+}
+
+impl Outcome {
+    /// Itself as a line of progress.
+    pub(crate) fn progress(&self, columns: &[Column]) -> String {
+        match self {
+            Self::Measured(sample) => {
+                let values = columns.iter().filter_map(|column| {
+                    Some(format!("{:.*} {}", column.digits, sample.get(column.key)?, column.title))
+                });
+                values.collect::<Vec<_>>().join(", ")
+            }
+            Self::Skipped(why) => format!("skipped: {why}"),
+            Self::Failed(why) => format!("failed: {why}"),
+        }
+    }
+
+    /// Whether other programs ran beside the measurement.
+    pub(crate) fn is_disturbed(&self) -> bool {
+        match self {
+            Self::Measured(sample) => sample.get(OTHERS.key).is_some_and(|&others| others > OTHERS_PERCENT_MAX),
+            Self::Skipped(_) | Self::Failed(_) => false,
+        }
+    }
 }
 
 /// All measurements of a row.

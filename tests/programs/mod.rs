@@ -21,7 +21,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 use crate::process::{Scratch, text, until};
 
@@ -49,6 +49,12 @@ pub(crate) fn lacks(programs: &[&str]) -> bool {
         eprintln!("SKIP: {program} is not installed");
     }
     missing.is_some()
+}
+
+/// Gives this process, and those it starts, all the descriptors that it may have without more rights.
+pub(crate) fn raise_descriptors() {
+    let now = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum }).unwrap();
 }
 
 /// A client program, which is ended if it takes far too long.
@@ -128,6 +134,18 @@ pub(crate) fn is_listening(addr: SocketAddr) -> bool {
         let mut fields = line.split_whitespace().skip(1);
         fields.next() == Some(&local) && fields.nth(1) == Some("0A")
     })
+}
+
+/// Connections to a server at `addr`, which is of IPv4, that stand (see proc(5), `/proc/net/tcp`).
+pub(crate) fn connections_to(addr: SocketAddr) -> usize {
+    let SocketAddr::V4(v4) = addr else { panic!("{addr} isn't of IPv4") };
+    let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(v4.ip().octets()), addr.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let stands = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next() == Some(&local) && fields.nth(1) == Some("01")
+    };
+    table.lines().filter(stands).count()
 }
 
 /// Whether somebody listens on the Unix socket at `path` (see proc(5), `/proc/net/unix`: flag `__SO_ACCEPTCON`).

@@ -32,6 +32,14 @@ impl Relay {
         Self::of(Running::spawn(midmile(&[&args, more].concat())), routes.len())
     }
 
+    /// A multiplexor of messages of a framing, with one listener, to any of the backends.
+    pub(crate) fn mux(framing: &str, backends: &[SocketAddr], more: &[&str]) -> Self {
+        let backends: Vec<String> = backends.iter().map(SocketAddr::to_string).collect();
+        let mut args = vec!["mux", "--framing", framing, "--admin", "127.0.0.1:0", "--listen", "127.0.0.1:0"];
+        args.extend(backends.iter().flat_map(|backend| ["--to", backend]));
+        Self::of(Running::spawn(midmile(&[&args, more].concat())), 1)
+    }
+
     /// A gateway of a configuration file with one listener, and an admin server.
     pub(crate) fn of_file(file: &str) -> Self {
         Self::of(Running::start(&["gateway", "--config", file]), 1)

@@ -164,15 +164,3 @@ impl Asker {
         Ok(true)
     }
 }
-
-/// One exchange on a new connection.
-pub(super) fn exchange(to: SocketAddrV4) -> Result<()> {
-    let fd = socket::connected(to)?;
-    socket::reset_on_close(&fd)?;
-    let sent = send(&fd, &message(0, 0), SendFlags::NOSIGNAL).context("send")?;
-    ensure!(sent == FRAMED_BYTES, "a question of {FRAMED_BYTES} bytes was cut to {sent}");
-    let mut answer = [0; FRAMED_BYTES];
-    let (_, received) = recv(&fd, &mut answer, RecvFlags::WAITALL).context("receive")?;
-    ensure!(received == FRAMED_BYTES, "the connection ended after {received} bytes of an answer");
-    check(&answer, 0, 0)
-}

@@ -9,23 +9,29 @@ mod bulk;
 mod control;
 mod counters;
 mod crr;
+mod dns;
 mod framed;
 mod idle;
 mod latency;
 mod poller;
 mod probe;
+pub(crate) mod query;
 mod rr;
 mod server;
 mod socket;
+mod speech;
+mod trickle;
 mod visit;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 
 pub(crate) use ask::CONNS_PER_SOURCE;
 pub(crate) use counters::Counters;
+use speech::Speech;
 
 /// Size of a request and of its response.
 pub(crate) const MESSAGE_BYTES: usize = 64;
@@ -112,6 +118,9 @@ pub(crate) enum Load {
         /// The exchange is a framed one.
         #[arg(long)]
         framed: bool,
+        /// The exchange is of DNS.
+        #[arg(long, conflicts_with = "framed")]
+        dns: bool,
     },
     /// Sends a framed message on each connection, and the next when its answer is there.
     Ask {
@@ -134,6 +143,34 @@ pub(crate) enum Load {
         /// Connections at a time.
         #[arg(long)]
         conns: usize,
+        /// The question is of DNS.
+        #[arg(long)]
+        dns: bool,
+    },
+    /// Keeps questions of DNS outstanding on each connection.
+    Dns {
+        /// Address to connect to.
+        to: SocketAddrV4,
+        /// Connections.
+        #[arg(long)]
+        conns: usize,
+        /// Questions that wait for their answers, on each.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+        outstanding: u16,
+        /// Ask once on each connection, then leave it alone.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Sends a byte of an endless message on each connection every now and then.
+    Trickle {
+        /// Address to connect to.
+        to: SocketAddrV4,
+        /// Connections.
+        #[arg(long)]
+        conns: usize,
+        /// Milliseconds between two bytes of a connection.
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        every_ms: u64,
     },
 }
 
@@ -145,8 +182,12 @@ pub(crate) fn run(load: &Load) -> Result<()> {
         Load::Rr { to, conns } => rr::run(to, conns),
         Load::Crr { to, conns } => crr::run(to, conns),
         Load::Idle { to, conns } => idle::run(to, conns),
-        Load::Probe { to, framed } => probe::run(to, framed),
+        Load::Probe { to, framed, dns } => {
+            probe::run(to, if dns { Some(Speech::Dns) } else { framed.then_some(Speech::Framed) })
+        }
         Load::Ask { to, conns, source, once } => ask::run(ask::Plan { to, conns, source, once }),
-        Load::Visit { to, conns } => visit::run(to, conns),
+        Load::Visit { to, conns, dns } => visit::run(to, conns, if dns { Speech::Dns } else { Speech::Framed }),
+        Load::Dns { to, conns, outstanding, once } => dns::run(dns::Plan { to, conns, outstanding, once }),
+        Load::Trickle { to, conns, every_ms } => trickle::run(to, conns, Duration::from_millis(every_ms)),
     }
 }

@@ -1,4 +1,4 @@
-//! Visit: connect, one framed message there and back, close; a fixed number at a time, every answer checked.
+//! Visit: connect, one question and its answer, close; a fixed number at a time, every answer checked.
 
 use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
@@ -7,14 +7,15 @@ use std::time::Instant;
 use anyhow::Result;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, recv};
 
 use super::control::{self, Order};
 use super::counters::Counters;
-use super::framed::{FRAMED_BYTES, check, message};
 use super::latency::Histogram;
 use super::poller::{ORDERS, Poller};
+use super::query::ANSWER_BYTES_MAX;
 use super::socket;
+use super::speech::{Answer, Speech};
 
 struct Visit {
     fd: OwnedFd,
@@ -22,7 +23,7 @@ struct Visit {
     began_at: Instant,
     asked: bool,
     have: usize,
-    answer: [u8; FRAMED_BYTES],
+    answer: Answer,
 }
 
 /// How far an event took a visit.
@@ -33,7 +34,7 @@ enum Progress {
 }
 
 /// Visits until the bench is done.
-pub(super) fn run(to: SocketAddrV4, conns: usize) -> Result<()> {
+pub(super) fn run(to: SocketAddrV4, conns: usize, speech: Speech) -> Result<()> {
     let poller = Poller::new()?;
     let mut number = 0;
     let mut begin = |token: usize| {
@@ -61,7 +62,7 @@ pub(super) fn run(to: SocketAddrV4, conns: usize) -> Result<()> {
                 continue;
             }
             let token = usize::try_from(event.data.u64())?;
-            match visits[token].handle_ready(event.data.u64())? {
+            match visits[token].handle_ready(event.data.u64(), speech)? {
                 Progress::Waiting => continue,
                 Progress::Done => {
                     counters.requests += 1;
@@ -79,13 +80,12 @@ impl Visit {
         let began_at = Instant::now();
         let fd = socket::connecting(to)?;
         poller.add(&fd, token, EventFlags::IN | EventFlags::OUT | EventFlags::ET)?;
-        Ok(Self { fd, number, began_at, asked: false, have: 0, answer: [0; FRAMED_BYTES] })
+        Ok(Self { fd, number, began_at, asked: false, have: 0, answer: [0; ANSWER_BYTES_MAX] })
     }
 
-    fn handle_ready(&mut self, token: u64) -> Result<Progress> {
+    fn handle_ready(&mut self, token: u64, speech: Speech) -> Result<Progress> {
         if !self.asked {
-            let question = message(token, self.number);
-            if send(&self.fd, &question, SendFlags::NOSIGNAL) != Ok(FRAMED_BYTES) {
+            if speech.ask(&self.fd, token, self.number) != Ok(true) {
                 return Ok(Progress::Failed);
             }
             self.asked = true;
@@ -97,10 +97,7 @@ impl Visit {
             Err(Errno::AGAIN) => {}
             Err(_) => return Ok(Progress::Failed),
         }
-        if self.have < FRAMED_BYTES {
-            return Ok(Progress::Waiting);
-        }
-        check(&self.answer, token, self.number)?;
-        Ok(Progress::Done)
+        let answered = speech.is_answer(&self.answer[..self.have], token, self.number)?;
+        Ok(if answered { Progress::Done } else { Progress::Waiting })
     }
 }

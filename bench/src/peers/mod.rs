@@ -78,7 +78,7 @@ const fn skips_nothing(_: &Kind) -> Option<&'static str> {
 }
 
 /// The first line that a program says about itself; `None` where it can't be run.
-fn first_line(program: impl AsRef<Path>, flag: &str) -> Option<String> {
+pub(crate) fn first_line(program: impl AsRef<Path>, flag: &str) -> Option<String> {
     let output = Command::new(program.as_ref()).arg(flag).output();
     let output = match output {
         Ok(output) => output,

@@ -1,0 +1,235 @@
+//! DNS: so many questions outstanding on each connection, every answer checked; all that a turn answers is asked anew in one write.
+//!
+//! Connections are opened some at a time and ask once; when all were served, each asks as much as it's to have outstanding. Registered
+//! once, edge-triggered: that a connection stands and that answers have come are edges.
+
+use std::net::SocketAddrV4;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use super::control::{self, Order};
+use super::counters::Counters;
+use super::latency::Histogram;
+use super::poller::{ORDERS, Poller};
+use super::query::{self, QUERY_BYTES};
+use super::socket;
+
+/// Connections that are being opened, or wait for their first answer, at once.
+const OPENING_MAX: usize = 64;
+/// Bytes read by one call.
+const RECV_BYTES: usize = 64 << 10;
+
+/// What to ask.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan {
+    /// The server.
+    pub(super) to: SocketAddrV4,
+    /// Connections.
+    pub(super) conns: usize,
+    /// Questions that wait for their answers, on each.
+    pub(super) outstanding: u16,
+    /// Each connection asks once and is then left alone.
+    pub(super) once: bool,
+}
+
+/// A question that waits for its answer; its id is its place.
+#[derive(Clone, Copy)]
+struct Asked {
+    at: Instant,
+    host: usize,
+    waits: bool,
+}
+
+struct Asker {
+    fd: OwnedFd,
+    stands: bool,
+    served: bool,
+    questions: Vec<Asked>,
+    /// The beginning of an answer.
+    begun: Vec<u8>,
+}
+
+/// What all connections share.
+struct Shared {
+    counters: Counters,
+    latency: Histogram,
+    received: Vec<u8>,
+    /// Questions to be sent.
+    asking: Vec<u8>,
+    /// Questions so far: each is for another host than the one before.
+    asked: usize,
+}
+
+struct Asking {
+    plan: Plan,
+    poller: Poller,
+    askers: Vec<Asker>,
+    /// Connections that have had their first answer.
+    served: usize,
+    started: Instant,
+    shared: Shared,
+}
+
+/// Asks until the bench is done.
+pub(super) fn run(plan: Plan) -> Result<()> {
+    let mut asking = Asking {
+        plan,
+        poller: Poller::new()?,
+        askers: Vec::with_capacity(plan.conns),
+        served: 0,
+        started: Instant::now(),
+        shared: Shared {
+            counters: Counters::default(),
+            latency: Histogram::new(),
+            received: vec![0; RECV_BYTES],
+            asking: Vec::with_capacity(usize::from(plan.outstanding) * QUERY_BYTES),
+            asked: 0,
+        },
+    };
+    let mut events = Poller::events();
+    loop {
+        asking.open_some()?;
+        asking.poller.wait(&mut events, None)?;
+        for event in &events {
+            match event.data.u64() {
+                ORDERS if control::take()? == Order::Quit => return Ok(()),
+                ORDERS => asking.report()?,
+                token => asking.handle(usize::try_from(token)?)?,
+            }
+        }
+    }
+}
+
+impl Asking {
+    fn open_some(&mut self) -> Result<()> {
+        while self.askers.len() < self.plan.conns && self.askers.len() - self.served < OPENING_MAX {
+            let index = self.askers.len();
+            let fd = socket::connecting(self.plan.to)
+                .with_context(|| format!("connection {} of {}", index + 1, self.plan.conns))?;
+            socket::reset_on_close(&fd)?;
+            rustix::net::sockopt::set_tcp_nodelay(&fd, true).context("set TCP_NODELAY")?;
+            self.poller.add(&fd, u64::try_from(index)?, EventFlags::IN | EventFlags::OUT | EventFlags::ET)?;
+            self.askers.push(Asker { fd, stands: false, served: false, questions: Vec::new(), begun: Vec::new() });
+        }
+        Ok(())
+    }
+
+    fn report(&mut self) -> Result<()> {
+        let Shared { counters, latency, .. } = &mut self.shared;
+        counters.seconds = self.started.elapsed().as_secs_f64();
+        counters.p50_ns = latency.percentile_ns(50);
+        counters.p99_ns = latency.percentile_ns(99);
+        counters.p999_ns = latency.per_mille_ns(999);
+        control::answer(counters)?;
+        latency.clear();
+        Ok(())
+    }
+
+    fn handle(&mut self, index: usize) -> Result<()> {
+        let all_served = self.served == self.plan.conns;
+        let (asker, shared) = (&mut self.askers[index], &mut self.shared);
+        if !asker.stands {
+            asker.stands = true;
+            shared.asking.clear();
+            asker.ask(0, shared)?;
+            return asker.send(shared);
+        }
+        asker.receive(shared, all_served && !self.plan.once).with_context(|| format!("connection {index}"))?;
+        if asker.served || asker.questions.first().is_none_or(|question| question.waits) {
+            return Ok(());
+        }
+        asker.served = true;
+        self.served += 1;
+        if self.served == self.plan.conns { self.begin() } else { Ok(()) }
+    }
+
+    /// All were served once: each asks as much as it's to.
+    fn begin(&mut self) -> Result<()> {
+        self.shared.counters.served_ns = u64::try_from(self.started.elapsed().as_nanos())?;
+        self.shared.latency.clear();
+        let askers = if self.plan.once { &mut [] } else { &mut self.askers[..] };
+        for asker in askers {
+            self.shared.asking.clear();
+            for id in 0..self.plan.outstanding {
+                asker.ask(id, &mut self.shared)?;
+            }
+            asker.send(&self.shared)?;
+        }
+        Ok(())
+    }
+}
+
+impl Asker {
+    /// Has a question under this id sent with the next write.
+    fn ask(&mut self, id: u16, shared: &mut Shared) -> Result<()> {
+        let host = shared.asked % query::HOSTS;
+        shared.asked += 1;
+        let question = Asked { at: Instant::now(), host, waits: true };
+        let place = usize::from(id);
+        if place == self.questions.len() {
+            self.questions.push(question);
+        } else {
+            *self.questions.get_mut(place).context("an answer under an id that nobody used")? = question;
+        }
+        shared.asking.extend(query::query(id, host));
+        Ok(())
+    }
+
+    fn send(&self, shared: &Shared) -> Result<()> {
+        if shared.asking.is_empty() {
+            return Ok(());
+        }
+        let sent = send(&self.fd, &shared.asking, SendFlags::NOSIGNAL).context("send questions")?;
+        ensure!(sent == shared.asking.len(), "{} bytes of questions were cut to {sent}", shared.asking.len());
+        Ok(())
+    }
+
+    /// Takes all answers that have come, and asks in place of each if that's wanted.
+    fn receive(&mut self, shared: &mut Shared, again: bool) -> Result<()> {
+        shared.asking.clear();
+        let mut received = std::mem::take(&mut shared.received);
+        let taken = loop {
+            match recv(&self.fd, &mut received[..], RecvFlags::empty()) {
+                Ok((_, 0)) => bail!("closed by the server"),
+                Ok((_, bytes)) => self.take(&received[..bytes], shared, again)?,
+                Err(Errno::AGAIN) => break self.send(shared),
+                Err(error) => bail!("receive answers: {error}"),
+            }
+        };
+        shared.received = received;
+        taken
+    }
+
+    fn take(&mut self, received: &[u8], shared: &mut Shared, again: bool) -> Result<()> {
+        let mut begun = std::mem::take(&mut self.begun);
+        let bytes = if begun.is_empty() {
+            received
+        } else {
+            begun.extend_from_slice(received);
+            &begun[..]
+        };
+        let mut rest = bytes;
+        while let Some(length) = query::whole(rest) {
+            self.answered(&rest[2..2 + length], shared, again)?;
+            rest = &rest[2 + length..];
+        }
+        self.begun = rest.to_vec();
+        Ok(())
+    }
+
+    fn answered(&mut self, answer: &[u8], shared: &mut Shared, again: bool) -> Result<()> {
+        let id = query::id(answer).context("an answer without an id")?;
+        let question = self.questions.get_mut(usize::from(id)).filter(|question| question.waits);
+        let question = question.context("an answer to nothing")?;
+        query::check(answer, id, question.host)?;
+        question.waits = false;
+        shared.counters.requests += 1;
+        shared.latency.record(question.at.elapsed());
+        if again { self.ask(id, shared) } else { Ok(()) }
+    }
+}

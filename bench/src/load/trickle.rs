@@ -1,0 +1,86 @@
+//! Trickle: senders that never finish a message. Each sends a byte of the longest one every now and then; one that is cut comes back.
+
+use std::io;
+use std::net::SocketAddrV4;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
+
+use super::control::{self, Order};
+use super::counters::Counters;
+use super::poller::{ORDERS, Poller};
+use super::socket;
+
+/// The length of the longest message, in two bytes; what follows it is of no matter.
+const BEGINNING: [u8; 2] = [0xFF; 2];
+/// How often a share of the senders sends: small shares, so that they don't come in one blow.
+const TICK: Duration = Duration::from_millis(10);
+
+struct Sender {
+    fd: OwnedFd,
+    sent: usize,
+}
+
+/// Sends a byte on each of `conns` connections each `every`, until the bench is done. Connections that were cut are counted as errors.
+pub(super) fn run(to: SocketAddrV4, conns: usize, every: Duration) -> Result<()> {
+    let poller = Poller::new()?;
+    let started = Instant::now();
+    let mut counters = Counters::default();
+    let mut senders = (0..conns).map(|_| Sender::open(to)).collect::<Result<Vec<_>>>()?;
+    let mut events = Poller::events();
+    let (mut next, mut due) = (0, 0.0);
+    let a_tick = conns as f64 * TICK.as_secs_f64() / every.as_secs_f64();
+    let mut ticked_at = Instant::now();
+    loop {
+        poller.wait(&mut events, Some(TICK.saturating_sub(ticked_at.elapsed())))?;
+        if events.iter().any(|event| event.data.u64() == ORDERS) {
+            if control::take()? == Order::Quit {
+                return Ok(());
+            }
+            counters.seconds = started.elapsed().as_secs_f64();
+            control::answer(&counters)?;
+        }
+        if ticked_at.elapsed() < TICK {
+            continue;
+        }
+        ticked_at += TICK;
+        due += a_tick;
+        while due >= 1.0 && !senders.is_empty() {
+            due -= 1.0;
+            let sender = &mut senders[next];
+            next = (next + 1) % conns;
+            match sender.send_one() {
+                Ok(()) => counters.bytes += 1,
+                Err(_) => {
+                    counters.errors += 1;
+                    *sender = Sender::open(to)?;
+                }
+            }
+        }
+    }
+}
+
+impl Sender {
+    fn open(to: SocketAddrV4) -> Result<Self> {
+        let fd = socket::connected_nonblocking(to)?;
+        socket::reset_on_close(&fd)?;
+        Ok(Self { fd, sent: 0 })
+    }
+
+    fn send_one(&mut self) -> io::Result<()> {
+        let byte = BEGINNING.get(self.sent).copied().unwrap_or(0);
+        // An end that was sent is seen by a write after it only, so ask for it first.
+        let mut answer = [0; 1];
+        match rustix::net::recv(&self.fd, &mut answer, rustix::net::RecvFlags::empty()) {
+            Err(Errno::AGAIN) => {}
+            Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) => return Err(error.into()),
+        }
+        send(&self.fd, &[byte], SendFlags::NOSIGNAL)?;
+        self.sent += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,315 @@
+//! DNS over TCP through the multiplexor: Knot, Unbound and NSD behind it, kdig and dnsperf before it.
+
+mod nameservers;
+mod process;
+mod programs;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+
+use nameservers::message::{self, A, Query, ask, ask_all, connect};
+use nameservers::servers::{KEY, Kind, NameServer};
+use nameservers::zone::{self, HOSTS, ORIGIN, QUESTIONS_PER_HOST};
+use process::{Scratch, until};
+use programs::relay::{Relay, number};
+use programs::{client, connections_to, lacks, raise_descriptors, said};
+
+/// Connections of the comparison, and questions on each.
+const CONNECTIONS: u64 = 8;
+const QUESTIONS: u16 = 800;
+/// Senders that never finish a message.
+const SLOW: usize = 2000;
+
+/// Does it with each server that is installed, behind a multiplexor.
+fn with_each(name: &str, kinds: &[Kind], more: &[&str], work: impl Fn(Kind, &NameServer, &Relay)) {
+    for &kind in kinds {
+        if lacks(&[&[kind.program()], more].concat()) {
+            continue;
+        }
+        let scratch = Scratch::new(&format!("mux-{name}-{}", kind.program()));
+        let server = NameServer::start(kind, &scratch, "server");
+        let mux = Relay::mux("dns", &[server.addr], &[]);
+        work(kind, &server, &mux);
+        mux.settled();
+    }
+}
+
+/// kdig's words, without a second try.
+fn kdig(port: &str, args: &[&str]) -> String {
+    let mut command = client("kdig");
+    said(command.args(["@127.0.0.1", "-p", port, "+tcp", "+retry=0", "+timeout=20"]).args(args))
+}
+
+#[test]
+fn every_answer_is_byte_for_byte_the_direct_one() {
+    with_each("same", &Kind::ALL, &[], |kind, server, mux| {
+        let through = mux.addr();
+        thread::scope(|scope| {
+            for seed in 0..CONNECTIONS {
+                // All connections ask under the same ids, each something else.
+                let asking = move || {
+                    let questions = zone::questions(seed, QUESTIONS);
+                    (ask_all(through, &questions), questions)
+                };
+                let asking = scope.spawn(asking);
+                scope.spawn(move || {
+                    let (answers, questions) = asking.join().unwrap();
+                    let direct = ask_all(server.addr, &questions);
+                    for (id, query) in &questions {
+                        let [answer, direct] = [&answers, &direct].map(|answers| &answers[id]);
+                        assert!(
+                            answer == direct,
+                            "{kind:?}, {} {} with flags {:#06x}: {answer:?}\ndirectly: {direct:?}",
+                            query.name,
+                            query.kind,
+                            query.flags,
+                        );
+                    }
+                });
+            }
+        });
+    });
+}
+
+#[test]
+fn the_questions_of_the_comparison_have_answers_of_all_kinds() {
+    let kind = Kind::Knot;
+    if lacks(&[kind.program()]) {
+        return;
+    }
+    let scratch = Scratch::new("mux-kinds");
+    let server = NameServer::start(kind, &scratch, "server");
+    let answers = ask_all(server.addr, &zone::questions(0, QUESTIONS));
+    let mut rcodes = BTreeMap::<u8, usize>::new();
+    answers.values().for_each(|answer| *rcodes.entry(message::rcode(answer)).or_default() += 1);
+    // NOERROR, NXDOMAIN and REFUSED (RFC 1035, 4.1.1).
+    assert!([0, 3, 5].iter().all(|rcode| rcodes.get(rcode).is_some_and(|&count| count > 10)), "{rcodes:?}");
+    let longest = answers.values().map(Vec::len).max().unwrap();
+    assert!(longest > 60_000, "{longest}");
+}
+
+#[test]
+fn all_that_was_asked_before_a_half_close_is_answered() {
+    with_each("half", &[Kind::Knot], &[], |_, _, mux| {
+        let questions = zone::questions(100, QUESTIONS);
+        let mut stream = connect(mux.addr());
+        let mut asking = stream.try_clone().unwrap();
+        let bytes: Vec<u8> = questions.iter().flat_map(|(id, query)| query.framed(*id)).collect();
+        let asking = thread::spawn(move || {
+            asking.write_all(&bytes).unwrap();
+            asking.shutdown(Shutdown::Write).unwrap();
+        });
+        let answers = std::iter::from_fn(|| message::next(&mut stream));
+        let mut ids: Vec<u16> = answers.map(|answer| message::id(&answer)).collect();
+        asking.join().unwrap();
+        let mut asked: Vec<u16> = questions.iter().map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        asked.sort_unstable();
+        assert_eq!(ids, asked);
+        mux.finished();
+    });
+}
+
+/// A file of questions for dnsperf, and how many there are.
+struct Questions {
+    file: String,
+    count: usize,
+}
+
+impl Questions {
+    fn write(scratch: &Scratch, hosts: usize) -> Self {
+        let file = scratch.write(&format!("questions-{hosts}"), &zone::for_dnsperf(hosts));
+        Self { file, count: hosts * QUESTIONS_PER_HOST }
+    }
+}
+
+/// Runs dnsperf, so often through the questions; each has to have its answer.
+fn dnsperf(port: &str, questions: &Questions, runs: usize, more: &[&str]) {
+    let all = runs * questions.count;
+    let mut command = client("dnsperf");
+    command.args([
+        "-s",
+        "127.0.0.1",
+        "-p",
+        port,
+        "-m",
+        "tcp",
+        "-d",
+        &questions.file,
+        "-n",
+        &runs.to_string(),
+        "-t",
+        "20",
+    ]);
+    let said = said(command.args(more));
+    for line in [
+        format!("Queries completed:    {all} (100.00%)"),
+        "Queries lost:         0 (0.00%)".to_owned(),
+        format!("Response codes:       NOERROR {all} (100.00%)"),
+    ] {
+        assert!(said.contains(&line), "{more:?}: no {line:?} in {said}");
+    }
+}
+
+#[test]
+fn dnsperf_and_kdig_lose_nothing() {
+    with_each("load", &Kind::ALL, &["dnsperf", "kdig"], |kind, _, mux| {
+        let scratch = Scratch::new(&format!("mux-questions-{}", kind.program()));
+        let port = mux.port();
+        let (many, few) = (Questions::write(&scratch, HOSTS), Questions::write(&scratch, HOSTS / 10));
+        dnsperf(&port, &many, 5, &["-c", "4", "-q", "400"]);
+        dnsperf(&port, &many, 2, &["-c", "100", "-q", "100", "-D"]);
+        // A connection for each question, of which dnsperf makes a few hundred a second.
+        dnsperf(&port, &few, 1, &["-c", "10", "-q", "10", "-O", "num-queries-per-conn=1"]);
+        let host = format!("host-7.{ORIGIN}");
+        assert_eq!(kdig(&port, &["+short", &host, "AAAA"]), "2001:db8::7\n");
+        assert_eq!(kdig(&port, &["+short", "+edns", &format!("x.wild.{ORIGIN}"), "TXT"]), "\"whoever you are\"\n");
+        let missing = kdig(&port, &[&format!("no.{ORIGIN}"), "A"]);
+        assert!(missing.contains("status: NXDOMAIN;") && missing.contains("(TCP)"), "{missing}");
+    });
+}
+
+#[test]
+fn a_signed_question_has_an_answer_whose_signature_holds() {
+    with_each("signed", &[Kind::Knot], &["kdig"], |_, _, mux| {
+        let host = format!("host-9.{ORIGIN}");
+        let signed = |key: &str| {
+            let mut command = client("kdig");
+            let port = mux.port();
+            command.args(["@127.0.0.1", "-p", &port, "+tcp", "+retry=0", "+timeout=20", "-y", key, &host, "AAAA"]);
+            let output = command.output().unwrap();
+            process::text(&output.stdout) + &process::text(&output.stderr)
+        };
+        let good = signed(KEY);
+        assert!(good.contains("status: NOERROR;") && good.contains("2001:db8::9"), "{good}");
+        assert!(good.contains("TSIG PSEUDOSECTION"), "{good}");
+        assert!(!good.contains("WARNING") && !good.contains("ERROR:") && !good.contains("failed"), "{good}");
+        let bad = signed(&KEY.replace(":bWlk", ":AAAA"));
+        assert!(bad.contains("BADSIG"), "a wrong key isn't found out: {bad}");
+    });
+}
+
+/// The records of a transfer, without kdig's remarks.
+fn transferred(port: &str, at: &str, args: &[&str]) -> Vec<String> {
+    let mut command = client("kdig");
+    command.args([&format!("@{at}"), "-p", port, "+tcp", "+retry=0", "+timeout=20"]).args(args);
+    let said = said(&mut command);
+    // A signature has its time in it.
+    let is_record = |line: &&str| !line.is_empty() && !line.starts_with(';') && !line.contains("\tTSIG\t");
+    let records = said.lines().filter(is_record);
+    records.map(str::to_owned).collect()
+}
+
+#[test]
+fn a_zone_is_transferred_whole() {
+    // Unbound doesn't hand zones on.
+    with_each("transfer", &[Kind::Knot, Kind::Nsd], &["kdig"], |kind, server, mux| {
+        let (port, ip) = (server.addr.port().to_string(), server.addr.ip().to_string());
+        let mut sorts = vec![vec!["AXFR", ORIGIN]];
+        if kind == Kind::Knot {
+            sorts.push(vec!["-y", KEY, "AXFR", ORIGIN]);
+        }
+        for args in sorts {
+            let direct = transferred(&port, &ip, &args);
+            assert!(direct.len() > 6 * HOSTS, "{kind:?}, {args:?}: {} records", direct.len());
+            // Meanwhile others are asked and answered.
+            thread::scope(|scope| {
+                let others = scope.spawn(|| ask_all(mux.addr(), &zone::questions(200, QUESTIONS)));
+                assert!(transferred(&mux.port(), "127.0.0.1", &args) == direct, "{kind:?}, {args:?}");
+                assert_eq!(others.join().unwrap().len(), usize::from(QUESTIONS));
+            });
+        }
+    });
+}
+
+/// Says at its end that something is over.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+#[test]
+fn no_question_is_lost_while_backends_are_killed_and_start_again() {
+    if lacks(&["knotd", "dnsperf"]) {
+        return;
+    }
+    let scratch = Scratch::new("mux-restarts");
+    let questions = Questions::write(&scratch, HOSTS);
+    let mut servers = ["a", "b"].map(|name| NameServer::start(Kind::Knot, &scratch, name));
+    let mux = Relay::mux("dns", &servers.each_ref().map(|server| server.addr), &[]);
+    let in_use = |server: &NameServer| {
+        until("connections to a backend", || (connections_to(server.addr) > 0).then_some(()));
+    };
+    servers.iter().for_each(in_use);
+    let port = mux.port();
+    let answered = |more: u64| {
+        let before = answers(&mux);
+        until("answers", || (answers(&mux) >= before + more).then_some(()));
+    };
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Set even if the test fails: the load would never end.
+        let over_at_last = Over(&over);
+        // About a second each, one after the other.
+        let load = scope.spawn(|| {
+            while !over.load(Relaxed) {
+                dnsperf(&port, &questions, 2, &["-c", "10", "-q", "100", "-Q", "4000"]);
+            }
+        });
+        for server in [0, 1, 0, 1] {
+            answered(1000);
+            servers[server].kill();
+            answered(1000);
+            servers[server].again(&scratch);
+            in_use(&servers[server]);
+        }
+        answered(1000);
+        drop(over_at_last);
+        load.join().unwrap();
+    });
+    mux.settled();
+}
+
+/// Answers that were handed to clients.
+fn answers(mux: &Relay) -> u64 {
+    mux.count("/routes/0/messages/answers")
+}
+
+#[test]
+fn senders_that_never_finish_a_message_are_cut_and_nobody_else_notices() {
+    if lacks(&["knotd"]) {
+        return;
+    }
+    raise_descriptors();
+    let scratch = Scratch::new("mux-slow");
+    let server = NameServer::start(Kind::Knot, &scratch, "server");
+    let mux = Relay::mux("dns", &[server.addr], &["--message-timeout", "2s", "--idle-timeout", "1m"]);
+    let upstreams =
+        until("connections to the backend", || Some(connections_to(server.addr)).filter(|&count| count > 0));
+    let mut good = connect(mux.addr());
+    let mut slow: Vec<_> = (0..SLOW).map(|_| connect(mux.addr())).collect();
+    let question = Query::plain(&format!("host-1.{ORIGIN}"), A);
+    let mut asked = 0;
+    // The length of the longest message, and then that message, a byte a round: a timeout between two bytes would never be over.
+    for byte in [0xFF; 2].into_iter().chain(std::iter::repeat(0)) {
+        // Those that were cut refuse to be written to.
+        slow.retain_mut(|sender| sender.write_all(&[byte]).is_ok());
+        asked += 1;
+        let answer = ask(&mut good, &question, asked);
+        assert_eq!((message::id(&answer), message::rcode(&answer)), (asked, 0));
+        if mux.ends("message-timeout") == SLOW as u64 {
+            break;
+        }
+    }
+    assert_eq!(connections_to(server.addr), upstreams, "half a message is nobody's but ours");
+    drop(good);
+    let status = mux.settled();
+    assert_eq!(number(&status, "/totals/ends/message-timeout"), SLOW as u64, "{status:#}");
+    assert_eq!(number(&status, "/routes/0/messages/requests"), u64::from(asked), "{status:#}");
+}
