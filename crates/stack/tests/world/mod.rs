@@ -10,6 +10,7 @@ use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use midmile_kernel::XdpMode;
 use midmile_stack::{StackConfig, Tun, Xdp, XdpConfig, XdpDevice};
@@ -21,6 +22,8 @@ pub(crate) use host::Host;
 /// Of the devices. The kernel's first flight of ten segments then holds what the suite has a peer say before it resets: in this stack
 /// nothing is acknowledged between two turns.
 const MTU: u32 = 3000;
+/// What no step of theirs takes.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Ports that the stack is given to listen on, and to dial from.
 pub(crate) const LISTEN: RangeInclusive<u16> = 7000..=7999;
 pub(crate) const DIAL: RangeInclusive<u16> = 61_000..=62_999;
@@ -85,6 +88,16 @@ fn acknowledge_at_once(host: &Host, device: &str) {
     host.command(&format!("ip -6 route replace fd20:ca::/64 dev {device} proto kernel metric 256 quickack 1"));
 }
 
+/// Waits until a host takes packets to its address: the kernel puts IPv6's into its tables some time after it's been given one, and what
+/// comes before is dropped (`addrconf_dad_work` of net/ipv6/addrconf.c, `nodad` or not). TCP says it again; a datagram is gone.
+fn await_address(host: &Host, address: Ipv6Addr) {
+    let deadline = Instant::now() + PATIENCE;
+    while !host.command(&format!("ip -6 route get {address}")).starts_with("local ") {
+        assert!(Instant::now() < deadline, "{address} never becomes the host's");
+        std::thread::yield_now();
+    }
+}
+
 /// One host: a stack above a TUN device, and the kernel's TCP at its other end.
 pub(crate) struct TunGround {
     pub(crate) host: Host,
@@ -114,6 +127,7 @@ impl TunGround {
         }
         self.host.command(&format!("ip link set {name} up"));
         acknowledge_at_once(&self.host, &name);
+        await_address(&self.host, PEER_V6);
         tun
     }
 }
@@ -142,6 +156,10 @@ impl VethGround {
         // Generic XDP comes before a piece of several segments is cut up, and a frame holds one.
         ground.peer.command("ip link set p0 gso_max_segs 1");
         acknowledge_at_once(&ground.peer, "p0");
+        await_address(&ground.peer, PEER_V6);
+        // It answers for the stack's.
+        await_address(&ground.host, STACK_V6);
+        await_address(&ground.host, STACK_V6_TOO);
         ground
     }
 
