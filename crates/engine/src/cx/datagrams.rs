@@ -127,7 +127,8 @@ impl<B: Backend> Cx<B> {
         self.datagrams.sockets.remove(id.0);
     }
 
-    /// Sends `bytes` as one datagram: it's copied, and goes out at the end of the turn, or before if many are sent.
+    /// Sends `bytes` as one datagram: it's copied, and goes out at the end of the turn, or before if many are sent;
+    /// what is sent between two turns, at the end of the next, which doesn't wait for an event.
     ///
     /// # Errors
     /// See [`SendToError`]. What can't be sent later on is counted: [`Cx::datagram_counts`].
