@@ -217,15 +217,15 @@ impl Mux {
             return;
         }
         let serving = &mut self.services[request.service];
-        let again = serving.service.matching == Matching::Id && !request.answered;
+        let ours_to_answer = serving.service.matching == Matching::Id && !request.answered;
         if self.clients.get(request.client).is_none() {
             self.finish(key);
-        } else if !again {
+        } else if !ours_to_answer {
             // What came of it can't be known, or only a part of what was to come has.
             let client = request.client;
             self.end_client(cx, client, End::Unanswered, How::Reset);
             self.finish(key);
-        } else if request.sends >= crate::onward::SENDS_MAX {
+        } else if !request.repeatable || request.sends >= crate::onward::SENDS_MAX {
             self.give_up(cx, key);
         } else {
             if request.state == State::Sent {

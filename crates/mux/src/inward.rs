@@ -12,6 +12,14 @@ use crate::request::{Request, State};
 use crate::sending::How;
 use crate::service::{Matching, ServiceId};
 
+/// What of a request matters for its way; nothing of those that have no id.
+#[derive(Clone, Copy, Debug, Default)]
+struct Traits {
+    id: u16,
+    repeatable: bool,
+    transfer: bool,
+}
+
 /// What a framing says, within a service's own bound.
 pub(crate) fn measure(framing: &Framing, max: u32, bytes: &[u8], seen: &mut Seen) -> Result<Option<usize>, FrameError> {
     let max = usize::try_from(max).unwrap_or(usize::MAX);
@@ -85,7 +93,7 @@ impl Mux {
         let serving = &self.services[client.service];
         serving.counters.requests.add(1);
         serving.counters.request_bytes.add(bytes.len() as u64);
-        let (mut id, mut transfer) = (0, false);
+        let mut traits = Traits::default();
         if serving.service.matching == Matching::Id {
             let Some(query) = query_in(bytes) else { return self.end_after_answers(cx, key, End::MessageBroken) };
             if query.opcode() == dns::OPCODE_DSO {
@@ -94,10 +102,13 @@ impl Mux {
                 self.deliver(cx, key, &[refusal.framed()]);
                 return;
             }
-            id = query.id();
-            transfer = query.question().is_some_and(|question| question.is_transfer());
+            traits = Traits {
+                id: query.id(),
+                repeatable: query.opcode() != dns::OPCODE_UPDATE,
+                transfer: query.question().is_some_and(|question| question.is_transfer()),
+            };
         }
-        match self.keep(cx, key, bytes, id, transfer) {
+        match self.keep(cx, key, bytes, traits) {
             Some(request) => self.assign(cx, request, bytes),
             None => self.turn_away(cx, key, bytes),
         }
@@ -105,7 +116,7 @@ impl Mux {
 
     /// Gives a request a slot; `None` if there is none, or no room for its bytes. Stops reading a client that has as many as it may
     /// have, or while others have to be answered first.
-    fn keep<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, bytes: &[u8], id: u16, transfer: bool) -> Option<Key> {
+    fn keep<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, bytes: &[u8], traits: Traits) -> Option<Key> {
         let mut kept = Chain::EMPTY;
         if self.requests.is_full() || !self.chunks.append(&mut kept, &[bytes]) {
             return None;
@@ -119,9 +130,10 @@ impl Mux {
             state: State::Waiting,
             upstream: Key::NONE,
             place: 0,
-            id,
+            id: traits.id,
             sends: 0,
-            transfer,
+            repeatable: traits.repeatable,
+            transfer: traits.transfer,
             answered: false,
             since: now,
             sent_at: now,

@@ -195,7 +195,7 @@ impl Mux {
     fn attempt_over<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
         let Some(request) = self.requests.get_mut(key) else { return };
         let (at, place, upstream) = (request.service, request.place, request.upstream);
-        let again = !request.transfer && request.sends < SENDS_MAX;
+        let again = request.repeatable && !request.transfer && request.sends < SENDS_MAX;
         request.state = State::Settled;
         let sent_at = request.sent_at;
         let serving = &mut self.services[at];
@@ -204,7 +204,6 @@ impl Mux {
             upstream.suspect |= upstream.heard < sent_at;
         }
         if again
-            && serving.service.matching == Matching::Id
             && self.client_of(key).is_some()
             && let Some(other) = self.choose(at, Avoid::Strictly(place))
         {

@@ -32,6 +32,8 @@ pub(crate) struct Request {
     pub(crate) id: u16,
     /// How often it was sent.
     pub(crate) sends: u8,
+    /// It may be sent again: it means no more when it comes twice.
+    pub(crate) repeatable: bool,
     /// A zone's transfer: it may have many answers.
     pub(crate) transfer: bool,
     /// It has had one.

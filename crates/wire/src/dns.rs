@@ -26,6 +26,8 @@ const MASK_RCODE: u16 = 0x000f;
 /// In an OPT record's TTL: the client wants DNSSEC's records (RFC 3225).
 const OPT_FLAG_DO: u8 = 0x80;
 
+/// A change to a zone (RFC 2136): what it does may differ when it's sent twice.
+pub const OPCODE_UPDATE: u8 = 5;
 /// Stateful operations between two ends (RFC 8490): they mean the connection, so nobody in the middle may carry them.
 pub const OPCODE_DSO: u8 = 6;
 /// The server couldn't answer (RFC 1035, 4.1.1).

@@ -9,6 +9,9 @@ use midmile_engine::sim::{RemoteId, Rng, Sim};
 
 use crate::{End, Matching};
 
+/// A transfer, here of one message.
+const AXFR: u16 = 252;
+
 /// How a client behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Manners {
@@ -37,6 +40,8 @@ pub(super) enum Manners {
 struct Asked {
     id: u16,
     name: String,
+    /// The type that is asked for.
+    kind: u16,
     /// Where its bytes end in what the client sends.
     end: usize,
     answers: usize,
@@ -122,11 +127,12 @@ impl Client {
         for at in 0..rng.up_to(12) {
             let id = u16::try_from(rng.up_to(3)).unwrap();
             let name = format!("c{number}q{at}{}", "x".repeat(rng.up_to(40)));
+            let kind = if rng.one_in(10) { AXFR } else { 1 };
             says.extend(match matching {
-                Matching::Id => query(id, &name, 1),
+                Matching::Id => query(id, &name, kind),
                 Matching::Order => format!("{name}\n").into_bytes(),
             });
-            asked.push(Asked { id, name, end: says.len(), answers: 0, servfails: 0 });
+            asked.push(Asked { id, name, kind, end: says.len(), answers: 0, servfails: 0 });
         }
         match manners {
             Stalls | Truncates => says.push(1),
@@ -230,7 +236,7 @@ impl Client {
         if message[3] & 15 == 2 {
             asked.servfails += 1;
         } else {
-            assert_eq!(message, answer_to(&query(asked.id, &asked.name, 1)[2..]), "another answer");
+            assert_eq!(message, answer_to(&query(asked.id, &asked.name, asked.kind)[2..]), "another answer");
         }
         asked.answers += 1;
     }
@@ -244,7 +250,13 @@ impl Client {
             assert!(self.asked.iter().all(|asked| asked.answers == 0), "a refused client was answered");
             return;
         };
-        let gave_up = matching == Matching::Order && !kind && matches!(end, End::Unanswered | End::NoBackend);
+        let transfers = self.asked.iter().any(|asked| asked.kind == AXFR);
+        let gave_up = !kind
+            && match matching {
+                Matching::Order => matches!(end, End::Unanswered | End::NoBackend),
+                // More might have come.
+                Matching::Id => transfers && end == End::Unanswered,
+            };
         let expected: &[End] = match self.manners {
             Manners::Good => &[End::Finished],
             Manners::Resets => &[End::ClientReset],
@@ -358,7 +370,8 @@ impl Backend {
             self.due.push((now, framed(&stray)));
         }
         self.due.push((at, framed(&answer_to(request))));
-        if self.unkind && rng.one_in(20) {
+        let transfer = request.ends_with(&[0, 252, 0, 1]);
+        if self.unkind && rng.one_in(20) && !transfer {
             self.due.push((at, framed(&answer_to(request))));
         }
     }

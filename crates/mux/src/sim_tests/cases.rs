@@ -182,6 +182,23 @@ fn a_request_goes_to_another_backend_when_its_own_is_lost() {
 }
 
 #[test]
+fn a_change_to_a_zone_is_never_sent_twice() {
+    let mut stage = Stage::new(Matching::Id, 2, BOUNDS);
+    let client = stage.client();
+    let mut update = query(1, "a", 6);
+    update[4] = 5 << 3;
+    stage.say(client, &update);
+    let (lost, _) = stage.asked().unwrap();
+    stage.pass(100);
+    assert_eq!(stage.asked(), None);
+    stage.core.parts().1.backend().hand_reset(lost);
+    stage.pass(20);
+    assert_eq!(stage.asked(), None);
+    let (heard, _) = stage.hear(client);
+    assert_eq!((heard[4], heard[5]), (0x80 | 5 << 3, 2));
+}
+
+#[test]
 fn the_first_of_two_silent_backends_that_answers_is_heard() {
     let mut stage = Stage::new(Matching::Id, 2, BOUNDS);
     let client = stage.client();
