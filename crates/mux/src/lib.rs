@@ -76,10 +76,14 @@ mod upstream;
 
 #[cfg(test)]
 mod alloc_tests;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod sim_tests;
 
 pub use counters::{Counter, Counters};
 pub use mux::{Ended, Mux};
 pub use reason::{End, Refused};
 pub use service::{Bounds, Matching, Place, Service, ServiceId};
+
+/// A simulated world whose decisions are the fuzzer's.
+#[cfg(fuzzing)]
+pub use crate::sim_tests::fuzz as fuzz_mux;

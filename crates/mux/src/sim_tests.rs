@@ -2,8 +2,10 @@
 //! Invariants are checked after each turn, promises at the end.
 //!
 //! `MIDMILE_SIM_SEEDS=N` runs N seeds in place of the usual number; `MIDMILE_SIM_SEED=S` runs one. A failure names its seed.
+#![expect(clippy::unwrap_used, reason = "a test ends where its own arithmetic fails")]
 
 mod actors;
+#[cfg(test)]
 mod cases;
 
 use std::collections::HashMap;
@@ -18,6 +20,7 @@ use midmile_wire::frame::{Framing, Line};
 
 use crate::{Bounds, Counters, End, Ended, Matching, Mux, Place, Service, ServiceId};
 use actors::{Backend, Client, Manners};
+#[cfg(test)]
 pub(crate) use actors::{answer_to, query};
 
 /// More turns than any world needs.
@@ -275,7 +278,8 @@ impl World {
     }
 }
 
-pub(super) fn seeds(usual: u64) -> std::ops::Range<u64> {
+#[cfg(test)]
+fn seeds(usual: u64) -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().map(|text: String| text.parse::<u64>().unwrap());
     match (number("MIDMILE_SIM_SEED"), number("MIDMILE_SIM_SEEDS")) {
         (Some(seed), _) => seed..seed + 1,
@@ -283,6 +287,7 @@ pub(super) fn seeds(usual: u64) -> std::ops::Range<u64> {
     }
 }
 
+#[cfg(test)]
 fn run(seed: u64, matching: Matching, mood: Mood) -> u64 {
     let result = std::panic::catch_unwind(|| {
         let mut world = World::new(Rng::new(seed), matching, mood);
@@ -294,6 +299,16 @@ fn run(seed: u64, matching: Matching, mood: Mood) -> u64 {
         eprintln!("failing seed: MIDMILE_SIM_SEED={seed}");
         std::panic::resume_unwind(panic)
     })
+}
+
+/// A world whose decisions a fuzzer makes: one byte for the matching, then two for each decision.
+#[cfg(fuzzing)]
+pub fn fuzz(tape: &[u8]) {
+    let Some((matching, tape)) = tape.split_first() else { return };
+    let matching = if matching % 2 == 0 { Matching::Id } else { Matching::Order };
+    let mut world = World::new(Rng::from_tape(tape), matching, Mood::Any);
+    world.run();
+    world.judge();
 }
 
 #[test]
