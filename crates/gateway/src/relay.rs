@@ -511,6 +511,8 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
 #[cfg(test)]
 mod alloc_tests;
 #[cfg(test)]
+mod messages_sim;
+#[cfg(test)]
 mod panic_tests;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod sim_tests;
