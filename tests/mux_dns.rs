@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
 use nameservers::message::{self, A, Query, ask, ask_all, connect};
-use nameservers::servers::{KEY, Kind, NameServer};
+use nameservers::servers::{KEY, Kind, NameServer, SLOW};
 use nameservers::zone::{self, HOSTS, ORIGIN, QUESTIONS_PER_HOST};
+use process::ends::reset;
 use process::{Scratch, until};
 use programs::relay::{Relay, number};
 use programs::{client, connections_to, lacks, raise_descriptors, said};
@@ -21,7 +22,7 @@ use programs::{client, connections_to, lacks, raise_descriptors, said};
 const CONNECTIONS: u64 = 8;
 const QUESTIONS: u16 = 800;
 /// Senders that never finish a message.
-const SLOW: usize = 2000;
+const SENDERS: usize = 2000;
 
 /// Does it with each server that is installed, behind a multiplexor.
 fn with_each(name: &str, kinds: &[Kind], more: &[&str], work: impl Fn(Kind, &NameServer, &Relay)) {
@@ -276,6 +277,33 @@ fn no_question_is_lost_while_backends_are_killed_and_start_again() {
     mux.settled();
 }
 
+#[test]
+fn one_slow_answer_delays_no_other() {
+    if lacks(&["unbound"]) {
+        return;
+    }
+    let scratch = Scratch::new("mux-slow-answer");
+    let server = NameServer::start(Kind::Unbound, &scratch, "server");
+    // All share one connection to it, and nobody's time is over before the test's.
+    let alone = ["--cores", "1", "--upstreams-per-backend", "1", "--attempt-timeout", "2m", "--answer-timeout", "2m"];
+    let mux = Relay::mux("dns", &[server.addr], &alone);
+    let mut waits = connect(mux.addr());
+    let slow = Query { flags: message::RD, ..Query::plain(&format!("host.{SLOW}"), A) };
+    waits.write_all(&slow.framed(1)).unwrap();
+    until("the slow question", || (mux.count("/routes/0/messages/open") == 1).then_some(()));
+    // The same client's others come by, and those of other clients.
+    let host = Query::plain(&format!("host-1.{ORIGIN}"), A);
+    for id in 2..100 {
+        let answer = ask(&mut waits, &host, id);
+        assert_eq!((message::id(&answer), message::rcode(&answer)), (id, 0));
+    }
+    assert_eq!(ask_all(mux.addr(), &zone::questions(300, QUESTIONS)).len(), usize::from(QUESTIONS));
+    assert_eq!(mux.count("/routes/0/messages/open"), 1, "the slow one still has no answer");
+    assert_eq!(connections_to(server.addr), 1);
+    reset(waits);
+    mux.settled();
+}
+
 /// Answers that were handed to clients.
 fn answers(mux: &Relay) -> u64 {
     mux.count("/routes/0/messages/answers")
@@ -289,11 +317,11 @@ fn senders_that_never_finish_a_message_are_cut_and_nobody_else_notices() {
     raise_descriptors();
     let scratch = Scratch::new("mux-slow");
     let server = NameServer::start(Kind::Knot, &scratch, "server");
-    let mux = Relay::mux("dns", &[server.addr], &["--message-timeout", "2s", "--idle-timeout", "1m"]);
-    let upstreams =
-        until("connections to the backend", || Some(connections_to(server.addr)).filter(|&count| count > 0));
+    let timeouts = ["--message-timeout", "2s", "--idle-timeout", "1m", "--cores", "1", "--upstreams-per-backend", "2"];
+    let mux = Relay::mux("dns", &[server.addr], &timeouts);
+    until("connections to the backend", || (connections_to(server.addr) == 2).then_some(()));
     let mut good = connect(mux.addr());
-    let mut slow: Vec<_> = (0..SLOW).map(|_| connect(mux.addr())).collect();
+    let mut slow: Vec<_> = (0..SENDERS).map(|_| connect(mux.addr())).collect();
     let question = Query::plain(&format!("host-1.{ORIGIN}"), A);
     let mut asked = 0;
     // The length of the longest message, and then that message, a byte a round: a timeout between two bytes would never be over.
@@ -303,13 +331,13 @@ fn senders_that_never_finish_a_message_are_cut_and_nobody_else_notices() {
         asked += 1;
         let answer = ask(&mut good, &question, asked);
         assert_eq!((message::id(&answer), message::rcode(&answer)), (asked, 0));
-        if mux.ends("message-timeout") == SLOW as u64 {
+        if mux.ends("message-timeout") == SENDERS as u64 {
             break;
         }
     }
-    assert_eq!(connections_to(server.addr), upstreams, "half a message is nobody's but ours");
+    assert_eq!(connections_to(server.addr), 2, "half a message is nobody's but ours");
     drop(good);
     let status = mux.settled();
-    assert_eq!(number(&status, "/totals/ends/message-timeout"), SLOW as u64, "{status:#}");
+    assert_eq!(number(&status, "/totals/ends/message-timeout"), SENDERS as u64, "{status:#}");
     assert_eq!(number(&status, "/routes/0/messages/requests"), u64::from(asked), "{status:#}");
 }

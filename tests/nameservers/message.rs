@@ -9,6 +9,8 @@ use crate::process::PATIENCE;
 
 pub(crate) const A: u16 = 1;
 pub(crate) const TXT: u16 = 16;
+/// The flag that asks for recursion (RFC 1035, 4.1.1).
+pub(crate) const RD: u16 = 0x0100;
 /// Class IN.
 const IN: u16 = 1;
 /// The header's bytes.

@@ -1,6 +1,6 @@
 //! Name servers that nobody here wrote, each with the zone of [`super::zone`], on addresses of their own.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 
 use crate::process::{Scratch, until};
@@ -10,6 +10,9 @@ use super::zone::{self, ORIGIN};
 
 /// The key that signs questions (RFC 8945), as kdig's `-y` takes it.
 pub(crate) const KEY: &str = "hmac-sha256:midmile-test:bWlkbWlsZSB0ZXN0cywgbm8gc2VjcmV0IGF0IGFsbC4=";
+
+/// A zone that Unbound is long in answering about, for it asks somebody who says nothing.
+pub(crate) const SLOW: &str = "slow.test.";
 
 /// The servers that the tests know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,19 +34,19 @@ impl Kind {
         }
     }
 
-    fn configuration(self, dir: &str, addr: SocketAddr) -> String {
+    fn configuration(self, dir: &str, addr: SocketAddr, mute: SocketAddr) -> String {
         match self {
             Self::Knot => knot(dir, addr),
-            Self::Unbound => unbound(dir, addr),
+            Self::Unbound => unbound(dir, addr, mute),
             Self::Nsd => nsd(dir, addr),
         }
     }
 
-    fn command(self, scratch: &Scratch, name: &str, addr: SocketAddr) -> Command {
+    fn command(self, scratch: &Scratch, name: &str, addr: SocketAddr, mute: SocketAddr) -> Command {
         let dir = scratch.path(name);
         std::fs::create_dir_all(&dir).unwrap();
         scratch.write("zone", &zone::file());
-        let file = scratch.write(&format!("{name}/conf"), &self.configuration(&dir, addr));
+        let file = scratch.write(&format!("{name}/conf"), &self.configuration(&dir, addr, mute));
         let mut command = server(self.program());
         // unbound and nsd stay in the foreground with -d; knotd does without it.
         command.args(if self == Self::Knot { &[][..] } else { &["-d"] }).args(["-c", &file]);
@@ -57,13 +60,18 @@ pub(crate) struct NameServer {
     name: String,
     server: Server,
     pub(crate) addr: SocketAddr,
+    /// Whom Unbound asks about [`SLOW`], and never hears from.
+    mute: UdpSocket,
 }
 
 impl NameServer {
     /// Starts one; its files are in a directory `name`.
     pub(crate) fn start(kind: Kind, scratch: &Scratch, name: &str) -> Self {
-        let (server, addr) = Server::start(scratch, &format!("{name}.log"), |addr| kind.command(scratch, name, addr));
-        Self { kind, name: name.to_owned(), server, addr }
+        let mute = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let asked = mute.local_addr().unwrap();
+        let log = format!("{name}.log");
+        let (server, addr) = Server::start(scratch, &log, |addr| kind.command(scratch, name, addr, asked));
+        Self { kind, name: name.to_owned(), server, addr, mute }
     }
 
     /// Kills it and waits for its end, without a word to those who wait for its answers.
@@ -75,7 +83,8 @@ impl NameServer {
 
     /// Starts it again where it was.
     pub(crate) fn again(&mut self, scratch: &Scratch) {
-        let command = self.kind.command(scratch, &self.name, self.addr);
+        let mute = self.mute.local_addr().unwrap();
+        let command = self.kind.command(scratch, &self.name, self.addr, mute);
         self.server = Server::spawn(command, scratch.path(&format!("{}.log", self.name)));
         let up = self.server.comes_up(|| is_listening(self.addr));
         assert!(up, "{} doesn't start again:\n{}", self.name, self.server.said());
@@ -125,7 +134,7 @@ zone:
 
 /// Records in the order of the file, and nobody is asked about what isn't in it: that is a zone of no names. An access control would
 /// refuse it by messages that have bytes of earlier ones behind their end (Unbound 1.17).
-fn unbound(dir: &str, addr: SocketAddr) -> String {
+fn unbound(dir: &str, addr: SocketAddr, mute: SocketAddr) -> String {
     let (ip, port) = (addr.ip(), addr.port());
     format!(
         "server:
@@ -140,6 +149,8 @@ fn unbound(dir: &str, addr: SocketAddr) -> String {
   interface: {ip}@{port}
   local-zone: \".\" static
   local-zone: {ORIGIN} transparent
+  local-zone: {SLOW} transparent
+  do-not-query-localhost: no
   incoming-num-tcp: 200
   outgoing-range: 64
   num-queries-per-thread: 4096
@@ -153,7 +164,12 @@ auth-zone:
   zonefile: \"{dir}/../zone\"
   for-downstream: yes
   for-upstream: no
-"
+stub-zone:
+  name: {SLOW}
+  stub-addr: {}@{}
+",
+        mute.ip(),
+        mute.port(),
     )
 }
 
