@@ -418,7 +418,7 @@ impl Supervisor {
         let why = loop {
             tokio::select! {
                 _ = ticks.tick() => {
-                    if self.fleet.pairs_open() == 0 {
+                    if self.fleet.is_drained() {
                         break "no pair is left";
                     }
                     if self.fleet.has_failed() {

@@ -5,7 +5,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::time::Duration;
 
 use midmile_engine::{Gauges, Meter, PathInfo};
@@ -194,9 +194,22 @@ pub(crate) struct CoreCounters {
     pub(crate) stalls: Counter,
     /// Pair reports that found the queue to the log full.
     pub(crate) reports_lost: Counter,
+    /// Orders that were carried out.
+    obeyed: AtomicU64,
 }
 
 impl CoreCounters {
+    /// Counts an order that was carried out: whoever sees it counted sees what came of it in the other counters. Only the owning
+    /// core may call it.
+    pub(crate) fn obeyed_one(&self) {
+        self.obeyed.store(self.obeyed.load(Relaxed).wrapping_add(1), Release);
+    }
+
+    /// Orders that were carried out.
+    pub(crate) fn obeyed(&self) -> u64 {
+        self.obeyed.load(Acquire)
+    }
+
     /// Shows what the engine says at the end of a turn. Only the owning core may call it.
     pub(crate) fn publish(&self, gauges: Gauges) {
         self.pipes.set(gauges.pipes as u64);

@@ -6,6 +6,7 @@ mod observe;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -95,6 +96,8 @@ pub struct Listening {
 struct CoreHandle {
     cpu: u32,
     orders: Sender<Order<Listener>>,
+    /// Orders that it was given.
+    given: AtomicU64,
     syns: SyncSender<Syn>,
     waker: Waker,
     pulse: Pulse,
@@ -103,6 +106,7 @@ struct CoreHandle {
 
 impl CoreHandle {
     fn order(&self, order: Order<Listener>) {
+        self.given.fetch_add(1, Relaxed);
         // A core that is gone takes no orders; `stop` says why it went.
         if self.orders.send(order).is_ok() {
             self.waker.wake();
@@ -222,7 +226,7 @@ impl Fleet {
         };
         let thread = std::thread::Builder::new().name(format!("midmile-core{core}")).spawn(run)?;
         let pulse = has_begun.recv().map_err(io::Error::other)??;
-        Ok(CoreHandle { cpu, orders: sender, syns, waker, pulse, thread })
+        Ok(CoreHandle { cpu, orders: sender, given: AtomicU64::new(0), syns, waker, pulse, thread })
     }
 
     /// Has the cores reach `peers`, and no others.
@@ -362,6 +366,13 @@ impl Fleet {
     #[must_use]
     pub fn pairs_open(&self) -> u64 {
         self.watch.pairs_open()
+    }
+
+    /// Whether every order was carried out and no pair is open: with nobody accepted any more, that is the end of a drain.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        let obeys = |(core, figures): (&CoreHandle, &Arc<CoreCounters>)| figures.obeyed() == core.given.load(Relaxed);
+        self.cores.iter().zip(&self.watch.cores).all(obeys) && self.pairs_open() == 0
     }
 
     /// Whether a core has ended by itself; [`Fleet::stop`] says why.

@@ -8,6 +8,7 @@
 //! - a pair's one timer stands on its client leg (on the surviving leg once one is gone).
 
 mod answer;
+mod clock;
 mod dial;
 mod early;
 mod ending;
@@ -37,7 +38,7 @@ use crate::reason::{End, Refusal};
 use crate::report::PairReport;
 use crate::room::{Pairs, Room};
 use crate::serving::{DoorId, Serving, Servings};
-use crate::trunk::{Pools, Reach, TICK};
+use crate::trunk::{Pools, Reach};
 use early::Heralds;
 pub(crate) use early::Syn;
 use guest::Guest;
@@ -290,23 +291,6 @@ impl<L> Relay<L> {
         self.set_look(cx, key);
     }
 
-    /// Has the alarm go off in a tick.
-    fn watch_clock<B: Backend>(&mut self, cx: &mut Cx<B>) {
-        if self.tick_due.is_none() {
-            let due = cx.now().after(TICK);
-            self.tick_due = Some(due);
-            self.arm(cx, due);
-        }
-    }
-
-    /// Has the alarm go off at `due` at the latest.
-    fn arm<B: Backend>(&mut self, cx: &mut Cx<B>, due: Time) {
-        if self.alarm_at.is_none_or(|at| due < at) {
-            self.alarm_at = Some(due);
-            cx.set_alarm(due.since(cx.now()));
-        }
-    }
-
     /// One side has finished sending, and all it sent was handed on.
     fn side_finished<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, side: Side) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
@@ -479,24 +463,13 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
     }
 
     fn on_alarm(&mut self, cx: &mut Cx<B>) {
-        self.alarm_at = None;
-        match self.tick_due {
-            Some(due) if cx.now() >= due => {
-                self.tick_due = None;
-                self.tick_pools(cx);
-                self.reap_unclaimed(cx, false);
-                if !self.heralds.is_idle() {
-                    self.watch_clock(cx);
-                }
-            }
-            Some(due) => self.arm(cx, due),
-            None => {}
-        }
+        self.alarm_went_off(cx);
     }
 
     fn on_wake(&mut self, cx: &mut Cx<B>) {
         while let Ok(order) = self.orders.try_recv() {
             self.obey(cx, order);
+            self.counters.obeyed_one();
         }
         self.hear(cx);
     }

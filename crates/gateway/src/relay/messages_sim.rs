@@ -1,6 +1,5 @@
 //! Clients of messages in the simulated world: whatever they and their servers do, and whatever reloads and drains come meanwhile, each is
 //! counted in once and out once, and nothing is left of it. That answers find their way is the multiplexor's own simulation's to show.
-#![expect(clippy::unwrap_used, reason = "a test ends where its own arithmetic fails")]
 
 use std::sync::Arc;
 use std::sync::mpsc::{channel, sync_channel};
