@@ -5,7 +5,7 @@
 //! resolves to something new, the control side makes a new set and hands it over with a new plan.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use midmile_engine::Addr;
@@ -73,7 +73,8 @@ impl Backend {
     #[must_use]
     pub fn behind_trunk(name: impl Into<Arc<str>>, destination: Destination, cores: u16) -> Self {
         Self {
-            place: Arc::new(Place::new(name.into(), Vec::new())),
+            // No multiplexor sees it: messages don't go through trunks.
+            place: Arc::new(Place { name: name.into(), addrs: Vec::new(), healthy: AtomicBool::new(true) }),
             destination: Some(destination),
             open: (0..cores.max(1)).map(|_| AtomicU32::new(0)).collect(),
         }
