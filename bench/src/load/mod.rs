@@ -168,6 +168,9 @@ pub(crate) enum Load {
         /// Connections.
         #[arg(long)]
         conns: usize,
+        /// Milliseconds within which they are opened, evenly.
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        over_ms: u64,
         /// Milliseconds between two bytes of a connection.
         #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
         every_ms: u64,
@@ -188,6 +191,9 @@ pub(crate) fn run(load: &Load) -> Result<()> {
         Load::Ask { to, conns, source, once } => ask::run(ask::Plan { to, conns, source, once }),
         Load::Visit { to, conns, dns } => visit::run(to, conns, if dns { Speech::Dns } else { Speech::Framed }),
         Load::Dns { to, conns, outstanding, once } => dns::run(dns::Plan { to, conns, outstanding, once }),
-        Load::Trickle { to, conns, every_ms } => trickle::run(to, conns, Duration::from_millis(every_ms)),
+        Load::Trickle { to, conns, over_ms, every_ms } => {
+            let (over, every) = (Duration::from_millis(over_ms), Duration::from_millis(every_ms));
+            trickle::run(trickle::Plan { to, conns, over, every })
+        }
     }
 }

@@ -24,15 +24,27 @@ struct Sender {
     sent: usize,
 }
 
-/// Sends a byte on each of `conns` connections each `every`, until the bench is done. Connections that were cut are counted as errors.
-pub(super) fn run(to: SocketAddrV4, conns: usize, every: Duration) -> Result<()> {
+/// What to send.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan {
+    /// The server.
+    pub(super) to: SocketAddrV4,
+    /// Connections.
+    pub(super) conns: usize,
+    /// How long it takes to open them: those that are cut after some time are then cut one by one, and not in one blow.
+    pub(super) over: Duration,
+    /// Between two bytes of a connection.
+    pub(super) every: Duration,
+}
+
+/// Sends until the bench is done. Connections that were cut are counted as errors.
+pub(super) fn run(plan: Plan) -> Result<()> {
     let poller = Poller::new()?;
     let started = Instant::now();
     let mut counters = Counters::default();
-    let mut senders = (0..conns).map(|_| Sender::open(to)).collect::<Result<Vec<_>>>()?;
+    let mut senders = Vec::with_capacity(plan.conns);
     let mut events = Poller::events();
     let (mut next, mut due) = (0, 0.0);
-    let a_tick = conns as f64 * TICK.as_secs_f64() / every.as_secs_f64();
     let mut ticked_at = Instant::now();
     loop {
         poller.wait(&mut events, Some(TICK.saturating_sub(ticked_at.elapsed())))?;
@@ -47,16 +59,20 @@ pub(super) fn run(to: SocketAddrV4, conns: usize, every: Duration) -> Result<()>
             continue;
         }
         ticked_at += TICK;
-        due += a_tick;
+        let opened = plan.conns as f64 * started.elapsed().div_duration_f64(plan.over);
+        while senders.len() < plan.conns && (senders.len() as f64) < opened {
+            senders.push(Sender::open(plan.to)?);
+        }
+        due += senders.len() as f64 * TICK.div_duration_f64(plan.every);
         while due >= 1.0 && !senders.is_empty() {
             due -= 1.0;
+            next = (next + 1) % senders.len();
             let sender = &mut senders[next];
-            next = (next + 1) % conns;
             match sender.send_one() {
                 Ok(()) => counters.bytes += 1,
                 Err(_) => {
                     counters.errors += 1;
-                    *sender = Sender::open(to)?;
+                    *sender = Sender::open(plan.to)?;
                 }
             }
         }

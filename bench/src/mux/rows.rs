@@ -20,8 +20,9 @@ const MANY: usize = 1000;
 const VISITS: usize = 8;
 /// The good clients beside slow senders, with one question outstanding each.
 const GOOD: usize = 16;
-/// Milliseconds between two bytes of a slow sender.
-const EVERY_MS: &str = "3000";
+/// Milliseconds between two bytes of a slow sender, and those within which all are opened.
+const EVERY_MS: u64 = 3000;
+const OVER_MS: u64 = 10_000;
 /// How long all connections may take to be served once.
 const SERVED_WITHIN: Duration = Duration::from_secs(120);
 /// Time for deferred frees before memory is read.
@@ -227,9 +228,11 @@ fn slow(stage: &mut Stage<'_>, senders: usize) -> Result<Sample> {
     let window = stage.timing.window;
     let before = Window::measure(stage, &mut good, window)?;
     let anon_before = anon(stage)?;
-    let mut slow = stage.client("trickle", &["--conns", &senders.to_string(), "--every-ms", EVERY_MS])?;
-    // Until all have begun a message, and the first are cut.
-    std::thread::sleep(MESSAGE_WITHIN);
+    let [senders_arg, over, every] = [u64::try_from(senders)?, OVER_MS, EVERY_MS].map(|number| number.to_string());
+    let args = ["--conns", &senders_arg, "--over-ms", &over, "--every-ms", &every];
+    let mut slow = stage.client("trickle", &args)?;
+    // Until all have begun a message, and the first were cut, have seen that, and are back.
+    std::thread::sleep(MESSAGE_WITHIN + Duration::from_millis(2 * EVERY_MS));
     let cut_before = slow.mark()?;
     let with = Window::measure(stage, &mut good, window)?;
     let cut = slow.mark()?;
