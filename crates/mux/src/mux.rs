@@ -324,13 +324,18 @@ impl Mux {
         for at in 0..self.services.len() {
             if self.services.get(at).is_some() {
                 self.expire(cx, at);
-                self.look_at_transfers(cx, at);
                 self.dispatch(cx, at);
                 self.redial(cx, at);
             }
         }
         self.flush_all(cx);
         self.feed_starved(cx);
+        for at in 0..self.services.len() {
+            // Behind the flush, which may have made the room that a transfer waits for: nothing else would tell of it.
+            if self.services.get(at).is_some() {
+                self.look_at_transfers(cx, at);
+            }
+        }
         if self.services.iter().any(|serving| serving.retired) {
             for at in self.services.places() {
                 self.bury(cx, at);
