@@ -86,6 +86,7 @@ pub(crate) fn examine() -> Vec<Finding> {
         })),
         tcp::congestion(&system),
         tcp::ports(&system),
+        tcp::kcm(&system),
         limits::pair_memory(&system),
         tcp::ipv6(&system),
         limits::cpus(&system),
@@ -229,6 +230,7 @@ mod tests {
             limits::descriptors(&nowhere),
             tcp::congestion(&nowhere),
             tcp::ports(&nowhere),
+            tcp::kcm(&nowhere),
             limits::pair_memory(&nowhere),
             tcp::ipv6(&nowhere),
             limits::cpus(&nowhere),
@@ -245,7 +247,7 @@ mod tests {
             bpf::idle_windows(Err(io::ErrorKind::NotFound.into())),
         ];
         let unknown = findings.iter().filter(|finding| finding.state == State::Unknown).count();
-        assert_eq!(unknown, 7, "{findings:#?}");
+        assert_eq!(unknown, 8, "{findings:#?}");
         assert!(table(&findings).lines().count() == 1 + 2 * findings.len());
         assert!(json(&findings).is_ok());
     }

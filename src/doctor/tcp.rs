@@ -56,6 +56,22 @@ pub(super) fn ports(system: &System) -> Finding {
     Finding::new(feature, State::InUse, found, effect)
 }
 
+/// The kernel's own multiplexor of messages. Asking for a socket of it would load its module, so it's only looked for.
+pub(super) fn kcm(system: &System) -> Finding {
+    let feature = "KCM sockets";
+    let effect = "midmile's multiplexor is its own, in user space, and needs none";
+    let Some(protocols) = system.text("/proc/net/protocols") else {
+        return Finding::new(feature, State::Unknown, "the kernel's protocols aren't readable", effect);
+    };
+    let is_there = protocols.lines().any(|line| line.split_whitespace().next() == Some("KCM"));
+    let (state, found) = if is_there {
+        (State::Unused, "AF_KCM is there")
+    } else {
+        (State::Absent, "AF_KCM isn't there, or its module isn't loaded")
+    };
+    Finding::new(feature, state, found, effect)
+}
+
 pub(super) fn ipv6(system: &System) -> Finding {
     let disabled = system.number::<u8>("/proc/sys/net/ipv6/conf/all/disable_ipv6");
     let addresses = system.text("/proc/net/if_inet6").map(|text| text.lines().count());
