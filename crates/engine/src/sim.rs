@@ -16,15 +16,17 @@
 mod by_hand;
 mod datagrams;
 mod entry;
+mod pipe;
 mod remote;
 mod rng;
 mod way;
 mod world;
 
 pub use datagrams::{SimDatagramSocket, Weather};
+pub use pipe::SimPipe;
 pub use remote::{Remote, RemoteId, Script};
 pub use rng::Rng;
-pub use world::{DialOutcome, Sim, SimListener, SimPipe, SimSocket};
+pub use world::{DialOutcome, Sim, SimListener, SimSocket};
 
 use std::convert::Infallible;
 use std::io;
