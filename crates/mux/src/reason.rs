@@ -1,5 +1,7 @@
 //! Why a client ended and why one was refused: each has one name, the same in metrics, log and status.
 
+/// An enumeration whose variants have a name each and a place among all: reasons that are counted.
+#[macro_export]
 macro_rules! named {
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident => $label:literal,)+ }) => {
         $(#[$meta])*
