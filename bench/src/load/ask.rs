@@ -104,13 +104,7 @@ impl Asking {
     }
 
     fn report(&mut self) -> Result<()> {
-        self.counters.seconds = self.started.elapsed().as_secs_f64();
-        self.counters.p50_ns = self.latency.percentile_ns(50);
-        self.counters.p99_ns = self.latency.percentile_ns(99);
-        self.counters.p999_ns = self.latency.per_mille_ns(999);
-        control::answer(&self.counters)?;
-        self.latency.clear();
-        Ok(())
+        control::answer_with(&mut self.counters, &mut self.latency, self.started)
     }
 
     fn handle(&mut self, token: u64) -> Result<()> {

@@ -121,13 +121,7 @@ impl Asking {
 
     fn report(&mut self) -> Result<()> {
         let Shared { counters, latency, .. } = &mut self.shared;
-        counters.seconds = self.started.elapsed().as_secs_f64();
-        counters.p50_ns = latency.percentile_ns(50);
-        counters.p99_ns = latency.percentile_ns(99);
-        counters.p999_ns = latency.per_mille_ns(999);
-        control::answer(counters)?;
-        latency.clear();
-        Ok(())
+        control::answer_with(counters, latency, self.started)
     }
 
     fn handle(&mut self, index: usize) -> Result<()> {

@@ -53,12 +53,7 @@ pub(super) fn run(to: SocketAddrV4, conns: usize, speech: Speech) -> Result<()> 
                 if control::take()? == Order::Quit {
                     return Ok(());
                 }
-                counters.seconds = started.elapsed().as_secs_f64();
-                counters.p50_ns = latency.percentile_ns(50);
-                counters.p99_ns = latency.percentile_ns(99);
-                counters.p999_ns = latency.per_mille_ns(999);
-                control::answer(&counters)?;
-                latency.clear();
+                control::answer_with(&mut counters, &mut latency, started)?;
                 continue;
             }
             let token = usize::try_from(event.data.u64())?;

@@ -8,40 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::time::Duration;
 
-use midmile_engine::{Gauges, Meter, PathInfo};
+use midmile_engine::{Counter, Gauges, Meter, PathInfo};
 
 use crate::reason::{End, PoolLoss, Refusal};
 
 /// Upper bounds of the histograms of times, in microseconds; a last bucket takes the rest.
 pub const TIME_BOUNDS_US: [u64; 14] =
     [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000];
-
-/// A counter with one writer.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds `n`. Only the owning core may call it.
-    pub(crate) fn add(&self, n: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
-    }
-
-    /// Takes `n` away. Only the owning core may call it.
-    pub(crate) fn sub(&self, n: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
-    }
-
-    /// Makes it `value`. Only the owning core may call it.
-    pub(crate) fn set(&self, value: u64) {
-        self.0.store(value, Relaxed);
-    }
-
-    /// The value now.
-    #[must_use]
-    pub(crate) fn value(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
 
 /// A counter for each reason, at its place.
 #[derive(Debug)]

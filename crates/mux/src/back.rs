@@ -5,7 +5,7 @@ use std::time::Duration;
 use midmile_engine::{Backend, Cx, Frame, Key, MeterId};
 use midmile_wire::dns::Message;
 
-use crate::inward::measure;
+use crate::measure::measure;
 use crate::mux::Mux;
 use crate::reason::End;
 use crate::request::{Request, State};
@@ -78,7 +78,7 @@ impl Mux {
     pub(crate) fn frame_answer(&mut self, key: Key, bytes: &[u8]) -> Frame {
         let Some(upstream) = self.upstreams.get_mut(key) else { return Frame::More };
         let serving = &self.services[upstream.service];
-        measure(&serving.answers, serving.service.bounds.message_max, bytes, &mut upstream.seen).into()
+        measure(&serving.answers, serving.service.bounds.message_max as usize, bytes, &mut upstream.seen).into()
     }
 
     /// A backend's whole message.

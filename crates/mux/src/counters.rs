@@ -3,31 +3,9 @@
 //! Each copy has one writer, its core, so an update is a plain load and store, never a locked instruction; readers add up the
 //! copies.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use midmile_engine::Counter;
 
 use crate::reason::{End, Refused};
-
-/// A counter with one writer.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds `n`. Only the owning core calls it.
-    pub(crate) fn add(&self, n: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
-    }
-
-    /// Takes `n` away. Only the owning core calls it.
-    pub(crate) fn sub(&self, n: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
-    }
-
-    /// The value now.
-    #[must_use]
-    pub fn value(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
 
 /// Counters of one service on one core.
 #[derive(Debug, Default)]

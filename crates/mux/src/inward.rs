@@ -2,10 +2,11 @@
 
 use midmile_engine::{Backend, ConnId, Cx, Frame, Key};
 use midmile_wire::dns::{self, Message};
-use midmile_wire::frame::{FrameError, Framing, Seen};
+use midmile_wire::frame::FrameError;
 
 use crate::chunks::Chain;
 use crate::client::Client;
+use crate::measure::measure;
 use crate::mux::{Ended, Mux};
 use crate::reason::End;
 use crate::request::{Request, State};
@@ -20,19 +21,6 @@ struct Traits {
     transfer: bool,
 }
 
-/// What a framing says, within a service's own bound.
-pub(crate) fn measure(framing: &Framing, max: u32, bytes: &[u8], seen: &mut Seen) -> Result<Option<usize>, FrameError> {
-    let max = usize::try_from(max).unwrap_or(usize::MAX);
-    let answer = framing.measure(bytes, seen)?;
-    if answer.unwrap_or(bytes.len()) > max || (answer.is_none() && bytes.len() == max) {
-        return Err(FrameError::TooLong);
-    }
-    if answer.is_some() {
-        *seen = Seen::default();
-    }
-    Ok(answer)
-}
-
 impl Mux {
     pub(crate) fn frame_request(&mut self, key: Key, bytes: &[u8]) -> Frame {
         let Some(client) = self.clients.get_mut(key) else { return Frame::More };
@@ -41,7 +29,7 @@ impl Mux {
             return Frame::Message(bytes.len());
         }
         let service = &self.services[client.service].service;
-        match measure(&service.framing, service.bounds.message_max, bytes, &mut client.seen) {
+        match measure(&service.framing, service.bounds.message_max as usize, bytes, &mut client.seen) {
             Ok(Some(len)) => {
                 (client.partial, client.begun) = (false, None);
                 return Frame::Message(len);

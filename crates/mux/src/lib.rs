@@ -62,6 +62,7 @@ mod client;
 mod counters;
 mod inward;
 mod list;
+mod measure;
 mod mux;
 mod onward;
 mod reason;
@@ -79,7 +80,7 @@ mod alloc_tests;
 #[cfg(any(test, fuzzing))]
 mod sim_tests;
 
-pub use counters::{Counter, Counters};
+pub use counters::Counters;
 pub use mux::{Ended, Mux};
 pub use reason::{End, Refused};
 pub use service::{Bounds, Matching, Place, Service, ServiceId};

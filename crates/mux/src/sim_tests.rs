@@ -266,7 +266,7 @@ impl World {
         for ended in &owner.ended {
             assert!(ends.insert(ended.owner, ended.end).is_none(), "a client ended twice");
         }
-        let counted: u64 = self.counters.ends.iter().map(crate::Counter::value).sum();
+        let counted: u64 = self.counters.ends.iter().map(midmile_engine::Counter::value).sum();
         assert_eq!(counted, ends.len() as u64);
         assert_eq!((self.counters.clients_open.value(), self.counters.upstreams_open.value()), (0, 0));
         for client in &self.clients {

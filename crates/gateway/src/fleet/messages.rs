@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use midmile_mux::{Counter, Counters};
+use midmile_engine::Counter;
+use midmile_mux::Counters;
 
 use crate::counters::RouteCounters;
 

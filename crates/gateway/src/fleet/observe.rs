@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use midmile_engine::{Addr, Meter};
+use midmile_engine::{Addr, Counter, Meter};
 use midmile_wire::trunk::Name;
 
 use super::CoreFigures;
 use super::messages::MessagesSnapshot;
-use crate::counters::{Counter, PeerCounters, RouteCounters, TIME_BOUNDS_US, TimeCounters};
+use crate::counters::{PeerCounters, RouteCounters, TIME_BOUNDS_US, TimeCounters};
 use crate::plan::Route;
 use crate::reason::{End, PoolLoss, Refusal};
 use crate::serving::DoorId;

@@ -271,7 +271,7 @@ impl Visit {
         assert_eq!(first_byte.is_some(), heard, "a first byte is there with the bytes: {report:?}");
         let counters = &self.counters;
         assert_eq!(counters.pairs_open.value(), 0);
-        let ends: u64 = counters.ends.iter().map(crate::counters::Counter::value).sum();
+        let ends: u64 = counters.ends.iter().map(midmile_engine::Counter::value).sum();
         assert_eq!(ends, counters.pairs_opened.value(), "each pair ends once");
         let open: u32 = self.route.backends.backends().iter().map(|backend| backend.open()).sum();
         assert_eq!(open, 0, "a backend's count of pairs has leaked");

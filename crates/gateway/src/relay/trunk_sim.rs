@@ -236,7 +236,7 @@ impl World {
         let sim = &*cx.backend();
         for counters in [&self.ingress, &self.egress] {
             assert_eq!(counters.pairs_open.value(), 0);
-            let ends: u64 = counters.ends.iter().map(crate::counters::Counter::value).sum();
+            let ends: u64 = counters.ends.iter().map(midmile_engine::Counter::value).sum();
             assert_eq!(ends, counters.pairs_opened.value(), "each pair ends once");
         }
         let servers: Vec<_> = sim.dialled(&self.server).map(|id| sim.remote(id)).collect();

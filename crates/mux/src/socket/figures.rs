@@ -1,6 +1,6 @@
 //! What is counted: the figures of /proc/net/kcm and kcm_stats, by their meaning.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use midmile_engine::Counter;
 
 use super::Ended;
 
@@ -12,11 +12,11 @@ macro_rules! figures {
 
         /// The same, as it's counted: by the loop's thread alone.
         #[derive(Debug, Default)]
-        pub(super) struct Counters { $(pub(super) $name: AtomicU64,)+ }
+        pub(super) struct Counters { $(pub(super) $name: Counter,)+ }
 
         impl Counters {
             pub(super) fn figures(&self) -> Figures {
-                Figures { $($name: self.$name.load(Relaxed),)+ }
+                Figures { $($name: self.$name.value(),)+ }
             }
         }
     };
@@ -56,7 +56,7 @@ figures! {
 }
 
 impl Counters {
-    pub(super) fn of(&self, why: Ended) -> &AtomicU64 {
+    pub(super) fn of(&self, why: Ended) -> &Counter {
         match why {
             Ended::Finished => &self.rx_finished,
             Ended::Torn => &self.rx_torn,
@@ -66,9 +66,4 @@ impl Counters {
             Ended::TimedOut => &self.rx_timed_out,
         }
     }
-}
-
-/// Adds to a counter that one thread writes.
-pub(super) fn add(counter: &AtomicU64, n: u64) {
-    counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
 }

@@ -10,9 +10,10 @@ use std::sync::mpsc::SyncSender;
 
 use midmile_engine::kernel::Kernel;
 use midmile_engine::{ConnError, ConnId, Cx, Frame, Handler, Key, MeterId, Slab};
-use midmile_wire::frame::{FrameError, Seen};
+use midmile_wire::frame::FrameError;
 
-use super::figures::add;
+use crate::measure::measure;
+
 use super::link::{Assembly, Link};
 use super::queues::{Order, Parcel, Queues, Released, Room, Turn};
 use super::{Ended, Received, Settings, Via};
@@ -64,7 +65,7 @@ impl Pump {
                     cx.read_messages(conn);
                 }
                 self.list(key);
-                add(&self.queues.counters.attached, 1);
+                self.queues.counters.attached.add(1);
                 Ok(Via(key))
             }
             Err(error) => {
@@ -103,7 +104,7 @@ impl Pump {
             cx.reset(link.conn);
             io::Error::from(io::ErrorKind::NotFound)
         });
-        add(&self.queues.counters.detached, u64::from(released.is_ok()));
+        self.queues.counters.detached.add(u64::from(released.is_ok()));
         self.give_up_queue(link);
         answer.send(released).ok();
     }
@@ -119,7 +120,7 @@ impl Pump {
             answer.send(Err(io::ErrorKind::NotFound.into())).ok();
         }
         self.give_up_queue(link);
-        add(self.queues.counters.of(why), 1);
+        self.queues.counters.of(why).add(1);
         self.turn.received.push(Received::Ended { via: Via(key), why });
         Some(conn)
     }
@@ -127,7 +128,7 @@ impl Pump {
     /// The receivers' queue is full: no connection is read.
     fn stop_reading(&mut self, cx: &mut Cx<Kernel>) {
         self.full = true;
-        add(&self.queues.counters.rx_full, 1);
+        self.queues.counters.rx_full.add(1);
         for key in self.links.keys() {
             if let Some(link) = self.links.get(key) {
                 cx.pause(link.conn);
@@ -240,17 +241,16 @@ impl Handler<Kernel> for Pump {
     fn frame(&mut self, _: ConnId, token: u64, bytes: &[u8]) -> Frame {
         let key = Key::from_bits(token);
         let Some(link) = self.links.get_mut(key) else { return Frame::Broken };
-        let len_max = self.settings.len_max();
-        let fault = match self.settings.framing.measure(bytes, &mut link.seen) {
-            Ok(Some(len)) if len <= len_max => return Frame::Message(len),
-            Ok(None) if bytes.len() < len_max => {
+        let fault = match measure(&self.settings.framing, self.settings.len_max(), bytes, &mut link.seen) {
+            Ok(Some(len)) => return Frame::Message(len),
+            Ok(None) => {
                 if link.assembly == Assembly::None {
                     link.assembly = Assembly::Begun;
                     self.begun.push(key);
                 }
                 return Frame::More;
             }
-            Ok(_) | Err(FrameError::TooLong) => Ended::TooLong,
+            Err(FrameError::TooLong) => Ended::TooLong,
             Err(_) => Ended::Broken,
         };
         link.fault = Some(fault);
@@ -260,12 +260,11 @@ impl Handler<Kernel> for Pump {
     fn on_message(&mut self, cx: &mut Cx<Kernel>, _: ConnId, token: u64, message: &[u8]) {
         let key = Key::from_bits(token);
         let Some(link) = self.links.get_mut(key) else { return };
-        link.seen = Seen::default();
         link.assembly = Assembly::None;
         let mut bytes = self.turn.spare.pop().unwrap_or_default();
         bytes.extend_from_slice(message);
-        add(&self.queues.counters.rx_messages, 1);
-        add(&self.queues.counters.rx_bytes, message.len() as u64);
+        self.queues.counters.rx_messages.add(1);
+        self.queues.counters.rx_bytes.add(message.len() as u64);
         self.turn.received.push(Received::Message { via: Via(key), bytes });
         self.room.messages = self.room.messages.saturating_sub(1);
         self.room.bytes = self.room.bytes.saturating_sub(message.len());

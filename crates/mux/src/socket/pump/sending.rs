@@ -4,7 +4,6 @@ use midmile_engine::Cx;
 use midmile_engine::Key;
 use midmile_engine::kernel::Kernel;
 
-use super::super::figures::add;
 use super::super::link::Link;
 use super::super::queues::Parcel;
 use super::super::{Received, Via};
@@ -91,8 +90,8 @@ impl Pump {
     }
 
     fn is_out(&mut self, parcel: Parcel) {
-        add(&self.queues.counters.tx_messages, 1);
-        add(&self.queues.counters.tx_bytes, parcel.bytes.len() as u64);
+        self.queues.counters.tx_messages.add(1);
+        self.queues.counters.tx_bytes.add(parcel.bytes.len() as u64);
         self.turn.done += 1;
         let mut bytes = parcel.bytes;
         bytes.clear();
@@ -105,13 +104,13 @@ impl Pump {
             return self.refuse(parcel);
         }
         parcel.retries -= 1;
-        add(&self.queues.counters.tx_retries, 1);
+        self.queues.counters.tx_retries.add(1);
         self.waiting.push_front(parcel);
     }
 
     /// A message can't be sent.
     fn refuse(&mut self, parcel: Parcel) {
-        add(&self.queues.counters.tx_failed, 1);
+        self.queues.counters.tx_failed.add(1);
         self.turn.done += 1;
         self.turn.received.push(Received::Unsent { ticket: parcel.ticket });
     }
