@@ -66,7 +66,7 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',')]
     servers: Vec<String>,
     /// Microseconds of the server's CPU that a hog takes in the saturated rows, so that the server is the limit; 0: none.
-    #[arg(long, default_value_t = 720)]
+    #[arg(long, default_value_t = 640)]
     hog: u64,
     /// Out of so many.
     #[arg(long, default_value_t = 800)]

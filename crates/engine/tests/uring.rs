@@ -176,7 +176,7 @@ fn a_crowd_is_met_in_a_few_turns() {
         stream.write_all(b"?").unwrap();
     }
     let mut met = [false; CROWD];
-    for _ in 0..3 {
+    for _ in 0..5 {
         for index in 0..ring.poll(Some(LONG)).unwrap() {
             let ready = ring.ready(index);
             met[usize::try_from(ready.tag.0).unwrap()] |= ready.readable;

@@ -24,7 +24,7 @@ const GROUP: u16 = 0;
 /// What a wait for one completion does of the work that waits for it, at most (`IO_LOCAL_TW_DEFAULT_MAX`, since Linux 6.13), and
 /// how much it is asked for when there may be more.
 const BATCH: usize = 20;
-const LARGE_BATCH: usize = 512;
+const LARGE_BATCH: usize = 64;
 
 /// What an operation is, in the highest byte of its name; then 24 bits of the buffer, and 32 of the descriptor.
 const ACCEPT: u64 = 1;
