@@ -11,24 +11,21 @@ mod stage;
 mod targets;
 mod window;
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::janitor::Janitor;
+use crate::choice::{choose, selects};
+use crate::comparison::{Comparison, Effort};
+use crate::host;
 use crate::launch;
 use crate::machine::Machine;
 use crate::measure::perf;
-use crate::netns::LOAD_CPU;
-use crate::quiet::Patience;
-use crate::relay::require;
-use crate::table::{Heading, Outcome, RowResults};
-use crate::turn;
+use crate::publication::Publication;
+use crate::table::Outcome;
+use crate::workplace::Workplace;
 
 use self::link::Link;
 use self::peers::{PEERS, Peer};
@@ -78,12 +75,8 @@ pub(crate) struct Options {
     /// The program that has the servers [default: beside this one].
     #[arg(long)]
     server: Option<PathBuf>,
-    /// Where to write every measurement.
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// Where to write the report, besides standard output.
-    #[arg(long)]
-    markdown: Option<PathBuf>,
+    #[command(flatten)]
+    publication: Publication,
     /// A directory to draw the two plots into.
     #[arg(long)]
     plots: Option<PathBuf>,
@@ -104,41 +97,35 @@ enum Group {
 
 /// What a run measures with.
 struct Run {
-    peers: Vec<&'static Peer>,
+    comparison: Comparison<Peer>,
     server: PathBuf,
     timing: Timing,
-    rounds: u32,
-    patience: Patience,
 }
 
 /// Measures and reports.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    ensure!(rustix::process::geteuid().is_root(), "curve makes network namespaces: run it as root");
-    require(&link::PROGRAMS)?;
-    let mut run = Run::prepare(options)?;
+    host::require_root("curve")?;
+    host::require_programs(&link::PROGRAMS)?;
+    let run = Run::prepare(options)?;
     let machine = Machine::look(run.timing.cycles);
-    ensure!(machine.cores() > LOAD_CPU, "curve needs two CPUs: one for the server, one for the client");
+    host::require_cpus("curve", &machine, ["the server", "the client"])?;
     let open_files = launch::raise_open_files()?;
     let (kinds, limit) = options.kinds(open_files);
     let most = kinds.iter().map(|kind| kind.conns()).max().context("nothing to measure")?;
 
-    let _turn = turn::take()?;
-    let mut janitor = Janitor::start()?;
-    let dir = std::env::temp_dir().join(format!("midmile-bench-{}", std::process::id()));
-    fs::create_dir(&dir).with_context(|| format!("create {}", dir.display()))?;
-    janitor.owns_dir(&dir)?;
-    // What the bench itself does is done on the client's CPU.
-    let mut cpus = CpuSet::new();
-    cpus.set(LOAD_CPU);
-    sched_setaffinity(None, &cpus).context("pin the bench")?;
-
+    let mut workplace = Workplace::take_on_load_cpu()?;
     let began = Instant::now();
-    let link = Link::build(&mut janitor, &dir, most).context("build the lab")?;
-    let rows = run.measure(&link, &kinds);
+    let link = Link::build(&mut workplace, most).context("build the lab")?;
+    let rows = run.comparison.rows(kinds, |kind, peer| run.measure(&link, kind, peer));
     let notes = run.notes(began.elapsed(), limit);
-    let judgements = targets::judge(&rows, &run.peers);
-    let report = Report { machine, peers: run.peers, notes, rows, judgements };
-    options.write(&report)
+    let peers = run.comparison.peers;
+    let judgements = targets::judge(&rows, &peers);
+    let report = Report { machine, peers, notes, rows, judgements };
+    options.publication.publish(&report.markdown(), &report.json())?;
+    match &options.plots {
+        Some(dir) => plot::write(dir, &report.rows, &report.peers),
+        None => Ok(()),
+    }
 }
 
 impl Options {
@@ -156,35 +143,7 @@ impl Options {
         let asks = counts.iter().map(|&conns| Kind::Ask { conns });
         let setups = counts.iter().filter(|&&conns| conns >= SETUP_FROM).map(|&conns| Kind::Setup { conns });
         let all = asks.chain(setups).chain([Kind::Visit, Kind::Alone]);
-        let wanted = |kind: &Kind| self.only.is_empty() || self.only.contains(&group(*kind));
-        (all.filter(wanted).collect(), limit)
-    }
-
-    fn peers(&self) -> Result<Vec<&'static Peer>> {
-        let known: Vec<&str> = PEERS.iter().map(|peer| peer.name).collect();
-        for name in &self.servers {
-            if !known.contains(&name.as_str()) {
-                bail!("no server is called {name:?}; there are {}", known.join(", "));
-            }
-        }
-        let wanted = |peer: &&Peer| self.servers.is_empty() || self.servers.iter().any(|name| name == peer.name);
-        Ok(PEERS.into_iter().filter(wanted).collect())
-    }
-
-    fn write(&self, report: &Report) -> Result<()> {
-        let markdown = report.markdown();
-        println!("{markdown}");
-        if let Some(path) = &self.markdown {
-            fs::write(path, &markdown).with_context(|| format!("write {}", path.display()))?;
-        }
-        if let Some(path) = &self.json {
-            let json = serde_json::to_string_pretty(&report.json())?;
-            fs::write(path, json + "\n").with_context(|| format!("write {}", path.display()))?;
-        }
-        match &self.plots {
-            Some(dir) => plot::write(dir, &report.rows, &report.peers),
-            None => Ok(()),
-        }
+        (all.filter(|kind| selects(&self.only, group(*kind))).collect(), limit)
     }
 }
 
@@ -199,8 +158,7 @@ fn group(kind: Kind) -> Group {
 
 impl Run {
     fn prepare(options: &Options) -> Result<Self> {
-        let beside = std::env::current_exe()?.parent().context("this program is in no directory")?.to_path_buf();
-        let server = options.server.clone().unwrap_or_else(|| beside.join("midmile-bench-server"));
+        let server = options.server.clone().map_or_else(|| host::beside("midmile-bench-server"), Ok)?;
         ensure!(server.is_file(), "{} isn't there: cargo build --release -p midmile-bench builds it", server.display());
         ensure!(options.hog < options.hog_every, "--hog is below --hog-every: the server needs the rest");
         let seconds = options.seconds.unwrap_or(if options.quick { 0.3 } else { 2.0 });
@@ -211,10 +169,9 @@ impl Run {
             hog_busy_us: options.hog,
             hog_every_us: options.hog_every,
         };
-        let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 5 });
-        let patience =
-            Patience::new(Duration::from_secs(options.patience.unwrap_or(if options.quick { 0 } else { 120 })));
-        Ok(Self { peers: options.peers()?, server, timing, rounds, patience })
+        let Options { quick, rounds, patience, .. } = *options;
+        let peers = choose("server", &PEERS, &options.servers)?;
+        Ok(Self { comparison: Comparison::new(peers, &Effort { quick, rounds, patience }), server, timing })
     }
 
     fn notes(&self, took: Duration, limit: Option<String>) -> Vec<String> {
@@ -222,7 +179,7 @@ impl Run {
         let mut notes = vec![
             format!(
                 "{} rounds, each of every row and every server in turn; windows of {:.1} s; the run took {} s",
-                self.rounds,
+                self.comparison.rounds,
                 window.as_secs_f64(),
                 took.as_secs()
             ),
@@ -239,45 +196,9 @@ impl Run {
         notes
     }
 
-    fn measure(&mut self, link: &Link, kinds: &[Kind]) -> Vec<RowResults<Kind>> {
-        let mut rows: Vec<RowResults<Kind>> = kinds.iter().map(|&kind| RowResults::new(kind)).collect();
-        for round in 0..self.rounds {
-            for row in &mut rows {
-                // Every round starts with another server, so that none is always the first after a pause.
-                let mut order = self.peers.clone();
-                let first = usize::try_from(round).unwrap_or(0) % order.len().max(1);
-                order.rotate_left(first);
-                let mut outcomes = BTreeMap::new();
-                for peer in order.into_iter().filter(|peer| (peer.rows)(row.row)) {
-                    let outcome = self.measure_in_quiet(link, row.row, peer);
-                    eprintln!(
-                        "round {} · {} · {}: {}",
-                        round + 1,
-                        row.row,
-                        peer.name,
-                        outcome.progress(row.row.columns())
-                    );
-                    outcomes.insert(peer.name, outcome);
-                }
-                row.rounds.push(outcomes);
-            }
-        }
-        rows
-    }
-
-    fn measure_in_quiet(&mut self, link: &Link, kind: Kind, peer: &Peer) -> Outcome {
-        let mut patience = self.patience;
-        let outcome = patience.measure(&format!("{kind} · {}", peer.name), || self.measure_once(link, kind, peer));
-        self.patience = patience;
-        outcome
-    }
-
-    fn measure_once(&self, link: &Link, kind: Kind, peer: &Peer) -> Outcome {
+    fn measure(&self, link: &Link, kind: Kind, peer: &Peer) -> Outcome {
         let stage = Stage::open(link, &self.server, peer, kind, self.timing);
-        match stage.and_then(|mut stage| kind.measure(&mut stage)) {
-            Ok(sample) => Outcome::Measured(sample),
-            Err(error) => Outcome::Failed(format!("{error:#}")),
-        }
+        stage.and_then(|mut stage| kind.measure(&mut stage)).into()
     }
 }
 

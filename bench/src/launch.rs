@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddrV4;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -18,10 +19,10 @@ use rustix::io::Errno;
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, set_parent_process_death_signal, setrlimit,
 };
-use rustix::thread::{CpuSet, LinkNameSpaceType, move_into_link_name_space, sched_setaffinity};
 
-use crate::janitor::NETNS_DIR;
+use crate::cpus::{self, LOAD_CPU};
 use crate::load::Counters;
+use crate::namespace::{self, Namespace};
 
 /// Open files wanted: 10,000 pairs are 20,000 sockets, and up to 40,000 pipe ends.
 const OPEN_FILES: u64 = 131_072;
@@ -45,13 +46,8 @@ pub(crate) struct InNs {
 pub(crate) fn enter_and_exec(args: &InNs) -> Result<()> {
     // The kernel ends this process with its parent, even if the parent is killed.
     set_parent_process_death_signal(Some(Signal::KILL)).context("set the parent-death signal")?;
-    let path = Path::new(NETNS_DIR).join(&args.name);
-    let namespace = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-    move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::Network))
-        .with_context(|| format!("enter {}", args.name))?;
-    let mut cpus = CpuSet::new();
-    cpus.set(args.cpu);
-    sched_setaffinity(None, &cpus).with_context(|| format!("pin to CPU {}", args.cpu))?;
+    namespace::enter(&args.name)?;
+    cpus::pin(None, args.cpu).with_context(|| format!("pin to CPU {}", args.cpu))?;
     let [program, rest @ ..] = args.command.as_slice() else { bail!("no command") };
     let error = Command::new(program).args(rest).exec();
     Err(error).with_context(|| format!("run {}", program.to_string_lossy()))
@@ -74,7 +70,7 @@ pub(crate) struct Launch<'a> {
     /// What to call it in errors.
     pub(crate) name: &'a str,
     /// The namespace.
-    pub(crate) netns: &'a str,
+    pub(crate) netns: &'a Namespace,
     /// The CPU it's pinned to.
     pub(crate) cpu: usize,
     /// Where its standard error goes (and standard output, unless it answers the bench).
@@ -83,10 +79,29 @@ pub(crate) struct Launch<'a> {
     pub(crate) command: Vec<OsString>,
 }
 
-impl Launch<'_> {
+/// A command line of this same program.
+pub(crate) fn this_program(args: &[&str]) -> Result<Vec<OsString>> {
+    let mut command = vec![std::env::current_exe()?.into_os_string()];
+    command.extend(args.iter().map(OsString::from));
+    Ok(command)
+}
+
+impl<'a> Launch<'a> {
+    /// One of this program's loads, with its address and more arguments; `dir` is for its log.
+    pub(crate) fn load(
+        kind: &'a str,
+        netns: &'a Namespace,
+        dir: &Path,
+        at: SocketAddrV4,
+        more: &[&str],
+    ) -> Result<Self> {
+        let command = this_program(&[&["load", kind, &at.to_string()], more].concat())?;
+        Ok(Self { name: kind, netns, cpu: LOAD_CPU, log: dir.join(format!("load-{kind}.log")), command })
+    }
+
     fn command(&self) -> Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("in-ns").arg(self.netns).arg("--cpu").arg(self.cpu.to_string()).arg("--").args(&self.command);
+        command.arg("in-ns").arg(&self.netns.name).arg("--cpu").arg(self.cpu.to_string()).arg("--").args(&self.command);
         // A process group of its own: the bench can then count and end the processes it forks.
         command.process_group(0);
         Ok(command)
@@ -137,6 +152,13 @@ impl Process {
             None => Ok(()),
             Some(status) => bail!("{} ended with {status}: {}", self.name, self.last_words()),
         }
+    }
+
+    /// Waits until `probe` succeeds. If the process has ended, that is the error: it tells more.
+    pub(crate) fn ready_by(&mut self, probe: &Launch<'_>) -> Result<()> {
+        let ready = probe.run();
+        self.check_alive()?;
+        ready.with_context(|| format!("{} isn't ready", self.name))
     }
 
     fn last_words(&self) -> String {

@@ -4,11 +4,12 @@
 //! midmile, other proxies, plain routing (the limit) and a bare splice loop (the floor), interleaved in one run.
 //!
 //! ```text
-//!  relay ──► lab (netns) ──► rows (bulk, rr, crr, idle, slow, fair) ──► report (table, targets, JSON)
+//!  relay ──► lab (netns) ──► comparison: rows (bulk, rr, crr, idle, slow, fair) ──► report (table, targets), publication
 //!    │                         │            │
 //!    │                         │            └── window, measure: counters, perf, schedstat, memory
 //!    │                         └── stage: one server, one proxy (peers), load clients
-//!    └── janitor: a child that kills and deletes what is left, however this process ends
+//!    └── host, choice, installed: what can be measured; workplace: the turn on this machine, and a janitor,
+//!        a child that kills and deletes what is left, however this process ends
 //! ```
 //!
 //! `midmile-bench trunk` puts two gateways with a pool between them beside one relay, in the same lab.
@@ -20,16 +21,25 @@
 //! Load generators and the launcher that enters a namespace are hidden subcommands of this same binary.
 #![forbid(unsafe_code)]
 
+mod choice;
+mod comparison;
+mod cpus;
 mod curve;
 mod hog;
+mod host;
+mod installed;
 mod janitor;
+mod judgement;
 mod launch;
 mod load;
 mod machine;
 mod measure;
 mod mux;
+mod namespace;
 mod netns;
 mod peers;
+mod ports;
+mod publication;
 mod quiet;
 mod relay;
 mod report;
@@ -40,6 +50,7 @@ mod targets;
 mod trunk;
 mod turn;
 mod window;
+mod workplace;
 
 use std::process::ExitCode;
 

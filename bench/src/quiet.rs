@@ -1,5 +1,6 @@
 //! Patience: a measurement that other programs disturbed is made again, within a budget of time.
 
+use std::cell::Cell;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
@@ -14,19 +15,19 @@ pub(crate) const OTHERS_PERCENT_MAX: f64 = 10.0;
 const WATCH: Duration = Duration::from_millis(300);
 
 /// Time that may still be spent on waiting and measuring again.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Patience {
-    left: Duration,
+    left: Cell<Duration>,
 }
 
 impl Patience {
     /// Patience for a whole run.
     pub(crate) const fn new(budget: Duration) -> Self {
-        Self { left: budget }
+        Self { left: Cell::new(budget) }
     }
 
     /// Measures `what`, and again while other programs disturb and patience lasts.
-    pub(crate) fn measure(&mut self, what: &impl Display, mut measure: impl FnMut() -> Outcome) -> Outcome {
+    pub(crate) fn measure(&self, what: &impl Display, measure: impl Fn() -> Outcome) -> Outcome {
         loop {
             let began = Instant::now();
             let outcome = measure();
@@ -39,13 +40,14 @@ impl Patience {
     }
 
     /// Whether a measurement that took `spent` and was disturbed is to be made again; pays for it and waits for quiet.
-    fn again(&mut self, spent: Duration) -> Result<bool> {
-        if self.left.is_zero() {
+    fn again(&self, spent: Duration) -> Result<bool> {
+        let left = self.left.get();
+        if left.is_zero() {
             return Ok(false);
         }
         let began = Instant::now();
-        while began.elapsed() + spent < self.left && others_percent()? > OTHERS_PERCENT_MAX {}
-        self.left = self.left.saturating_sub(began.elapsed() + spent);
+        while began.elapsed() + spent < left && others_percent()? > OTHERS_PERCENT_MAX {}
+        self.left.set(left.saturating_sub(began.elapsed() + spent));
         Ok(true)
     }
 }

@@ -1,25 +1,26 @@
 //! `relay`: every row, every round, every peer in turn.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
-use crate::janitor::Janitor;
-use crate::launch;
+use crate::choice::{choose, require_known, selects};
+use crate::comparison::{Comparison, Effort};
+use crate::host::{self, Host};
+use crate::installed::Installed;
 use crate::machine::Machine;
 use crate::measure::perf;
-use crate::netns::{Gro, LOAD_CPU, Lab};
-use crate::peers::{Host, PEERS, Peer};
-use crate::quiet::Patience;
+use crate::netns::{Gro, Lab};
+use crate::peers::{PEERS, Peer};
+use crate::publication::Publication;
 use crate::report::Report;
 use crate::rows::{Group, Kind, Row};
 use crate::stage::{Stage, Timing};
-use crate::table::{Outcome, RowResults};
-use crate::{targets, turn};
+use crate::table::Outcome;
+use crate::targets;
+use crate::workplace::Workplace;
 
 /// Options of `relay`.
 #[derive(Debug, Args)]
@@ -56,12 +57,8 @@ pub(crate) struct Options {
     /// [default: 120, quick: 0].
     #[arg(long)]
     patience: Option<u64>,
-    /// Where to write every measurement.
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// Where to write the report, besides standard output.
-    #[arg(long)]
-    markdown: Option<PathBuf>,
+    #[command(flatten)]
+    publication: Publication,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -73,40 +70,23 @@ enum GroChoice {
 
 /// What a run measures with.
 struct Run {
-    peers: Vec<&'static Peer>,
-    versions: BTreeMap<&'static str, Option<String>>,
+    comparison: Comparison<Peer>,
+    installed: Installed,
     host: Host,
     timing: Timing,
-    rounds: u32,
-    patience: Patience,
-}
-
-/// Looks for the programs now that the lab will need, before minutes of measuring are lost for want of one.
-pub(crate) fn require(programs: &[&str]) -> Result<()> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    for program in programs {
-        let found = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
-        ensure!(found, "{program} isn't installed: apt-get install iproute2 ethtool procps util-linux");
-    }
-    Ok(())
 }
 
 /// Measures and reports.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    ensure!(rustix::process::geteuid().is_root(), "relay makes network namespaces: run it as root");
+    host::require_root("relay")?;
     for gro in options.modes() {
-        require(gro.programs())?;
+        host::require_programs(gro.programs())?;
     }
-    let mut run = Run::prepare(options)?;
+    let run = Run::prepare(options)?;
     let machine = Machine::look(run.timing.cycles);
-    ensure!(machine.cores() > LOAD_CPU, "relay needs two CPUs: one for the proxy, one for the load");
+    host::require_cpus("relay", &machine, ["the proxy", "the load"])?;
 
-    let _turn = turn::take()?;
-    let mut janitor = Janitor::start()?;
-    let dir = std::env::temp_dir().join(format!("midmile-bench-{}", std::process::id()));
-    fs::create_dir(&dir).with_context(|| format!("create {}", dir.display()))?;
-    janitor.owns_dir(&dir)?;
-
+    let mut workplace = Workplace::take()?;
     let began = Instant::now();
     let mut rows = Vec::new();
     for gro in options.modes() {
@@ -114,30 +94,22 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         if kinds.is_empty() {
             continue;
         }
-        let lab = Lab::build(&mut janitor, &dir, gro).context("build the lab")?;
-        for kind in kinds {
-            rows.push(run.measure_row(&lab, Row { kind, gro }));
-        }
+        let lab = Lab::build(&mut workplace, gro).context("build the lab")?;
+        let rows_of_lab = kinds.into_iter().map(|kind| Row { kind, gro });
+        rows.extend(rows_of_lab.map(|row| run.comparison.row(row, |row, peer| run.measure(&lab, row, peer))));
     }
 
     let settings = format!(
         "{} rounds · windows of {:.1} s · proxy on CPU 0, load on CPU 1 · the run took {} s",
-        run.rounds,
+        run.comparison.rounds,
         run.timing.window.as_secs_f64(),
         began.elapsed().as_secs()
     );
     let judgements = targets::judge(&rows, &options.subject, options.pair_bound);
-    let peers = run.peers.iter().map(|peer| (peer.name, run.version(peer).unwrap_or("not installed").to_owned()));
-    let report = Report {
-        title: "relay",
-        machine,
-        peers: peers.collect(),
-        subject: options.subject.clone(),
-        settings,
-        rows,
-        judgements,
-    };
-    options.write(&report)
+    let peers = run.comparison.peers.iter().map(|peer| (peer.name, run.installed.version(peer.name))).collect();
+    let subject = options.subject.clone();
+    let report = Report { title: "relay", machine, peers, subject, settings, rows, judgements };
+    options.publication.publish(&report.markdown(), &report.json())
 }
 
 impl Options {
@@ -153,9 +125,7 @@ impl Options {
     /// Rows of a mode: what isn't bulk is measured in the first mode alone.
     fn kinds(&self, gro: Gro, open_files: u64) -> Vec<Kind> {
         let first = self.modes().first() == Some(&gro);
-        let wanted = |kind: &Kind| {
-            (self.only.is_empty() || self.only.contains(&kind.group())) && (first || kind.group() == Group::Bulk)
-        };
+        let wanted = |kind: &Kind| selects(&self.only, kind.group()) && (first || kind.group() == Group::Bulk);
         Kind::all(self.quick, open_files).into_iter().filter(wanted).collect()
     }
 
@@ -170,89 +140,26 @@ impl Options {
     }
 
     fn peers(&self) -> Result<Vec<&'static Peer>> {
-        let known: Vec<&str> = PEERS.iter().map(|peer| peer.name).collect();
-        for name in self.proxies.iter().chain([&self.subject]) {
-            if !known.contains(&name.as_str()) {
-                bail!("no proxy is called {name:?}; there are {}", known.join(", "));
-            }
-        }
-        let wanted = |peer: &&Peer| self.proxies.is_empty() || self.proxies.iter().any(|name| name == peer.name);
-        Ok(PEERS.into_iter().filter(wanted).collect())
-    }
-
-    fn write(&self, report: &Report) -> Result<()> {
-        let markdown = report.markdown();
-        println!("{markdown}");
-        if let Some(path) = &self.markdown {
-            fs::write(path, &markdown).with_context(|| format!("write {}", path.display()))?;
-        }
-        if let Some(path) = &self.json {
-            let json = serde_json::to_string_pretty(&report.json())?;
-            fs::write(path, json + "\n").with_context(|| format!("write {}", path.display()))?;
-        }
-        Ok(())
+        require_known("proxy", &PEERS, &self.subject)?;
+        choose("proxy", &PEERS, &self.proxies)
     }
 }
 
 impl Run {
     fn prepare(options: &Options) -> Result<Self> {
-        let beside = std::env::current_exe()?.parent().context("this program is in no directory")?.to_path_buf();
-        let host = Host {
-            midmile: options.midmile.clone().unwrap_or_else(|| beside.join("midmile")),
-            floor: beside.join("midmile-bench-floor"),
-            open_files: launch::raise_open_files()?,
-        };
+        let host = Host::prepare(options.midmile.clone())?;
         let peers = options.peers()?;
-        let versions: BTreeMap<_, _> = peers.iter().map(|peer| (peer.name, (peer.version)(&host))).collect();
-        for (name, _) in versions.iter().filter(|(_, version)| version.is_none()) {
-            eprintln!("{name} isn't installed: its cells stay empty");
-        }
-        let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 5 });
-        let patience = options.patience.unwrap_or(if options.quick { 0 } else { 120 });
-        let patience = Patience::new(Duration::from_secs(patience));
-        Ok(Self { peers, versions, host, timing: options.timing()?, rounds, patience })
-    }
-
-    fn version(&self, peer: &Peer) -> Option<&str> {
-        self.versions.get(peer.name)?.as_deref()
-    }
-
-    fn measure_row(&mut self, lab: &Lab, row: Row) -> RowResults {
-        let mut results = RowResults::new(row);
-        for round in 0..row.kind.rounds(self.rounds) {
-            // Every round starts with another peer, so that none is always the first after a pause.
-            let mut order = self.peers.clone();
-            let first = usize::try_from(round).unwrap_or(0) % order.len().max(1);
-            order.rotate_left(first);
-            let mut outcomes = BTreeMap::new();
-            for peer in order {
-                let outcome = self.measure_in_quiet(lab, row, peer);
-                eprintln!("{row} · round {} · {}: {}", round + 1, peer.name, outcome.progress(row.kind.columns()));
-                outcomes.insert(peer.name, outcome);
-            }
-            results.rounds.push(outcomes);
-        }
-        results
-    }
-
-    fn measure_in_quiet(&mut self, lab: &Lab, row: Row, peer: &Peer) -> Outcome {
-        let mut patience = self.patience;
-        let outcome = patience.measure(&format!("{row} · {}", peer.name), || self.measure(lab, row, peer));
-        self.patience = patience;
-        outcome
+        let installed = Installed::new(peers.iter().map(|peer| (peer.name, (peer.version)(&host))));
+        let Options { quick, rounds, patience, .. } = *options;
+        let comparison = Comparison::new(peers, &Effort { quick, rounds, patience });
+        Ok(Self { comparison, installed, host, timing: options.timing()? })
     }
 
     fn measure(&self, lab: &Lab, row: Row, peer: &Peer) -> Outcome {
-        if self.version(peer).is_none() {
-            return Outcome::Skipped("not installed".to_owned());
-        }
-        if let Some(why) = (peer.skips)(&row.kind) {
+        if let Some(why) = self.installed.lacks(peer.name).or_else(|| (peer.skips)(&row.kind)) {
             return Outcome::Skipped(why.to_owned());
         }
         let stage = Stage::open(lab, peer, &self.host, self.timing);
-        match stage.and_then(|mut stage| row.kind.measure(&mut stage)) {
-            Ok(sample) => Outcome::Measured(sample),
-            Err(error) => Outcome::Failed(format!("{error:#}")),
-        }
+        stage.and_then(|mut stage| row.kind.measure(&mut stage)).into()
     }
 }

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
+use crate::judgement::{self, Judgement};
 use crate::machine::Machine;
 use crate::rows::Row;
 use crate::table::{Heading, Outcome, RowResults};
-use crate::targets::{Judgement, Verdict};
 
 /// All that a run found out.
 pub(crate) struct Report<R = Row> {
@@ -35,11 +35,8 @@ impl<R: Heading> Report<R> {
         ];
         let names: Vec<&'static str> = self.peers.iter().map(|(name, _)| *name).collect();
         sections.extend(self.rows.iter().map(|row| row.markdown(&names, &self.subject).trim_end().to_owned()));
-        let passed = self.judgements.iter().filter(|judgement| judgement.verdict == Verdict::Pass).count();
-        let judged = self.judgements.iter().filter(|judgement| judgement.verdict != Verdict::Unknown).count();
-        sections.push(format!("### targets: {passed} of {judged} met by {}", self.subject));
-        let lines: Vec<String> =
-            self.judgements.iter().map(|Judgement { verdict, text }| format!("- {verdict} {text}")).collect();
+        sections.push(format!("### targets: {} by {}", judgement::met(&self.judgements), self.subject));
+        let lines: Vec<String> = self.judgements.iter().map(|judgement| format!("- {judgement}")).collect();
         sections.push(lines.join("\n"));
         sections.join("\n\n") + "\n"
     }
@@ -48,18 +45,13 @@ impl<R: Heading> Report<R> {
     pub(crate) fn json(&self) -> Value {
         let peers: Vec<Value> = self.peers.iter().map(|(name, version)| json!([name, version])).collect();
         let rows: Vec<Value> = self.rows.iter().map(row_json).collect();
-        let targets: Vec<Value> = self
-            .judgements
-            .iter()
-            .map(|Judgement { verdict, text }| json!({ "verdict": verdict.to_string().trim(), "text": text }))
-            .collect();
         json!({
             "machine": self.machine.json(),
             "peers": peers,
             "subject": self.subject,
             "settings": self.settings,
             "rows": rows,
-            "targets": targets,
+            "targets": judgement::json(&self.judgements),
         })
     }
 }

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use anyhow::Result;
+
 use crate::quiet::OTHERS_PERCENT_MAX;
 use crate::rows::{Column, OTHERS, Row, Sample};
 
@@ -13,11 +15,18 @@ use crate::rows::{Column, OTHERS, Row, Sample};
 pub(crate) trait Heading: std::fmt::Display {
     /// The columns of its table.
     fn columns(&self) -> &'static [Column];
+
+    /// How often it's measured in a run of so many rounds.
+    fn rounds(&self, rounds: u32) -> u32;
 }
 
 impl Heading for Row {
     fn columns(&self) -> &'static [Column] {
         self.kind.columns()
+    }
+
+    fn rounds(&self, rounds: u32) -> u32 {
+        self.kind.rounds(rounds)
     }
 }
 
@@ -30,6 +39,15 @@ pub(crate) enum Outcome {
     Skipped(String),
     /// It went wrong, and how.
     Failed(String),
+}
+
+impl From<Result<Sample>> for Outcome {
+    fn from(measured: Result<Sample>) -> Self {
+        match measured {
+            Ok(sample) => Self::Measured(sample),
+            Err(error) => Self::Failed(format!("{error:#}")),
+        }
+    }
 }
 
 impl Outcome {

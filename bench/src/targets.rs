@@ -1,9 +1,7 @@
 //! The targets that the subject of the run is held to, and whether it meets them.
 
-use std::fmt;
-
-use crate::quiet::OTHERS_PERCENT_MAX;
-use crate::rows::{Kind, OTHERS};
+use crate::judgement::{Judgement, NOT_MEASURED, Verdict};
+use crate::rows::Kind;
 use crate::table::RowResults;
 
 /// What a value or a ratio must be.
@@ -97,35 +95,6 @@ fn targets(kind: Kind, pair_bound_mib: f64) -> Vec<Target> {
     }
 }
 
-/// Whether a target is met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It is.
-    Pass,
-    /// It isn't.
-    Fail,
-    /// There is nothing to judge by.
-    Unknown,
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pass => "PASS",
-            Self::Fail => "FAIL",
-            Self::Unknown => "n/a ",
-        })
-    }
-}
-
-/// A target's verdict in a row.
-pub(crate) struct Judgement {
-    /// Whether it is met.
-    pub(crate) verdict: Verdict,
-    /// Row, target and the number it was judged by.
-    pub(crate) text: String,
-}
-
 /// Judges `subject` in every row by every target that applies.
 pub(crate) fn judge(rows: &[RowResults], subject: &str, pair_bound_mib: f64) -> Vec<Judgement> {
     rows.iter()
@@ -139,18 +108,11 @@ pub(crate) fn judge(rows: &[RowResults], subject: &str, pair_bound_mib: f64) -> 
 impl Target {
     fn judge(&self, results: &RowResults, subject: &str) -> Judgement {
         let measured = self.keys.iter().find_map(|key| Some((*key, self.worst(results, subject, key)?)));
-        let (verdict, by) = match measured {
-            None => (Verdict::Unknown, "not measured".to_owned()),
-            Some((key, (value, peer))) => {
-                let verdict = if self.bound.holds(value) { Verdict::Pass } else { Verdict::Fail };
-                (verdict, format!("{value:.3}{peer} by {key}"))
-            }
-        };
-        // A verdict on a machine that was busy with something else is worth little; the reader is told.
-        let others = results.median(subject, OTHERS.key).filter(|&others| others > OTHERS_PERCENT_MAX);
-        let disturbed = others.map(|others| format!(" (DISTURBED: other programs used {others:.0} % of a CPU)"));
-        let text = format!("{}: {}: {by}{}", results.row, self.what, disturbed.unwrap_or_default());
-        Judgement { verdict, text }
+        let met = measured.as_ref().map(|(_, (value, _))| self.bound.holds(*value));
+        let by = measured.map(|(key, (value, peer))| format!("{value:.3}{peer} by {key}"));
+        let by = by.unwrap_or_else(|| NOT_MEASURED.to_owned());
+        let judgement = Judgement { verdict: Verdict::of(met), text: format!("{}: {}: {by}", results.row, self.what) };
+        judgement.unless_disturbed(results, subject)
     }
 
     /// The value or ratio that is furthest from the bound, and the peer it is against.

@@ -1,25 +1,22 @@
 //! `trunk`: two gateways with a pool between them, beside one relay: CPU a gigabyte, and short connections a second.
 
-use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::janitor::{Janitor, NETNS_DIR};
-use crate::launch;
+use crate::host::{self, Host};
 use crate::measure::perf;
+use crate::namespace::{self, Namespace};
 use crate::netns::{Gro, Lab};
-use crate::peers::{Host, MIDMILE, Peer, TRUNK, TRUNK_APART, trunk};
+use crate::peers::{MIDMILE, Peer, TRUNK, TRUNK_APART, trunk};
 use crate::rows::{Kind, OTHERS, Sample};
 use crate::stage::{Stage, Timing};
-use crate::turn;
+use crate::workplace::Workplace;
 
 /// Most CPU a gigabyte, and fewest short connections a second, against one relay.
 const CPU_RATIO_MAX: f64 = 2.1;
@@ -56,19 +53,10 @@ struct Row {
 
 /// Measures and prints.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    ensure!(rustix::process::geteuid().is_root(), "trunk makes network namespaces: run it as root");
-    let beside = std::env::current_exe()?.parent().context("this program is in no directory")?.to_path_buf();
-    let host = Host {
-        midmile: options.midmile.clone().unwrap_or_else(|| beside.join("midmile")),
-        floor: beside.join("midmile-bench-floor"),
-        open_files: launch::raise_open_files()?,
-    };
-    let _turn = turn::take()?;
-    let mut janitor = Janitor::start()?;
-    let dir = std::env::temp_dir().join(format!("midmile-bench-{}", std::process::id()));
-    fs::create_dir(&dir).with_context(|| format!("create {}", dir.display()))?;
-    janitor.owns_dir(&dir)?;
-    let lab = Lab::build(&mut janitor, &dir, Gro::Off).context("build the lab")?;
+    host::require_root("trunk")?;
+    let host = Host::prepare(options.midmile.clone())?;
+    let mut workplace = Workplace::take()?;
+    let lab = Lab::build(&mut workplace, Gro::Off).context("build the lab")?;
     println!(
         "client and server on CPU 1; the relay on CPU 0, and both gateways for CPU a GB; the trunk is the loopback device"
     );
@@ -165,11 +153,8 @@ fn gateway_figures() -> Result<String> {
 }
 
 /// Runs `work` on a thread inside a namespace.
-fn inside<T: Send + 'static>(netns: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let path = Path::new(NETNS_DIR).join(netns);
-    let namespace = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-    let thread = thread::spawn(move || {
-        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).map(|()| work())
-    });
-    Ok(thread.join().map_err(|_| anyhow!("the thread inside {netns} panicked"))??)
+fn inside<T: Send + 'static>(netns: &Namespace, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let name = netns.name.clone();
+    let thread = thread::spawn(move || namespace::enter(&name).map(|()| work()));
+    thread.join().map_err(|_| anyhow!("the thread inside {} panicked", netns.name))?
 }

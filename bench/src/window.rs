@@ -1,13 +1,14 @@
 //! A window of measurement: what happened between two looks at all counters.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::cpus::{LOAD_CPU, PROXY_CPU};
 use crate::launch::LoadProcess;
 use crate::load::Counters;
+use crate::measure::cpus::Cpus;
 use crate::measure::{cpu, network, perf};
-use crate::netns::{LOAD_CPU, PROXY_CPU};
 use crate::stage::Stage;
 
 /// Rates over a window. "System" is all CPUs together, whoever ran on them.
@@ -44,10 +45,8 @@ struct Totals {
     client: Counters,
     server: Counters,
     proxy: Option<f64>,
-    others: f64,
-    idle: Vec<f64>,
+    cpus: Cpus,
     retransmits: u64,
-    at: Instant,
 }
 
 impl Window {
@@ -61,25 +60,22 @@ impl Window {
     }
 
     fn between(before: &Totals, after: &Totals) -> Self {
-        let seconds = (after.at - before.at).as_secs_f64();
-        let client_seconds = after.client.seconds - before.client.seconds;
-        let server_seconds = after.server.seconds - before.server.seconds;
+        let (client, cpus) = (&after.client, &after.cpus);
+        let seconds = cpus.seconds_since(&before.cpus);
         let proxy = before.proxy.zip(after.proxy);
-        let idle = before.idle.iter().zip(&after.idle);
-        let busy: Vec<f64> = idle.map(|(before, after)| (1.0 - (after - before) / seconds).clamp(0.0, 1.0)).collect();
         Self {
-            bytes_rate: since(before.server.bytes, after.server.bytes) / server_seconds,
-            request_rate: since(before.client.requests, after.client.requests) / client_seconds,
-            errors: since(before.client.errors, after.client.errors),
-            p50_us: after.client.p50_ns as f64 / 1e3,
-            p99_us: after.client.p99_ns as f64 / 1e3,
+            bytes_rate: after.server.byte_rate_since(&before.server),
+            request_rate: client.request_rate_since(&before.client),
+            errors: client.errors_since(&before.client),
+            p50_us: client.p50_ns as f64 / 1e3,
+            p99_us: client.p99_ns as f64 / 1e3,
             proxy_cpu: proxy.map(|(before, after)| (after - before) / seconds),
-            others_cpu: (after.others - before.others) / seconds,
-            system_cpu: busy.iter().sum(),
-            proxy_core: busy.get(PROXY_CPU).copied().unwrap_or(f64::NAN),
-            load_core: busy.get(LOAD_CPU).copied().unwrap_or(f64::NAN),
+            others_cpu: cpus.others_since(&before.cpus),
+            system_cpu: cpus.all_busy_since(&before.cpus),
+            proxy_core: cpus.busy_since(&before.cpus, PROXY_CPU),
+            load_core: cpus.busy_since(&before.cpus, LOAD_CPU),
             cycles: None,
-            retransmits: since(before.retransmits, after.retransmits),
+            retransmits: after.retransmits.saturating_sub(before.retransmits) as f64,
         }
     }
 }
@@ -95,14 +91,8 @@ impl Totals {
             client: client.mark()?,
             server: stage.server.mark()?,
             proxy: stage.proxy.as_ref().map(|proxy| cpu::group_seconds(proxy.group())).transpose()?,
-            others: cpu::others_seconds()?,
-            idle: cpu::idle_seconds()?,
+            cpus: Cpus::read()?,
             retransmits,
-            at: Instant::now(),
         })
     }
-}
-
-fn since(before: u64, after: u64) -> f64 {
-    after.saturating_sub(before) as f64
 }

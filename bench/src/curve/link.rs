@@ -8,19 +8,17 @@
 //! as on a wire (no TSO, GRO on).
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Pid;
-use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::janitor::{self, Janitor};
-use crate::launch::Launch;
+use crate::cpus::{self, LOAD_CPU, PROXY_CPU};
 use crate::load::CONNS_PER_SOURCE;
 use crate::measure::cpu;
-use crate::netns::{LOAD_CPU, PROXY_CPU, run, words};
+use crate::namespace::{Namespace, run};
+use crate::workplace::Workplace;
 
 /// The CPU of the server and of the packets that arrive at it.
 pub(crate) const SERVER_CPU: usize = PROXY_CPU;
@@ -46,12 +44,12 @@ const SYSCTLS: [&str; 9] = [
 /// How long the kernel may take to start its threads.
 const THREADS_WAIT: Duration = Duration::from_secs(5);
 
-/// Two namespaces; deleted when dropped, by the janitor if that fails.
+/// Two namespaces.
 pub(crate) struct Link {
     /// Namespace of the client.
-    pub(crate) client: String,
+    pub(crate) client: Namespace,
     /// Namespace of the server.
-    pub(crate) server: String,
+    pub(crate) server: Namespace,
     /// The server's device.
     pub(crate) device: String,
     /// The kernel's threads that work for the server.
@@ -61,30 +59,20 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Builds the namespaces, told to the janitor before they exist; for at most `conns` connections at once.
-    pub(crate) fn build(janitor: &mut Janitor, dir: &Path, conns: usize) -> Result<Self> {
+    /// Builds the namespaces, for at most `conns` connections at once.
+    pub(crate) fn build(workplace: &mut Workplace, conns: usize) -> Result<Self> {
         let pid = std::process::id();
-        let mut link = Self {
-            client: format!("mmc{pid}c"),
-            server: format!("mmc{pid}s"),
-            device: format!("s{pid}"),
-            server_threads: cpu::kernel_threads(&format!("ksoftirqd/{SERVER_CPU}"))?,
-            dir: dir.to_path_buf(),
-        };
-        for name in [&link.client, &link.server] {
-            janitor.owns_netns(name)?;
-            run(&format!("ip netns add {name}"))?;
-        }
-        let (client_device, server_device) = (format!("c{pid}"), link.device.clone());
+        let server_threads = cpu::kernel_threads(&format!("ksoftirqd/{SERVER_CPU}"))?;
+        let mut make = |side: char| Namespace::make(&mut workplace.janitor, format!("mmc{pid}{side}"));
+        let (client, server) = (make('c')?, make('s')?);
+        let mut link = Self { client, server, device: format!("s{pid}"), server_threads, dir: workplace.dir.clone() };
+        let client_device = format!("c{pid}");
         link.connect(&client_device, conns).context("connect the namespaces")?;
-        for (netns, device, cpu) in
-            [(&link.client, &client_device, LOAD_CPU), (&link.server, &server_device, SERVER_CPU)]
-        {
-            let threads = napi_threads(netns, device, cpu).with_context(|| format!("threaded NAPI of {device}"))?;
-            if cpu == SERVER_CPU {
-                link.server_threads.extend(threads);
-            }
-        }
+        let threads = |netns, device: &str, cpu| {
+            napi_threads(netns, device, cpu).with_context(|| format!("threaded NAPI of {device}"))
+        };
+        threads(&link.client, &client_device, LOAD_CPU)?;
+        link.server_threads.extend(threads(&link.server, &link.device, SERVER_CPU)?);
         Ok(link)
     }
 
@@ -97,51 +85,28 @@ impl Link {
         let Self { client, server, device, .. } = self;
         let queues = "numtxqueues 1 numrxqueues 1";
         run(&format!(
-            "ip link add {client_device} netns {client} {queues} type veth peer name {device} netns {server} {queues}"
+            "ip link add {client_device} netns {} {queues} type veth peer name {device} netns {} {queues}",
+            client.name, server.name
         ))?;
-        run(&format!("ip -n {server} addr add {SERVER}/16 dev {device}"))?;
+        server.ip(&format!("addr add {SERVER}/16 dev {device}"))?;
         for source in 0..=u32::try_from(conns / CONNS_PER_SOURCE)? {
             let address = Ipv4Addr::from(u32::from(CLIENT) + source);
-            run(&format!("ip -n {client} addr add {address}/16 dev {client_device}"))?;
+            client.ip(&format!("addr add {address}/16 dev {client_device}"))?;
         }
         for (netns, device) in [(client, client_device), (server, device.as_str())] {
-            self.inside(netns, "ip link set lo up")?;
-            run(&format!("ip -n {netns} link set {device} up"))?;
-            // veth's ring holds 256 frames; without a queue before it, 1,000 connections drop packets.
-            run(&format!("tc -n {netns} qdisc add dev {device} root pfifo limit 100000"))?;
-            self.inside(netns, &format!("ethtool -K {device} gro on tso off"))?;
-            let mut sysctl = words("sysctl -qw");
-            sysctl.extend(SYSCTLS.iter().map(std::ffi::OsString::from));
-            self.launch(netns, sysctl).run()?;
+            netns.ip("link set lo up")?;
+            netns.ip(&format!("link set {device} up"))?;
+            netns.queue(device, 100_000)?;
+            netns.run(&format!("ethtool -K {device} gro on tso off"))?;
+            netns.set(&SYSCTLS)?;
         }
         Ok(())
     }
-
-    fn inside(&self, netns: &str, line: &str) -> Result<()> {
-        self.launch(netns, words(line)).run()
-    }
-
-    fn launch<'a>(&self, netns: &'a str, command: Vec<std::ffi::OsString>) -> Launch<'a> {
-        Launch { name: "setup", netns, cpu: LOAD_CPU, log: self.dir.join("setup.log"), command }
-    }
 }
 
-impl Drop for Link {
-    fn drop(&mut self) {
-        for name in [&self.client, &self.server] {
-            if let Err(error) = janitor::remove_netns(name) {
-                eprintln!("clean up: {error:#}");
-            }
-        }
-    }
-}
-
-/// Gives `device` a thread for its packets, pins it to `cpu` and raises it above ordinary programs; returns it. /sys shows the devices
-/// of the namespace it was mounted in, so this one write goes through `ip netns exec`, which mounts it anew.
-fn napi_threads(netns: &str, device: &str, cpu: usize) -> Result<Vec<u32>> {
-    let write = format!("echo 1 > /sys/class/net/{device}/threaded");
-    let output = Command::new("ip").args(["netns", "exec", netns, "sh", "-c", &write]).output().context("run ip")?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+/// Gives `device` a thread for its packets, pins it to `cpu` and raises it above ordinary programs; returns it.
+fn napi_threads(netns: &Namespace, device: &str, cpu: usize) -> Result<Vec<u32>> {
+    netns.write(device, "threaded", "1")?;
     let deadline = Instant::now() + THREADS_WAIT;
     let threads = loop {
         let threads = cpu::kernel_threads(&format!("napi/{device}-"))?;
@@ -152,9 +117,7 @@ fn napi_threads(netns: &str, device: &str, cpu: usize) -> Result<Vec<u32>> {
         std::thread::sleep(Duration::from_millis(10));
     };
     for &thread in &threads {
-        let mut cpus = CpuSet::new();
-        cpus.set(cpu);
-        sched_setaffinity(i32::try_from(thread).ok().and_then(Pid::from_raw), &cpus).context("pin it")?;
+        cpus::pin(i32::try_from(thread).ok().and_then(Pid::from_raw), cpu).context("pin it")?;
         run(&format!("chrt --fifo --pid 1 {thread}")).context("raise it")?;
     }
     Ok(threads)

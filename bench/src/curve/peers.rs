@@ -3,6 +3,8 @@
 use std::net::SocketAddrV4;
 
 use super::rows::Kind;
+use crate::choice::Named;
+use crate::comparison::Compared;
 
 /// Whose a server is, and what carries its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +34,7 @@ pub(crate) struct Peer {
     /// Its colour in the plots.
     pub(crate) colour: (u8, u8, u8),
     /// What it takes part in.
-    pub(crate) rows: fn(Kind) -> bool,
+    rows: fn(Kind) -> bool,
 }
 
 /// Every server, in the order of the table.
@@ -115,6 +117,18 @@ pub(crate) const PEERS: [&Peer; 8] = [
 /// Fewest and most frames that a device's queue is opened with.
 const FRAMES_MIN: usize = 4096;
 const FRAMES_MAX: usize = 65_536;
+
+impl Named for Peer {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl Compared<Kind> for Peer {
+    fn has_place_in(&self, kind: Kind) -> bool {
+        (self.rows)(kind)
+    }
+}
 
 impl Peer {
     /// The arguments of `midmile-bench-server`.

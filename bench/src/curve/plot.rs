@@ -10,6 +10,7 @@ use plotters::prelude::*;
 
 use super::peers::{Peer, Side};
 use super::rows::Kind;
+use crate::publication;
 use crate::table::RowResults;
 
 /// Pixels.
@@ -65,7 +66,7 @@ pub(crate) fn write(dir: &Path, rows: &[RowResults<Kind>], peers: &[&Peer]) -> R
     for (name, svg) in [("curve-rate.svg", rate(rows, peers)?), ("curve-setup.svg", setup(rows, peers)?)] {
         let path = dir.join(name);
         match svg {
-            Some(svg) => fs::write(&path, svg).with_context(|| format!("write {}", path.display()))?,
+            Some(svg) => publication::write(&path, &svg)?,
             None => eprintln!("{name}: fewer than two counts of connections were measured"),
         }
     }

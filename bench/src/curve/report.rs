@@ -4,11 +4,12 @@ use serde_json::{Value, json};
 
 use super::peers::Peer;
 use super::rows::Kind;
+use crate::comparison::Compared;
+use crate::judgement::{self, Judgement};
 use crate::machine::Machine;
 use crate::report::row_json;
 use crate::rows::Column;
 use crate::table::{Heading, RowResults, cell, push};
-use crate::targets::{Judgement, Verdict};
 
 /// Those that all are compared to.
 const AGAINST: [&str; 2] = ["tokio", "epoll"];
@@ -41,17 +42,15 @@ impl Report {
         for row in &self.rows {
             push(&mut text, format_args!("\n{}", self.row(row)));
         }
-        let passed = self.judgements.iter().filter(|judgement| judgement.verdict == Verdict::Pass).count();
-        let judged = self.judgements.iter().filter(|judgement| judgement.verdict != Verdict::Unknown).count();
-        push(&mut text, format_args!("\n### targets: {passed} of {judged} met\n\n"));
-        for Judgement { verdict, text: line } in &self.judgements {
-            push(&mut text, format_args!("- {verdict} {line}\n"));
+        push(&mut text, format_args!("\n### targets: {}\n\n", judgement::met(&self.judgements)));
+        for judgement in &self.judgements {
+            push(&mut text, format_args!("- {judgement}\n"));
         }
         text
     }
 
     fn row(&self, row: &RowResults<Kind>) -> String {
-        let peers = self.peers.iter().filter(|peer| (peer.rows)(row.row));
+        let peers = self.peers.iter().filter(|peer| peer.has_place_in(row.row));
         let names: Vec<&str> = peers.map(|peer| peer.name).collect();
         let columns: Vec<&Column> = row.row.columns().iter().filter(|column| row.has(&names, column)).collect();
         let judged: Vec<(&Column, &str)> =
@@ -80,16 +79,12 @@ impl Report {
     /// The report with every single measurement.
     pub(crate) fn json(&self) -> Value {
         let peers: Vec<Value> = self.peers.iter().map(|peer| json!([peer.name, peer.version()])).collect();
-        let targets = self.judgements.iter();
-        let targets: Vec<Value> = targets
-            .map(|Judgement { verdict, text }| json!({ "verdict": verdict.to_string().trim(), "text": text }))
-            .collect();
         json!({
             "machine": self.machine.json(),
             "servers": peers,
             "notes": self.notes,
             "rows": self.rows.iter().map(row_json).collect::<Vec<Value>>(),
-            "targets": targets,
+            "targets": judgement::json(&self.judgements),
         })
     }
 }

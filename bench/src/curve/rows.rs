@@ -89,6 +89,10 @@ impl Heading for Kind {
             Self::Alone => &ALONE,
         }
     }
+
+    fn rounds(&self, rounds: u32) -> u32 {
+        rounds
+    }
 }
 
 impl Kind {

@@ -3,8 +3,8 @@
 
 use super::peers::{Peer, Side};
 use super::rows::Kind;
+use crate::judgement::Judgement;
 use crate::table::{RowResults, median, value};
-use crate::targets::{Judgement, Verdict};
 
 /// A target of a row: what, by which column, against whom, on which of our sides, at most how much.
 struct Target {
@@ -58,7 +58,7 @@ pub(crate) fn judge(rows: &[RowResults<Kind>], peers: &[&Peer]) -> Vec<Judgement
         judgements.extend(ours().map(|peer| {
             let bytes = most.median(peer.name, "anon_bytes_per_conn");
             let text = format!("{}: {}: user memory ≤ {IDLE_BYTES_MAX} B a connection", most.row, peer.name);
-            verdict(bytes, |bytes| bytes <= IDLE_BYTES_MAX, &text)
+            Judgement::of(&text, bytes, |bytes| bytes <= IDLE_BYTES_MAX)
         }));
     }
     judgements
@@ -71,7 +71,7 @@ impl Target {
         let best = ratios.min_by(|(a, _), (b, _)| a.total_cmp(b));
         let name = best.map_or("none", |(_, name)| name);
         let text = format!("{}: {name}: {} ≤ {} × {}", row.row, self.key, self.at_most, self.against);
-        verdict(best.map(|(ratio, _)| ratio), |ratio| ratio <= self.at_most, &text)
+        Judgement::of(&text, best.map(|(ratio, _)| ratio), |ratio| ratio <= self.at_most)
     }
 }
 
@@ -83,16 +83,7 @@ fn flat(rows: &[RowResults<Kind>], peer: &Peer) -> Option<Judgement> {
     let rate = |round| value(round, peer.name, "requests_per_second");
     let ratios = most.rounds.iter().zip(&from.rounds).filter_map(|(most, from)| Some(rate(most)? / rate(from)?));
     let text = format!("{}: {}: rate ≥ {FLAT_AT_LEAST} × that with {FLAT_FROM}", most.row, peer.name);
-    Some(verdict(median(ratios.collect()), |ratio| ratio >= FLAT_AT_LEAST, &text))
-}
-
-fn verdict(measured: Option<f64>, met: impl Fn(f64) -> bool, text: &str) -> Judgement {
-    let (verdict, by) = match measured {
-        None => (Verdict::Unknown, "not measured".to_owned()),
-        Some(value) if met(value) => (Verdict::Pass, format!("{value:.3}")),
-        Some(value) => (Verdict::Fail, format!("{value:.3}")),
-    };
-    Judgement { verdict, text: format!("{text}: {by}") }
+    Some(Judgement::of(&text, median(ratios.collect()), |ratio| ratio >= FLAT_AT_LEAST))
 }
 
 #[cfg(test)]
@@ -101,6 +92,7 @@ mod tests {
 
     use super::*;
     use crate::curve::peers::PEERS;
+    use crate::judgement::Verdict;
     use crate::rows::Sample;
     use crate::table::Outcome;
 

@@ -1,15 +1,16 @@
 //! A window of measurement: what happened between two looks at all counters.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 
 use super::link::SERVER_CPU;
 use super::stage::Stage;
+use crate::cpus::LOAD_CPU;
 use crate::launch::LoadProcess;
 use crate::load::Counters;
+use crate::measure::cpus::Cpus;
 use crate::measure::{cpu, network, perf};
-use crate::netns::LOAD_CPU;
 
 /// Rates over a window.
 pub(crate) struct Window {
@@ -59,10 +60,8 @@ pub(crate) struct Served {
 struct Totals {
     process: f64,
     kernel: f64,
-    others: f64,
-    idle: Vec<f64>,
     retransmits: u64,
-    at: Instant,
+    cpus: Cpus,
 }
 
 impl Window {
@@ -74,7 +73,7 @@ impl Window {
         let (load, after) = (client.mark()?, Totals::read(stage, client)?);
         stage.check_alive()?;
         Ok(Self {
-            clock: cycles.map(|cycles| cycles / busy(&before, &after, SERVER_CPU)),
+            clock: cycles.map(|cycles| cycles / after.cpus.busy_since(&before.cpus, SERVER_CPU)),
             ..between(&load_before, &before, &load, &after)
         })
     }
@@ -85,42 +84,34 @@ impl Window {
         let mut client = stage.asker(conns, true)?;
         let load = client.mark_until(|counters| counters.served_ns > 0, patience)?;
         let after = Totals::read(stage, &client)?;
-        let seconds = (after.at - before.at).as_secs_f64();
         Ok(Served {
             client,
             served_seconds: load.served_ns as f64 / 1e9,
             server_cpu: after.server() - before.server(),
-            load_core: busy(&before, &after, LOAD_CPU),
-            others_cpu: (after.others - before.others) / seconds,
+            load_core: after.cpus.busy_since(&before.cpus, LOAD_CPU),
+            others_cpu: after.cpus.others_since(&before.cpus),
             retransmits: after.retransmits.saturating_sub(before.retransmits) as f64,
         })
     }
 }
 
 fn between(load_before: &Counters, before: &Totals, load: &Counters, after: &Totals) -> Window {
-    let seconds = (after.at - before.at).as_secs_f64();
-    let load_seconds = load.seconds - load_before.seconds;
+    let cpus = &after.cpus;
+    let seconds = cpus.seconds_since(&before.cpus);
     Window {
-        request_rate: (load.requests - load_before.requests) as f64 / load_seconds,
-        errors: (load.errors - load_before.errors) as f64,
+        request_rate: load.request_rate_since(load_before),
+        errors: load.errors_since(load_before),
         p50_us: load.p50_ns as f64 / 1e3,
         p99_us: load.p99_ns as f64 / 1e3,
         p999_us: load.p999_ns as f64 / 1e3,
         server_cpu: (after.server() - before.server()) / seconds,
         process_cpu: (after.process - before.process) / seconds,
         clock: None,
-        server_core: busy(before, after, SERVER_CPU),
-        load_core: busy(before, after, LOAD_CPU),
-        others_cpu: (after.others - before.others) / seconds,
+        server_core: cpus.busy_since(&before.cpus, SERVER_CPU),
+        load_core: cpus.busy_since(&before.cpus, LOAD_CPU),
+        others_cpu: cpus.others_since(&before.cpus),
         retransmits: after.retransmits.saturating_sub(before.retransmits) as f64,
     }
-}
-
-/// How much of a CPU was taken.
-fn busy(before: &Totals, after: &Totals, cpu: usize) -> f64 {
-    let seconds = (after.at - before.at).as_secs_f64();
-    let idle = after.idle.get(cpu).zip(before.idle.get(cpu)).map_or(f64::NAN, |(after, before)| after - before);
-    (1.0 - idle / seconds).clamp(0.0, 1.0)
 }
 
 impl Totals {
@@ -135,10 +126,8 @@ impl Totals {
         Ok(Self {
             process: cpu::group_seconds(group)?,
             kernel: cpu::threads_seconds(&stage.link.server_threads),
-            others: cpu::others_seconds()?,
-            idle: cpu::idle_seconds()?,
             retransmits: network::retransmitted_segments(group)?,
-            at: Instant::now(),
+            cpus: Cpus::read()?,
         })
     }
 

@@ -13,12 +13,11 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use super::control::{self, Order};
-use super::counters::Counters;
+use super::client::{self, Client};
 use super::framed::{FRAMED_BYTES, check, message};
-use super::latency::Histogram;
-use super::poller::{ORDERS, Poller};
+use super::poller::Poller;
 use super::socket;
+use super::tally::Tally;
 
 /// Connections that are being opened, or wait for their first answer, at once.
 const OPENING_MAX: usize = 256;
@@ -53,33 +52,48 @@ struct Asking {
     askers: Vec<Asker>,
     /// Connections that have had their first answer.
     served: usize,
-    started: Instant,
-    counters: Counters,
-    latency: Histogram,
+    tally: Tally,
 }
 
 /// Asks until the bench is done.
 pub(super) fn run(plan: Plan) -> Result<()> {
-    let mut asking = Asking {
-        plan,
-        poller: Poller::new()?,
-        askers: Vec::with_capacity(plan.conns),
-        served: 0,
-        started: Instant::now(),
-        counters: Counters::default(),
-        latency: Histogram::new(),
-    };
-    let mut events = Poller::events();
-    loop {
-        asking.open_some()?;
-        asking.poller.wait(&mut events, None)?;
-        for event in &events {
-            match event.data.u64() {
-                ORDERS if control::take()? == Order::Quit => return Ok(()),
-                ORDERS => asking.report()?,
-                token => asking.handle(token)?,
-            }
+    let (poller, askers) = (Poller::new()?, Vec::with_capacity(plan.conns));
+    client::run(&mut Asking { plan, poller, askers, served: 0, tally: Tally::new() })
+}
+
+impl Client for Asking {
+    fn poller(&self) -> &Poller {
+        &self.poller
+    }
+
+    fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        self.open_some()
+    }
+
+    fn handle(&mut self, token: u64) -> Result<()> {
+        let asker = &mut self.askers[usize::try_from(token)?];
+        if !asker.stands {
+            asker.stands = true;
+            return asker.ask(token);
         }
+        if !asker.answered(token)? {
+            return Ok(());
+        }
+        self.tally.exchanged(asker.asked_at);
+        if asker.sequence > 1 {
+            return asker.ask(token);
+        }
+        self.served += 1;
+        if self.served < self.plan.conns {
+            return Ok(());
+        }
+        self.tally.all_served()?;
+        let again = if self.plan.once { &mut [] } else { &mut self.askers[..] };
+        (0..).zip(again).try_for_each(|(token, asker)| asker.ask(token))
     }
 }
 
@@ -101,34 +115,6 @@ impl Asking {
             self.askers.push(Asker { fd, stands: false, sequence: 0, asked_at, have: 0, answer: [0; FRAMED_BYTES] });
         }
         Ok(())
-    }
-
-    fn report(&mut self) -> Result<()> {
-        control::answer_with(&mut self.counters, &mut self.latency, self.started)
-    }
-
-    fn handle(&mut self, token: u64) -> Result<()> {
-        let asker = &mut self.askers[usize::try_from(token)?];
-        if !asker.stands {
-            asker.stands = true;
-            return asker.ask(token);
-        }
-        if !asker.answered(token)? {
-            return Ok(());
-        }
-        self.counters.requests += 1;
-        self.latency.record(asker.asked_at.elapsed());
-        if asker.sequence > 1 {
-            return asker.ask(token);
-        }
-        self.served += 1;
-        if self.served < self.plan.conns {
-            return Ok(());
-        }
-        self.counters.served_ns = u64::try_from(self.started.elapsed().as_nanos())?;
-        self.latency.clear();
-        let again = if self.plan.once { &mut [] } else { &mut self.askers[..] };
-        (0..).zip(again).try_for_each(|(token, asker)| asker.ask(token))
     }
 }
 

@@ -2,26 +2,31 @@
 
 use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
-use super::control::{self, Order};
-use super::counters::Counters;
-use super::poller::{ORDERS, Poller};
+use super::client::{self, Client};
+use super::poller::Poller;
+use super::tally::Tally;
 use super::{Purpose, socket};
 
 /// Bytes offered by one call. `sendfile` from memory would save the copy and cost more: it makes fragments of 4 KiB,
 /// which client, proxy and server then handle one by one, where `send` makes fragments of 32 KiB.
 const CHUNK_BYTES: usize = 128 << 10;
 
+struct Bulk {
+    poller: Poller,
+    flows: Vec<OwnedFd>,
+    /// Only the first byte of a connection matters, so that all may be the same.
+    chunk: Vec<u8>,
+    tally: Tally,
+}
+
 /// Sends until the bench is done.
 pub(super) fn run(to: SocketAddrV4, conns: usize, purpose: Purpose) -> Result<()> {
-    // Only the first byte of a connection matters, so that all may be the same.
-    let chunk = vec![purpose.byte(); CHUNK_BYTES];
     let poller = Poller::new()?;
     let mut flows = Vec::with_capacity(conns);
     for token in 0..conns {
@@ -30,23 +35,21 @@ pub(super) fn run(to: SocketAddrV4, conns: usize, purpose: Purpose) -> Result<()
         poller.add(&fd, u64::try_from(token)?, EventFlags::OUT)?;
         flows.push(fd);
     }
-    let started = Instant::now();
-    let mut counters = Counters::default();
-    let mut events = Poller::events();
-    loop {
-        poller.wait(&mut events, None)?;
-        for event in &events {
-            match event.data.u64() {
-                ORDERS if control::take()? == Order::Quit => return Ok(()),
-                ORDERS => {
-                    counters.seconds = started.elapsed().as_secs_f64();
-                    control::answer(&counters)?;
-                }
-                token => {
-                    counters.bytes += send_some(&flows[usize::try_from(token)?], &chunk)?;
-                }
-            }
-        }
+    client::run(&mut Bulk { poller, flows, chunk: vec![purpose.byte(); CHUNK_BYTES], tally: Tally::new() })
+}
+
+impl Client for Bulk {
+    fn poller(&self) -> &Poller {
+        &self.poller
+    }
+
+    fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
+    }
+
+    fn handle(&mut self, token: u64) -> Result<()> {
+        self.tally.counters.bytes += send_some(&self.flows[usize::try_from(token)?], &self.chunk)?;
+        Ok(())
     }
 }
 

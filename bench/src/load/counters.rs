@@ -27,6 +27,21 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    /// Exchanges a second since an earlier look.
+    pub(crate) fn request_rate_since(&self, before: &Self) -> f64 {
+        (self.requests - before.requests) as f64 / (self.seconds - before.seconds)
+    }
+
+    /// Bytes a second since an earlier look.
+    pub(crate) fn byte_rate_since(&self, before: &Self) -> f64 {
+        (self.bytes - before.bytes) as f64 / (self.seconds - before.seconds)
+    }
+
+    /// Failed connections since an earlier look.
+    pub(crate) fn errors_since(&self, before: &Self) -> f64 {
+        (self.errors - before.errors) as f64
+    }
+
     /// One line without its end.
     pub(crate) fn to_json(self) -> String {
         json!({

@@ -12,12 +12,11 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use super::control::{self, Order};
-use super::counters::Counters;
-use super::latency::Histogram;
-use super::poller::{ORDERS, Poller};
+use super::client::{self, Client};
+use super::poller::Poller;
 use super::query::{self, QUERY_BYTES};
 use super::socket;
+use super::tally::Tally;
 
 /// Connections that are being opened, or wait for their first answer, at once.
 const OPENING_MAX: usize = 64;
@@ -56,8 +55,7 @@ struct Asker {
 
 /// What all connections share.
 struct Shared {
-    counters: Counters,
-    latency: Histogram,
+    tally: Tally,
     received: Vec<u8>,
     /// Questions to be sent.
     asking: Vec<u8>,
@@ -71,37 +69,55 @@ struct Asking {
     askers: Vec<Asker>,
     /// Connections that have had their first answer.
     served: usize,
-    started: Instant,
     shared: Shared,
 }
 
 /// Asks until the bench is done.
 pub(super) fn run(plan: Plan) -> Result<()> {
-    let mut asking = Asking {
+    client::run(&mut Asking {
         plan,
         poller: Poller::new()?,
         askers: Vec::with_capacity(plan.conns),
         served: 0,
-        started: Instant::now(),
         shared: Shared {
-            counters: Counters::default(),
-            latency: Histogram::new(),
+            tally: Tally::new(),
             received: vec![0; RECV_BYTES],
             asking: Vec::with_capacity(usize::from(plan.outstanding) * QUERY_BYTES),
             asked: 0,
         },
-    };
-    let mut events = Poller::events();
-    loop {
-        asking.open_some()?;
-        asking.poller.wait(&mut events, None)?;
-        for event in &events {
-            match event.data.u64() {
-                ORDERS if control::take()? == Order::Quit => return Ok(()),
-                ORDERS => asking.report()?,
-                token => asking.handle(usize::try_from(token)?)?,
-            }
+    })
+}
+
+impl Client for Asking {
+    fn poller(&self) -> &Poller {
+        &self.poller
+    }
+
+    fn tally(&mut self) -> &mut Tally {
+        &mut self.shared.tally
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        self.open_some()
+    }
+
+    fn handle(&mut self, token: u64) -> Result<()> {
+        let index = usize::try_from(token)?;
+        let all_served = self.served == self.plan.conns;
+        let (asker, shared) = (&mut self.askers[index], &mut self.shared);
+        if !asker.stands {
+            asker.stands = true;
+            shared.asking.clear();
+            asker.ask(0, shared)?;
+            return asker.send(shared);
         }
+        asker.receive(shared, all_served && !self.plan.once).with_context(|| format!("connection {index}"))?;
+        if asker.served || asker.questions.first().is_none_or(|question| question.waits) {
+            return Ok(());
+        }
+        asker.served = true;
+        self.served += 1;
+        if self.served == self.plan.conns { self.begin() } else { Ok(()) }
     }
 }
 
@@ -119,33 +135,9 @@ impl Asking {
         Ok(())
     }
 
-    fn report(&mut self) -> Result<()> {
-        let Shared { counters, latency, .. } = &mut self.shared;
-        control::answer_with(counters, latency, self.started)
-    }
-
-    fn handle(&mut self, index: usize) -> Result<()> {
-        let all_served = self.served == self.plan.conns;
-        let (asker, shared) = (&mut self.askers[index], &mut self.shared);
-        if !asker.stands {
-            asker.stands = true;
-            shared.asking.clear();
-            asker.ask(0, shared)?;
-            return asker.send(shared);
-        }
-        asker.receive(shared, all_served && !self.plan.once).with_context(|| format!("connection {index}"))?;
-        if asker.served || asker.questions.first().is_none_or(|question| question.waits) {
-            return Ok(());
-        }
-        asker.served = true;
-        self.served += 1;
-        if self.served == self.plan.conns { self.begin() } else { Ok(()) }
-    }
-
     /// All were served once: each asks as much as it's to.
     fn begin(&mut self) -> Result<()> {
-        self.shared.counters.served_ns = u64::try_from(self.started.elapsed().as_nanos())?;
-        self.shared.latency.clear();
+        self.shared.tally.all_served()?;
         let askers = if self.plan.once { &mut [] } else { &mut self.askers[..] };
         for asker in askers {
             self.shared.asking.clear();
@@ -222,8 +214,7 @@ impl Asker {
         let question = question.context("an answer to nothing")?;
         query::check(answer, id, question.host)?;
         question.waits = false;
-        shared.counters.requests += 1;
-        shared.latency.record(question.at.elapsed());
+        shared.tally.exchanged(question.at);
         if again { self.ask(id, shared) } else { Ok(()) }
     }
 }

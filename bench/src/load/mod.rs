@@ -1,14 +1,15 @@
 //! Load: a server and the clients that talk to it through the proxy under test.
 //!
 //! Each is one single-threaded epoll loop. The first byte of a connection tells the server what it's for ([`Purpose`]),
-//! so that a proxy needs one forwarding rule. The curve's clients ([`framed`]) talk to servers of their own. A newline on standard input is answered with one line of [`Counters`] on
-//! standard output; end of file ends the process. All latencies are measured by the client.
+//! so that a proxy needs one forwarding rule. The curve's clients ([`framed`]) talk to servers of their own. A newline on
+//! standard input is answered with one line of [`Counters`] on standard output; end of file ends the process. All latencies
+//! are measured by the client.
 
 mod ask;
 mod bulk;
+mod client;
 mod control;
 mod counters;
-mod crr;
 mod dns;
 mod framed;
 mod idle;
@@ -20,6 +21,7 @@ mod rr;
 mod server;
 mod socket;
 mod speech;
+mod tally;
 mod trickle;
 mod visit;
 
@@ -183,10 +185,11 @@ pub(crate) fn run(load: &Load) -> Result<()> {
         Load::Server { listen } => server::run(listen),
         Load::Bulk { to, conns, purpose } => bulk::run(to, conns, purpose),
         Load::Rr { to, conns } => rr::run(to, conns),
-        Load::Crr { to, conns } => crr::run(to, conns),
+        Load::Crr { to, conns } => visit::run(to, conns, Speech::Echo),
         Load::Idle { to, conns } => idle::run(to, conns),
         Load::Probe { to, framed, dns } => {
-            probe::run(to, if dns { Some(Speech::Dns) } else { framed.then_some(Speech::Framed) })
+            let framed = if framed { Speech::Framed } else { Speech::Echo };
+            probe::run(to, if dns { Speech::Dns } else { framed })
         }
         Load::Ask { to, conns, source, once } => ask::run(ask::Plan { to, conns, source, once }),
         Load::Visit { to, conns, dns } => visit::run(to, conns, if dns { Speech::Dns } else { Speech::Framed }),

@@ -5,21 +5,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::socket;
 use super::speech::Speech;
-use super::{idle, socket};
 
 /// How long a proxy may take to start.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
-/// Tries until an exchange succeeds: in `speech`, or else with a server of the relays' bench.
-pub(super) fn run(to: SocketAddrV4, speech: Option<Speech>) -> Result<()> {
+/// Tries until an exchange succeeds.
+pub(super) fn run(to: SocketAddrV4, speech: Speech) -> Result<()> {
     let deadline = Instant::now() + READY_WITHIN;
     loop {
-        let exchanged = match speech {
-            Some(speech) => speech.exchange(to),
-            None => socket::connected(to).and_then(|fd| idle::exchange(&fd)),
-        };
-        match exchanged {
+        match socket::connected(to).and_then(|fd| speech.exchange(&fd)) {
             Ok(()) => return Ok(()),
             Err(error) if Instant::now() > deadline => return Err(error),
             Err(_) => std::thread::sleep(Duration::from_millis(10)),

@@ -9,10 +9,9 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use super::control::{self, Order};
-use super::counters::Counters;
-use super::latency::Histogram;
-use super::poller::{ORDERS, Poller};
+use super::client::{self, Client};
+use super::poller::Poller;
+use super::tally::Tally;
 use super::{MESSAGE_BYTES, Purpose, socket};
 
 struct Asker {
@@ -20,6 +19,12 @@ struct Asker {
     /// Bytes of the response so far.
     have: usize,
     asked_at: Instant,
+}
+
+struct Asking {
+    poller: Poller,
+    askers: Vec<Asker>,
+    tally: Tally,
 }
 
 /// Asks until the bench is done.
@@ -35,29 +40,20 @@ pub(super) fn run(to: SocketAddrV4, conns: usize) -> Result<()> {
     for asker in &mut askers {
         asker.ask()?;
     }
-    let started = Instant::now();
-    let mut counters = Counters::default();
-    let mut latency = Histogram::new();
-    let mut events = Poller::events();
-    loop {
-        poller.wait(&mut events, None)?;
-        for event in &events {
-            match event.data.u64() {
-                ORDERS if control::take()? == Order::Quit => return Ok(()),
-                ORDERS => {
-                    counters.seconds = started.elapsed().as_secs_f64();
-                    counters.p50_ns = latency.percentile_ns(50);
-                    counters.p99_ns = latency.percentile_ns(99);
-                    control::answer(&counters)?;
-                    latency.clear();
-                }
-                token => {
-                    if askers[usize::try_from(token)?].handle_readable(&mut latency)? {
-                        counters.requests += 1;
-                    }
-                }
-            }
-        }
+    client::run(&mut Asking { poller, askers, tally: Tally::new() })
+}
+
+impl Client for Asking {
+    fn poller(&self) -> &Poller {
+        &self.poller
+    }
+
+    fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
+    }
+
+    fn handle(&mut self, token: u64) -> Result<()> {
+        self.askers[usize::try_from(token)?].handle_readable(&mut self.tally)
     }
 }
 
@@ -70,8 +66,8 @@ impl Asker {
         Ok(())
     }
 
-    /// True once the response is complete and the next request sent.
-    fn handle_readable(&mut self, latency: &mut Histogram) -> Result<bool> {
+    /// Takes what has come of the response; once it's complete, the next request is sent.
+    fn handle_readable(&mut self, tally: &mut Tally) -> Result<()> {
         let mut response = [0_u8; MESSAGE_BYTES];
         match recv(&self.fd, &mut response[self.have..], RecvFlags::empty()) {
             Ok((_, 0)) => bail!("the proxy closed a connection"),
@@ -80,11 +76,10 @@ impl Asker {
             Err(error) => return Err(error).context("receive a response"),
         }
         if self.have < MESSAGE_BYTES {
-            return Ok(false);
+            return Ok(());
         }
         self.have = 0;
-        latency.record(self.asked_at.elapsed());
-        self.ask()?;
-        Ok(true)
+        tally.exchanged(self.asked_at);
+        self.ask()
     }
 }

@@ -18,6 +18,7 @@ use rustix::net::{
 use super::control::{self, Order};
 use super::counters::Counters;
 use super::poller::{ORDERS, Poller};
+use super::tally::Tally;
 use super::{MESSAGE_BYTES, Purpose};
 
 /// What all slow connections together are read at.
@@ -45,8 +46,7 @@ struct Server {
     free: Vec<usize>,
     slow: Vec<OwnedFd>,
     slow_read_at: Instant,
-    started: Instant,
-    counters: Counters,
+    tally: Tally,
     scratch: Vec<u8>,
 }
 
@@ -74,8 +74,7 @@ pub(super) fn run(address: SocketAddrV4) -> Result<()> {
         free: Vec::new(),
         slow: Vec::new(),
         slow_read_at: Instant::now(),
-        started: Instant::now(),
-        counters: Counters::default(),
+        tally: Tally::new(),
         scratch: vec![0; DISCARD_BYTES],
     };
     server.serve()
@@ -91,10 +90,7 @@ impl Server {
             for event in &events {
                 match event.data.u64() {
                     ORDERS if control::take()? == Order::Quit => return Ok(()),
-                    ORDERS => {
-                        self.counters.seconds = self.started.elapsed().as_secs_f64();
-                        control::answer(&self.counters)?;
-                    }
+                    ORDERS => self.tally.report()?,
                     LISTENER => self.accept_all()?,
                     index => self.handle(usize::try_from(index)?)?,
                 }
@@ -125,7 +121,7 @@ impl Server {
             return Ok(());
         };
         let Some(conn) = slot else { return Ok(()) };
-        let fate = conn.receive(&mut self.scratch, &mut self.counters);
+        let fate = conn.receive(&mut self.scratch, &mut self.tally.counters);
         if fate == Fate::Keep {
             return Ok(());
         }
@@ -151,11 +147,11 @@ impl Server {
         self.slow_read_at = Instant::now();
         let quota = elapsed_us.saturating_mul(SLOW_BYTES_PER_SECOND) / 1_000_000 / conns;
         let quota = usize::try_from(quota).unwrap_or(DISCARD_BYTES).clamp(1, DISCARD_BYTES);
-        let Self { slow, scratch, counters, .. } = self;
+        let Self { slow, scratch, tally, .. } = self;
         slow.retain(|fd| match recv(fd, &mut scratch[..quota], RecvFlags::TRUNC) {
             Ok((_, 0)) => false,
             Ok((_, n)) => {
-                counters.slow_bytes += as_u64(n);
+                tally.counters.slow_bytes += as_u64(n);
                 true
             }
             Err(error) => error == Errno::AGAIN,

@@ -10,9 +10,9 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
 use super::control::{self, Order};
-use super::counters::Counters;
 use super::poller::{ORDERS, Poller};
 use super::socket;
+use super::tally::Tally;
 
 /// The length of the longest message, in two bytes; what follows it is of no matter.
 const BEGINNING: [u8; 2] = [0xFF; 2];
@@ -41,7 +41,7 @@ pub(super) struct Plan {
 pub(super) fn run(plan: Plan) -> Result<()> {
     let poller = Poller::new()?;
     let started = Instant::now();
-    let mut counters = Counters::default();
+    let mut tally = Tally::new();
     let mut senders = Vec::with_capacity(plan.conns);
     let mut events = Poller::events();
     let (mut next, mut due) = (0, 0.0);
@@ -52,8 +52,7 @@ pub(super) fn run(plan: Plan) -> Result<()> {
             if control::take()? == Order::Quit {
                 return Ok(());
             }
-            counters.seconds = started.elapsed().as_secs_f64();
-            control::answer(&counters)?;
+            tally.report()?;
         }
         if ticked_at.elapsed() < TICK {
             continue;
@@ -69,9 +68,9 @@ pub(super) fn run(plan: Plan) -> Result<()> {
             next = (next + 1) % senders.len();
             let sender = &mut senders[next];
             match sender.send_one() {
-                Ok(()) => counters.bytes += 1,
+                Ok(()) => tally.counters.bytes += 1,
                 Err(_) => {
-                    counters.errors += 1;
+                    tally.counters.errors += 1;
                     *sender = Sender::open(plan.to)?;
                 }
             }

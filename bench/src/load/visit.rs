@@ -1,4 +1,6 @@
 //! Visit: connect, one question and its answer, close; a fixed number at a time, every answer checked.
+//!
+//! Edge-triggered, so that a connection is registered once: connected and answered are two edges.
 
 use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
@@ -9,13 +11,12 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
-use super::control::{self, Order};
-use super::counters::Counters;
-use super::latency::Histogram;
-use super::poller::{ORDERS, Poller};
+use super::client::{self, Client};
+use super::poller::Poller;
 use super::query::ANSWER_BYTES_MAX;
 use super::socket;
 use super::speech::{Answer, Speech};
+use super::tally::Tally;
 
 struct Visit {
     fd: OwnedFd,
@@ -33,51 +34,60 @@ enum Progress {
     Failed,
 }
 
+struct Visiting {
+    to: SocketAddrV4,
+    speech: Speech,
+    poller: Poller,
+    visits: Vec<Visit>,
+    /// Visits so far.
+    number: u64,
+    tally: Tally,
+}
+
 /// Visits until the bench is done.
 pub(super) fn run(to: SocketAddrV4, conns: usize, speech: Speech) -> Result<()> {
-    let poller = Poller::new()?;
-    let mut number = 0;
-    let mut begin = |token: usize| {
-        number += 1;
-        Visit::begin(to, &poller, u64::try_from(token)?, number)
-    };
-    let mut visits = (0..conns).map(&mut begin).collect::<Result<Vec<Visit>>>()?;
-    let started = Instant::now();
-    let mut counters = Counters::default();
-    let mut latency = Histogram::new();
-    let mut events = Poller::events();
-    loop {
-        poller.wait(&mut events, None)?;
-        for event in &events {
-            if event.data.u64() == ORDERS {
-                if control::take()? == Order::Quit {
-                    return Ok(());
-                }
-                control::answer_with(&mut counters, &mut latency, started)?;
-                continue;
-            }
-            let token = usize::try_from(event.data.u64())?;
-            match visits[token].handle_ready(event.data.u64(), speech)? {
-                Progress::Waiting => continue,
-                Progress::Done => {
-                    counters.requests += 1;
-                    latency.record(visits[token].began_at.elapsed());
-                }
-                Progress::Failed => counters.errors += 1,
-            }
-            visits[token] = begin(token)?;
+    let (poller, visits) = (Poller::new()?, Vec::with_capacity(conns));
+    let mut visiting = Visiting { to, speech, poller, visits, number: 0, tally: Tally::new() };
+    for token in 0..u64::try_from(conns)? {
+        let visit = visiting.begin(token)?;
+        visiting.visits.push(visit);
+    }
+    client::run(&mut visiting)
+}
+
+impl Visiting {
+    fn begin(&mut self, token: u64) -> Result<Visit> {
+        self.number += 1;
+        let began_at = Instant::now();
+        let fd = socket::connecting(self.to)?;
+        self.poller.add(&fd, token, EventFlags::IN | EventFlags::OUT | EventFlags::ET)?;
+        Ok(Visit { fd, number: self.number, began_at, asked: false, have: 0, answer: [0; ANSWER_BYTES_MAX] })
+    }
+}
+
+impl Client for Visiting {
+    fn poller(&self) -> &Poller {
+        &self.poller
+    }
+
+    fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
+    }
+
+    fn handle(&mut self, token: u64) -> Result<()> {
+        let index = usize::try_from(token)?;
+        let visit = &mut self.visits[index];
+        match visit.handle_ready(token, self.speech)? {
+            Progress::Waiting => return Ok(()),
+            Progress::Done => self.tally.exchanged(visit.began_at),
+            Progress::Failed => self.tally.counters.errors += 1,
         }
+        self.visits[index] = self.begin(token)?;
+        Ok(())
     }
 }
 
 impl Visit {
-    fn begin(to: SocketAddrV4, poller: &Poller, token: u64, number: u64) -> Result<Self> {
-        let began_at = Instant::now();
-        let fd = socket::connecting(to)?;
-        poller.add(&fd, token, EventFlags::IN | EventFlags::OUT | EventFlags::ET)?;
-        Ok(Self { fd, number, began_at, asked: false, have: 0, answer: [0; ANSWER_BYTES_MAX] })
-    }
-
     fn handle_ready(&mut self, token: u64, speech: Speech) -> Result<Progress> {
         if !self.asked {
             if speech.ask(&self.fd, token, self.number) != Ok(true) {

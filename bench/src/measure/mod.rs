@@ -4,6 +4,7 @@
 //! cost the proxy nothing, where `perf stat -p` slows a busy process by a multiple.
 
 pub(crate) mod cpu;
+pub(crate) mod cpus;
 pub(crate) mod memory;
 pub(crate) mod network;
 pub(crate) mod perf;

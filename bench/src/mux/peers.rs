@@ -9,7 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::rows::Kind;
-use crate::peers::{Host, first_line};
+use crate::choice::Named;
+use crate::comparison::Compared;
+use crate::host::Host;
+use crate::peers::first_line;
 
 /// A proxy under test.
 pub(crate) struct Peer {
@@ -60,6 +63,18 @@ pub(crate) const PEERS: [&Peer; 3] = [
 
 /// Questions of one client that dnsdist takes at once, and of all its clients on one connection to the server.
 const IN_FLIGHT: u32 = 4096;
+
+impl Named for Peer {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl Compared<Kind> for Peer {
+    fn has_place_in(&self, _: Kind) -> bool {
+        true
+    }
+}
 
 impl Peer {
     /// The command that multiplexes, if it's a program that does.

@@ -114,6 +114,11 @@ impl Heading for Kind {
             Self::Slow { .. } => &SLOW,
         }
     }
+
+    /// Memory repeats exactly and takes long: one round is enough.
+    fn rounds(&self, rounds: u32) -> u32 {
+        if let Self::Idle { .. } = self { 1 } else { rounds }
+    }
 }
 
 impl Kind {
@@ -135,11 +140,6 @@ impl Kind {
             Self::Slow { .. } => Group::Slow,
             Self::Visit => Group::Visit,
         }
-    }
-
-    /// Memory repeats exactly and takes long: one round is enough.
-    pub(crate) const fn rounds(self, rounds: u32) -> u32 {
-        if let Self::Idle { .. } = self { 1 } else { rounds }
     }
 
     /// How long a proxy waits for a client.

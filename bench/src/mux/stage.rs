@@ -1,8 +1,6 @@
 //! A stage: the name server, one proxy before it, and the clients of one measurement.
 
-use std::ffi::OsString;
 use std::net::SocketAddrV4;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -10,13 +8,12 @@ use anyhow::{Context, Result};
 use super::backend;
 use super::peers::{Peer, Wiring};
 use super::rows::Kind;
+use crate::cpus::PROXY_CPU;
+use crate::host::Host;
 use crate::launch::{Launch, LoadProcess, Process};
 use crate::measure::network;
-use crate::netns::{LOAD_CPU, Lab, PROXY_ADDR, PROXY_CPU, SERVER};
-use crate::peers::Host;
-
-/// Both listen on a new port each time, below the ephemeral range: an old one may have sockets left.
-const PORTS: std::ops::Range<u16> = 2000..10_000;
+use crate::netns::{Lab, PROXY_ADDR, SERVER};
+use crate::ports;
 
 /// How long things take.
 #[derive(Debug, Clone, Copy)]
@@ -42,12 +39,10 @@ pub(crate) struct Stage<'a> {
 impl<'a> Stage<'a> {
     /// Starts both and waits until one question was answered through both.
     pub(crate) fn open(lab: &'a Lab, peer: &Peer, host: &Host, kind: Kind, timing: Timing) -> Result<Self> {
-        let server_at = SocketAddrV4::new(*SERVER.ip(), next_port());
+        let server_at = SocketAddrV4::new(*SERVER.ip(), ports::PROXIES.next());
         let mut server = backend::start(lab, server_at, host.open_files)?;
-        let ready = probe(lab, server_at);
-        server.check_alive()?;
-        ready.context("knotd isn't ready")?;
-        let listen = SocketAddrV4::new(PROXY_ADDR, next_port());
+        server.ready_by(&probe(lab, server_at)?)?;
+        let listen = SocketAddrV4::new(PROXY_ADDR, ports::PROXIES.next());
         let wiring = Wiring { listen, to: server_at, dir: &lab.dir, host, patience: kind.patience() };
         let (proxy, connect_to) = match peer.command(&wiring)? {
             None => (None, server_at),
@@ -55,9 +50,7 @@ impl<'a> Stage<'a> {
                 let log = lab.dir.join(format!("{}.log", peer.name));
                 let launch = Launch { name: peer.name, netns: &lab.proxy, cpu: PROXY_CPU, log, command };
                 let mut proxy = launch.spawn().with_context(|| format!("start {}", peer.name))?;
-                let ready = probe(lab, listen);
-                proxy.check_alive()?;
-                ready.with_context(|| format!("{} isn't ready", peer.name))?;
+                proxy.ready_by(&probe(lab, listen)?)?;
                 (Some(proxy), listen)
             }
         };
@@ -66,11 +59,8 @@ impl<'a> Stage<'a> {
 
     /// Starts a client of a kind, with more arguments, and waits until it answers.
     pub(crate) fn client(&mut self, kind: &'static str, more: &[&str]) -> Result<LoadProcess> {
-        let mut command = bench(["load", kind, &self.connect_to.to_string()])?;
-        command.extend(more.iter().map(OsString::from));
-        let log = self.lab.dir.join(format!("load-{kind}.log"));
-        let netns = &self.lab.client;
-        let mut client = Launch { name: kind, netns, cpu: LOAD_CPU, log, command }.spawn_load()?;
+        let launch = Launch::load(kind, &self.lab.client, &self.lab.dir, self.connect_to, more)?;
+        let mut client = launch.spawn_load()?;
         client.mark().and_then(|_| self.check_alive().map(|()| client))
     }
 
@@ -97,21 +87,7 @@ impl<'a> Stage<'a> {
     }
 }
 
-fn next_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start)
-}
-
-/// Waits until a question is answered there.
-fn probe(lab: &Lab, at: SocketAddrV4) -> Result<()> {
-    let command = bench(["load", "probe", &at.to_string(), "--dns"])?;
-    let log = lab.dir.join("probe.log");
-    Launch { name: "probe", netns: &lab.client, cpu: LOAD_CPU, log, command }.run()
-}
-
-/// A command line of this same program.
-fn bench<const N: usize>(args: [&str; N]) -> Result<Vec<OsString>> {
-    let mut command = vec![std::env::current_exe()?.into_os_string()];
-    command.extend(args.map(OsString::from));
-    Ok(command)
+/// Succeeds once a question is answered there.
+fn probe(lab: &Lab, at: SocketAddrV4) -> Result<Launch<'_>> {
+    Launch::load("probe", &lab.client, &lab.dir, at, &["--dns"])
 }

@@ -2,10 +2,9 @@
 
 use super::peers::{AGAINST, DIRECT, SUBJECT};
 use super::rows::{Kind, P50, PER_CORE, PER_CPU, RATIO, SLOW_P99};
-use crate::quiet::OTHERS_PERCENT_MAX;
-use crate::rows::{Column, OTHERS};
+use crate::judgement::Judgement;
+use crate::rows::Column;
 use crate::table::{RowResults, median, value};
-use crate::targets::{Judgement, Verdict};
 
 /// Answers of a proxy's CPU, of those of dnsdist's.
 const PIPELINED_AT_LEAST: f64 = 2.0;
@@ -53,14 +52,7 @@ fn added(row: &RowResults<Kind>) -> Option<f64> {
 }
 
 fn verdict(row: &RowResults<Kind>, text: &str, measured: Option<f64>, met: impl Fn(f64) -> bool) -> Judgement {
-    let (verdict, by) = match measured {
-        None => (Verdict::Unknown, "not measured".to_owned()),
-        Some(value) if met(value) => (Verdict::Pass, format!("{value:.3}")),
-        Some(value) => (Verdict::Fail, format!("{value:.3}")),
-    };
-    let others = row.median(SUBJECT, OTHERS.key).filter(|&others| others > OTHERS_PERCENT_MAX);
-    let disturbed = others.map(|others| format!(" (DISTURBED: other programs used {others:.0} % of a CPU)"));
-    Judgement { verdict, text: format!("{}: {text}: {by}{}", row.row, disturbed.unwrap_or_default()) }
+    Judgement::of(&format!("{}: {text}", row.row), measured, met).unless_disturbed(row, SUBJECT)
 }
 
 #[cfg(test)]
@@ -68,6 +60,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::judgement::Verdict;
     use crate::rows::Sample;
     use crate::table::Outcome;
 

@@ -1,14 +1,15 @@
 //! A window of measurement: what happened between two looks at all counters.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
 use super::stage::Stage;
+use crate::cpus::{LOAD_CPU, PROXY_CPU};
 use crate::launch::LoadProcess;
 use crate::load::Counters;
+use crate::measure::cpus::Cpus;
 use crate::measure::{cpu, network};
-use crate::netns::{LOAD_CPU, PROXY_CPU};
 
 /// Rates over a window.
 #[derive(Debug, Clone, Copy)]
@@ -37,10 +38,8 @@ pub(crate) struct Window {
 struct Totals {
     client: Counters,
     proxy: Option<f64>,
-    others: f64,
-    idle: Vec<f64>,
     retransmits: u64,
-    at: Instant,
+    cpus: Cpus,
 }
 
 impl Window {
@@ -56,21 +55,17 @@ impl Window {
     }
 
     fn between(before: &Totals, after: &Totals) -> Self {
-        let seconds = (after.at - before.at).as_secs_f64();
-        let busy = |cpu: usize| {
-            let idle = after.idle.get(cpu).zip(before.idle.get(cpu)).map_or(f64::NAN, |(after, before)| after - before);
-            (1.0 - idle / seconds).clamp(0.0, 1.0)
-        };
-        let (load, load_before) = (after.client, before.client);
+        let (client, cpus) = (&after.client, &after.cpus);
+        let seconds = cpus.seconds_since(&before.cpus);
         Self {
-            rate: (load.requests - load_before.requests) as f64 / (load.seconds - load_before.seconds),
-            errors: (load.errors - load_before.errors) as f64,
-            p50_us: load.p50_ns as f64 / 1e3,
-            p99_us: load.p99_ns as f64 / 1e3,
+            rate: client.request_rate_since(&before.client),
+            errors: client.errors_since(&before.client),
+            p50_us: client.p50_ns as f64 / 1e3,
+            p99_us: client.p99_ns as f64 / 1e3,
             proxy_cpu: before.proxy.zip(after.proxy).map(|(before, after)| (after - before) / seconds),
-            proxy_core: busy(PROXY_CPU),
-            load_core: busy(LOAD_CPU),
-            others_cpu: (after.others - before.others) / seconds,
+            proxy_core: cpus.busy_since(&before.cpus, PROXY_CPU),
+            load_core: cpus.busy_since(&before.cpus, LOAD_CPU),
+            others_cpu: cpus.others_since(&before.cpus),
             retransmits: after.retransmits.saturating_sub(before.retransmits) as f64,
         }
     }
@@ -81,10 +76,8 @@ impl Totals {
         Ok(Self {
             client: client.mark()?,
             proxy: stage.proxy.as_ref().map(|proxy| cpu::group_seconds(proxy.group())).transpose()?,
-            others: cpu::others_seconds()?,
-            idle: cpu::idle_seconds()?,
             retransmits: stage.retransmitted_segments()? + network::retransmitted_segments(client.group())?,
-            at: Instant::now(),
+            cpus: Cpus::read()?,
         })
     }
 }

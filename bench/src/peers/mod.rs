@@ -15,12 +15,15 @@ pub(crate) mod trunk;
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddrV4;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
 
-use crate::rows::Kind;
+use crate::choice::Named;
+use crate::comparison::Compared;
+use crate::host::Host;
+use crate::rows::{Kind, Row};
 
 /// A relay under test.
 pub(crate) struct Peer {
@@ -32,6 +35,18 @@ pub(crate) struct Peer {
     pub(crate) command: fn(&Wiring<'_>) -> Result<Option<Vec<OsString>>>,
     /// Why it has no part in a row.
     pub(crate) skips: fn(&Kind) -> Option<&'static str>,
+}
+
+impl Named for Peer {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl Compared<Row> for Peer {
+    fn has_place_in(&self, _: Row) -> bool {
+        true
+    }
 }
 
 pub(crate) use midmile::MIDMILE;
@@ -49,16 +64,6 @@ pub(crate) const PEERS: [&Peer; 9] = [
     &realm::REALM_PIPE,
     &socat::SOCAT,
 ];
-
-/// What the host offers.
-pub(crate) struct Host {
-    /// The program the bench is about.
-    pub(crate) midmile: PathBuf,
-    /// The bare splice loop.
-    pub(crate) floor: PathBuf,
-    /// Files a process may have open.
-    pub(crate) open_files: u64,
-}
 
 /// What a relay is to do.
 pub(crate) struct Wiring<'a> {

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Context, Result};
 
-use crate::netns::{LOAD_CPU, PROXY_CPU};
+use crate::cpus::{LOAD_CPU, PROXY_CPU};
 
 use super::{Peer, Wiring, command, first_line, skips_nothing};
 

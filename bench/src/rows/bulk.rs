@@ -4,7 +4,6 @@ use anyhow::{Result, ensure};
 
 use super::{Column, LOAD_CORE, OTHERS, RETRANSMITS, Sample, column, sample};
 use crate::stage::Stage;
-use crate::window::Window;
 
 pub(super) const COLUMNS: [Column; 8] = [
     column("gbytes_per_second", "GB/s", 3),
@@ -18,10 +17,7 @@ pub(super) const COLUMNS: [Column; 8] = [
 ];
 
 pub(super) fn measure(stage: &mut Stage<'_>, conns: usize) -> Result<Sample> {
-    let mut client = stage.client("bulk", conns, &[])?;
-    stage.warm_up();
-    let window = Window::measure(stage, &mut client, stage.timing.window)?;
-    client.finish()?;
+    let window = super::window(stage, "bulk", conns)?;
     let rate = window.bytes_rate;
     ensure!(rate > 0.0, "no byte arrived");
     Ok(sample([

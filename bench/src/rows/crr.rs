@@ -4,7 +4,6 @@ use anyhow::{Result, ensure};
 
 use super::{Column, LOAD_CORE, OTHERS, RETRANSMITS, Sample, column, rr};
 use crate::stage::Stage;
-use crate::window::Window;
 
 pub(super) const COLUMNS: [Column; 11] = [
     column("requests_per_second", "connections/s", 0),
@@ -21,10 +20,7 @@ pub(super) const COLUMNS: [Column; 11] = [
 ];
 
 pub(super) fn measure(stage: &mut Stage<'_>, conns: usize) -> Result<Sample> {
-    let mut client = stage.client("crr", conns, &[])?;
-    stage.warm_up();
-    let window = Window::measure(stage, &mut client, stage.timing.window)?;
-    client.finish()?;
+    let window = super::window(stage, "crr", conns)?;
     ensure!(window.request_rate > 0.0, "no connection completed");
     let mut sample = rr::values(&window);
     sample.insert("errors", window.errors);

@@ -4,7 +4,6 @@ use anyhow::{Result, ensure};
 
 use super::{Column, OTHERS, Sample, column};
 use crate::stage::Stage;
-use crate::window::Window;
 
 const RR_CONNS: usize = 100;
 
@@ -18,10 +17,7 @@ pub(super) const COLUMNS: [Column; 5] = [
 
 pub(super) fn measure(stage: &mut Stage<'_>, bulk: usize) -> Result<Sample> {
     let neighbour = stage.client("bulk", bulk, &[])?;
-    let mut client = stage.client("rr", RR_CONNS, &[])?;
-    stage.warm_up();
-    let window = Window::measure(stage, &mut client, stage.timing.window)?;
-    client.finish()?;
+    let window = super::window(stage, "rr", RR_CONNS)?;
     neighbour.finish()?;
     ensure!(window.request_rate > 0.0, "no exchange completed");
     Ok(Sample::from([

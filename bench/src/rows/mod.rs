@@ -15,6 +15,7 @@ use clap::ValueEnum;
 
 use crate::netns::Gro;
 use crate::stage::Stage;
+use crate::window::Window;
 
 /// One measurement's values by column key.
 pub(crate) type Sample = BTreeMap<&'static str, f64>;
@@ -162,6 +163,15 @@ impl Kind {
             Self::Crr { conns } => crr::measure(stage, conns),
         }
     }
+}
+
+/// Has one kind of client load the proxy, and measures a window once it's warm.
+fn window(stage: &mut Stage<'_>, client: &str, conns: usize) -> Result<Window> {
+    let mut client = stage.client(client, conns, &[])?;
+    stage.warm_up();
+    let window = Window::measure(stage, &mut client, stage.timing.window)?;
+    client.finish()?;
+    Ok(window)
 }
 
 /// Keeps the values that are known.

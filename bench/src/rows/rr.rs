@@ -20,10 +20,7 @@ pub(super) const COLUMNS: [Column; 10] = [
 ];
 
 pub(super) fn measure(stage: &mut Stage<'_>, conns: usize) -> Result<Sample> {
-    let mut client = stage.client("rr", conns, &[])?;
-    stage.warm_up();
-    let window = Window::measure(stage, &mut client, stage.timing.window)?;
-    client.finish()?;
+    let window = super::window(stage, "rr", conns)?;
     ensure!(window.request_rate > 0.0, "no exchange completed");
     Ok(values(&window))
 }
