@@ -18,6 +18,7 @@
 //!
 //! # Modules
 //! - [`dns`]: a look at a DNS message: id, question, signature.
+//! - [`encoded`]: what an encoder writes.
 //! - [`frame`]: where one message of a stream ends; by rules, or by a BPF program.
 //! - [`proxy`]: the PROXY protocol, versions 1 and 2: who a relayed connection is from and to.
 //! - [`trunk`]: between gateways: the handshake, the hello in front of a connection, and the answer to it.
@@ -25,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 pub mod dns;
+pub mod encoded;
 pub mod frame;
 pub mod proxy;
 pub mod trunk;

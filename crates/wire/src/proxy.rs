@@ -245,37 +245,8 @@ pub struct Decoded {
     pub len: usize,
 }
 
-/// An encoded header: [`Encoded::as_bytes`] is what goes on the wire, in one write (§2).
-#[derive(Clone, Copy)]
-pub struct Encoded {
-    bytes: [u8; Self::LEN_MAX],
-    /// Invariant: `len <= LEN_MAX`.
-    len: usize,
-}
-
-impl Encoded {
-    /// Length in bytes of the longest header that [`encode`] writes: v2 with two Unix addresses.
-    pub const LEN_MAX: usize = v2::FIXED_LEN + 2 * UnixPath::LEN;
-
-    const EMPTY: Self = Self { bytes: [0; Self::LEN_MAX], len: 0 };
-
-    /// The header.
-    pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).expect("len is at most LEN_MAX")
-    }
-}
-
-impl AsRef<[u8]> for Encoded {
-    fn as_ref(&self) -> &[u8] {
-        self.as_bytes()
-    }
-}
-
-impl fmt::Debug for Encoded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Encoded(\"{}\")", self.as_bytes().escape_ascii())
-    }
-}
+/// An encoded header, to be sent in one write (§2). The longest is of version 2 with two Unix addresses.
+pub type Encoded = crate::encoded::Encoded<{ v2::FIXED_LEN + 2 * UnixPath::LEN }>;
 
 /// Why the first bytes of a connection are not a header that we accept.
 ///

@@ -1,7 +1,6 @@
 //! Version 1 (§2.1): one line of US-ASCII text.
 
 use std::fmt;
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{DecodeError, Decoded, Encoded, Header, Version, agrees};
@@ -31,21 +30,17 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Option<Decoded>, DecodeError> {
 /// Encodes a header whose addresses are of one family.
 pub(super) fn encode(header: &Header) -> Encoded {
     let mut encoded = Encoded::EMPTY;
-    let mut rest = &mut encoded.bytes[..];
     match *header {
-        Header::Inet { source, destination } => write!(
-            rest,
+        Header::Inet { source, destination } => encoded.push_text(format_args!(
             "PROXY {} {} {} {} {}\r\n",
             if source.is_ipv4() { "TCP4" } else { "TCP6" },
             Text(source.ip()),
             Text(destination.ip()),
             source.port(),
             destination.port()
-        ),
-        Header::Local | Header::Unix { .. } => write!(rest, "PROXY UNKNOWN\r\n"),
+        )),
+        Header::Local | Header::Unix { .. } => encoded.push(b"PROXY UNKNOWN\r\n"),
     }
-    .expect("a line is at most LINE_LEN_MAX bytes, and Encoded holds more");
-    encoded.len = Encoded::LEN_MAX - rest.len();
     encoded
 }
 

@@ -76,14 +76,6 @@ pub(super) fn encode(header: &Header) -> Encoded {
     encoded
 }
 
-impl Encoded {
-    fn push(&mut self, bytes: &[u8]) {
-        let end = self.len + bytes.len();
-        self.bytes.get_mut(self.len..end).expect("LEN_MAX is the longest header").copy_from_slice(bytes);
-        self.len = end;
-    }
-}
-
 /// What the address block in front of the TLVs holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Block {

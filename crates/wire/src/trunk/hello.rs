@@ -194,41 +194,23 @@ fn read(header: &[u8], fixed: &Fixed) -> Result<Hello, HelloError> {
     })
 }
 
-/// An encoded hello: [`Encoded::as_bytes`] is what goes on the wire, in one write.
-#[derive(Clone, Copy)]
-pub struct Encoded {
-    bytes: [u8; LEN_MAX],
-    /// Invariant: `len <= LEN_MAX`.
-    len: usize,
-}
+/// An encoded hello, to be sent in one write.
+pub type Encoded = crate::encoded::Encoded<LEN_MAX>;
 
 impl Encoded {
-    const EMPTY: Self = Self { bytes: [0; LEN_MAX], len: 0 };
-
-    /// The hello.
-    pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).expect("len is at most LEN_MAX")
-    }
-
-    fn push(&mut self, bytes: &[u8]) {
-        let end = self.len + bytes.len();
-        self.bytes.get_mut(self.len..end).expect("LEN_MAX is more than the longest hello").copy_from_slice(bytes);
-        self.len = end;
-    }
-
     /// Adds a TLV with the value that `write` pushes.
     fn tlv(&mut self, kind: u8, write: impl FnOnce(&mut Self)) {
-        let at = self.len;
+        let at = self.len();
         self.push(&[kind, 0, 0]);
         write(self);
-        self.put_len(at + 1, self.len - at - TLV_HEAD_LEN);
+        self.put_len(at + 1, self.len() - at - TLV_HEAD_LEN);
     }
 
     /// Completes the hello: its length, and the MAC over all bytes before the MAC.
     fn seal(&mut self, session: &Session) {
         self.push(&[kind::MAC, 0, 0]);
-        self.put_len(self.len - 2, mac::LEN);
-        self.put_len(v2::FIXED_LEN - 2, self.len + mac::LEN - v2::FIXED_LEN);
+        self.put_len(self.len() - 2, mac::LEN);
+        self.put_len(v2::FIXED_LEN - 2, self.len() + mac::LEN - v2::FIXED_LEN);
         let mac = session.sign(self.as_bytes());
         self.push(mac.as_bytes());
     }
@@ -236,8 +218,7 @@ impl Encoded {
     /// Writes a length over two bytes that have been pushed.
     fn put_len(&mut self, at: usize, len: usize) {
         let len = u16::try_from(len).expect("LEN_MAX is below 64 KiB");
-        let field = self.bytes.get_mut(at..at + 2).expect("it has been pushed");
-        field.copy_from_slice(&len.to_be_bytes());
+        self.put(at, &len.to_be_bytes());
     }
 }
 
@@ -254,18 +235,6 @@ pub fn fuzz_sealed(unsealed: &[u8], session: &Session) -> Option<Encoded> {
     encoded.push(unsealed);
     encoded.seal(session);
     Some(encoded)
-}
-
-impl AsRef<[u8]> for Encoded {
-    fn as_ref(&self) -> &[u8] {
-        self.as_bytes()
-    }
-}
-
-impl fmt::Debug for Encoded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Encoded(\"{}\")", self.as_bytes().escape_ascii())
-    }
 }
 
 /// Why what a peer sent is no hello. The caller closes the connection without an answer and counts

@@ -8,62 +8,41 @@ pub(super) fn low(number: u64) -> u32 {
     u32::from_le_bytes([a, b, c, d])
 }
 
-/// Computes in 64 bits. Division by 0 is 0, what remains of it the dividend; shifts are by the low 6 bits.
-pub(super) fn compute(insn: Insn, a: u64, b: u64) -> u64 {
-    let signed = insn.offset != 0;
-    match insn.code() {
-        0x00 => a.wrapping_add(b),
-        0x10 => a.wrapping_sub(b),
-        0x20 => a.wrapping_mul(b),
-        op::DIV | op::MOD if b == 0 => {
-            if insn.code() == op::DIV {
-                0
-            } else {
-                a
-            }
+/// Computes in the width of the operands `$a` and `$b`. Division by 0 is 0, what remains of it the dividend; shifts are by as many of
+/// the low bits of `$by` as the width has a use for; `$moved` is what takes the operand's place.
+macro_rules! compute {
+    ($insn:ident, $a:ident, $b:ident, by: $by:expr, moved: $moved:expr) => {{
+        let signed = $insn.offset != 0;
+        match $insn.code() {
+            0x00 => $a.wrapping_add($b),
+            0x10 => $a.wrapping_sub($b),
+            0x20 => $a.wrapping_mul($b),
+            op::DIV if $b == 0 => 0,
+            op::MOD if $b == 0 => $a,
+            op::DIV if signed => $a.cast_signed().wrapping_div($b.cast_signed()).cast_unsigned(),
+            op::DIV => $a / $b,
+            0x40 => $a | $b,
+            0x50 => $a & $b,
+            0x60 => $a.wrapping_shl($by),
+            0x70 => $a.wrapping_shr($by),
+            op::NEG => $a.wrapping_neg(),
+            op::MOD if signed => $a.cast_signed().wrapping_rem($b.cast_signed()).cast_unsigned(),
+            op::MOD => $a % $b,
+            0xa0 => $a ^ $b,
+            op::MOV => $moved,
+            _ => $a.cast_signed().wrapping_shr($by).cast_unsigned(),
         }
-        op::DIV if signed => a.cast_signed().wrapping_div(b.cast_signed()).cast_unsigned(),
-        op::DIV => a / b,
-        0x40 => a | b,
-        0x50 => a & b,
-        0x60 => a.wrapping_shl(low(b)),
-        0x70 => a.wrapping_shr(low(b)),
-        op::NEG => a.wrapping_neg(),
-        op::MOD if signed => a.cast_signed().wrapping_rem(b.cast_signed()).cast_unsigned(),
-        op::MOD => a % b,
-        0xa0 => a ^ b,
-        op::MOV => extend(insn.offset, b),
-        _ => a.cast_signed().wrapping_shr(low(b)).cast_unsigned(),
-    }
+    }};
+}
+
+/// Computes in 64 bits.
+pub(super) fn compute(insn: Insn, a: u64, b: u64) -> u64 {
+    compute!(insn, a, b, by: low(b), moved: extend(insn.offset, b))
 }
 
 /// Computes in 32 bits.
 pub(super) fn compute_half(insn: Insn, a: u32, b: u32) -> u32 {
-    let signed = insn.offset != 0;
-    match insn.code() {
-        0x00 => a.wrapping_add(b),
-        0x10 => a.wrapping_sub(b),
-        0x20 => a.wrapping_mul(b),
-        op::DIV | op::MOD if b == 0 => {
-            if insn.code() == op::DIV {
-                0
-            } else {
-                a
-            }
-        }
-        op::DIV if signed => a.cast_signed().wrapping_div(b.cast_signed()).cast_unsigned(),
-        op::DIV => a / b,
-        0x40 => a | b,
-        0x50 => a & b,
-        0x60 => a.wrapping_shl(b),
-        0x70 => a.wrapping_shr(b),
-        op::NEG => a.wrapping_neg(),
-        op::MOD if signed => a.cast_signed().wrapping_rem(b.cast_signed()).cast_unsigned(),
-        op::MOD => a % b,
-        0xa0 => a ^ b,
-        op::MOV => low(extend(insn.offset, b.into())),
-        _ => a.cast_signed().wrapping_shr(b).cast_unsigned(),
-    }
+    compute!(insn, a, b, by: b, moved: low(extend(insn.offset, b.into())))
 }
 
 /// A number whose sign stands in the highest of its low `bits`, which are 8, 16 or 32; with 0, the number itself.
