@@ -142,6 +142,17 @@ pub(crate) enum Command {
     Keys,
 }
 
+// No doc comment: it would stand in the help of the commands that this is a part of.
+#[derive(Args, Debug)]
+pub(crate) struct ProcessArgs {
+    /// Serve /metrics, /healthz, /readyz and /status.json here.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin: Option<Endpoint>,
+    /// Loops, each on a thread pinned to a CPU of its own [default: all CPUs that the process may use].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) cores: Option<u16>,
+}
+
 /// Kept apart from the field: rustdoc would take the brackets for a link.
 const LISTEN_HELP: &str =
     "Where to listen: host:port, [v6]:port, unix:/path or unix:@name; port 0 picks one. Once for each --to";
@@ -154,12 +165,8 @@ pub(crate) struct RelayArgs {
     /// Where its connections go on to; the first --to belongs to the first --listen, and so on.
     #[arg(long, value_name = "ADDR", required = true)]
     pub(crate) to: Vec<Endpoint>,
-    /// Serve /metrics, /healthz, /readyz and /status.json here.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) admin: Option<Endpoint>,
-    /// Loops, each on a thread pinned to a CPU of its own [default: all CPUs that the process may use].
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) cores: Option<u16>,
+    #[command(flatten)]
+    pub(crate) process: ProcessArgs,
     /// Pairs open at once [default: 100000, or as many as the file descriptors allow].
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) pairs_max: Option<u32>,
@@ -201,12 +208,8 @@ pub(crate) struct MuxArgs {
     /// A backend; it may be given more than once.
     #[arg(long, value_name = "ADDR", required = true)]
     pub(crate) to: Vec<Endpoint>,
-    /// Serve /metrics, /healthz, /readyz and /status.json here.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) admin: Option<Endpoint>,
-    /// Loops, each on a thread pinned to a CPU of its own [default: all CPUs that the process may use].
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) cores: Option<u16>,
+    #[command(flatten)]
+    pub(crate) process: ProcessArgs,
     /// Clients at once [default: 100000, or as many as the file descriptors allow].
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) clients_max: Option<u32>,
@@ -433,6 +436,14 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
 }
 
 #[cfg(test)]
+impl Cli {
+    /// The command that a line without quoting stands for; `midmile` itself isn't in it.
+    pub(crate) fn command_of(line: &str) -> Command {
+        Self::try_parse_from(std::iter::once("midmile").chain(line.split_whitespace())).unwrap().command
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use clap::CommandFactory;
     use midmile_gateway::Timeouts;
@@ -448,13 +459,15 @@ mod tests {
 
     #[test]
     fn the_defaults_shown_are_the_defaults_meant() {
-        let cli = Cli::try_parse_from(["midmile", "relay", "--listen", "127.0.0.1:0", "--to", "a:1"]).unwrap();
-        let Command::Relay(args) = cli.command else { panic!("another command") };
+        let Command::Relay(args) = Cli::command_of("relay --listen 127.0.0.1:0 --to a:1") else {
+            panic!("another command")
+        };
         assert_eq!(args.idle_timeout, Timeouts::default().idle);
         assert_eq!(args.dial_timeout, Timeouts::default().dial);
         assert_eq!(args.drain_timeout, DRAIN_DEFAULT);
-        let line = ["midmile", "mux", "--framing", "dns", "--listen", "127.0.0.1:0", "--to", "a:1"];
-        let Command::Mux(args) = Cli::try_parse_from(line).unwrap().command else { panic!("another command") };
+        let Command::Mux(args) = Cli::command_of("mux --framing dns --listen 127.0.0.1:0 --to a:1") else {
+            panic!("another command")
+        };
         let shown = Bounds {
             message_timeout: args.message_timeout,
             idle_timeout: args.idle_timeout,

@@ -10,6 +10,7 @@ pub(crate) mod gateway;
 pub(crate) mod lab;
 pub(crate) mod mux;
 pub(crate) mod pages;
+mod process;
 pub(crate) mod relay;
 pub(crate) mod status;
 

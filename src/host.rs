@@ -38,3 +38,11 @@ fn cpus() -> u16 {
     let allowed = kernel::allowed_cpus().map_or(1, |cpus| cpus.len());
     u16::try_from(allowed).unwrap_or(u16::MAX).max(1)
 }
+
+#[cfg(test)]
+impl Host {
+    /// One of four CPUs, whose kernel offers reno and cubic.
+    pub(crate) fn sample() -> Self {
+        Self { cpus: 4, congestion: Some(vec!["reno".to_owned(), "cubic".to_owned()]) }
+    }
+}

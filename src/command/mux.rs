@@ -1,24 +1,17 @@
 //! `midmile mux`: carries messages, from the command line alone.
 
-use std::sync::Arc;
-
-use midmile_engine::LegOptions;
 use midmile_gateway::BACKENDS_MAX;
 use midmile_mux::Bounds;
 
-use super::relay::{mistakes_of_process, name};
+use super::process::{self, leg};
 use crate::addr::Endpoint;
 use crate::cli::{FramingArg, MuxArgs};
-use crate::config::{Config, Limits, Listener, Messages, Protocol, WindowBy, framing_of};
-use crate::exit::{Failure, Outcome};
+use crate::config::{Config, Listener, Messages, Protocol, framing_of};
+use crate::exit::Outcome;
 use crate::host::Host;
-use crate::supervise;
 
 pub(crate) fn run(args: &MuxArgs) -> Outcome {
-    let host = Host::probe();
-    let config = config(args, &host).map_err(Failure::Usage)?;
-    let same = config.clone();
-    supervise::run(config, host.cpus, None, move || Ok(same.clone()))
+    process::run(|host| config(args, host))
 }
 
 /// The configuration that the arguments stand for.
@@ -30,35 +23,22 @@ fn config(args: &MuxArgs, host: &Host) -> Result<Config, Vec<String>> {
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
-    let mut listeners: Vec<Listener> = Vec::new();
-    for listen in &args.listen {
-        let listener = listener(args, listen, &listeners);
-        listeners.push(listener);
-    }
+    let names = process::names(&args.listen);
+    let listeners = names.iter().zip(&args.listen).map(|(name, listen)| listener(args, name, listen)).collect();
     Ok(Config {
-        admin: args.admin.clone(),
-        limits: Limits { cores: args.cores, pairs_max: args.clients_max, ..Limits::default() },
         drain: args.drain_timeout,
         log_pairs: args.log_clients,
-        log_level: None,
-        gateway: None,
-        window_by: WindowBy::default(),
-        listeners,
-        peers: Vec::new(),
-        trunks: Vec::new(),
+        ..process::config(&args.process, args.clients_max, listeners)
     })
 }
 
-fn listener(args: &MuxArgs, listen: &Endpoint, earlier: &[Listener]) -> Listener {
-    let options = |unix: bool| LegOptions {
-        congestion: args.congestion.as_deref().filter(|_| !unix).map(Arc::from),
-        ..LegOptions::default()
-    };
+fn listener(args: &MuxArgs, name: &str, listen: &Endpoint) -> Listener {
+    let congestion = args.congestion.as_deref();
     Listener {
-        client: options(listen.is_unix()),
-        server: options(args.to.iter().all(Endpoint::is_unix)),
+        client: leg(congestion, listen.is_unix()),
+        server: leg(congestion, args.to.iter().all(Endpoint::is_unix)),
         messages: Some(messages(args)),
-        ..Listener::new(&name(listen, earlier), listen.clone(), args.to.clone())
+        ..Listener::new(name, listen.clone(), args.to.clone())
     }
 }
 
@@ -83,18 +63,13 @@ fn messages(args: &MuxArgs) -> Messages {
 }
 
 fn mistakes(args: &MuxArgs, host: &Host) -> Vec<String> {
-    let mut mistakes = Vec::new();
-    for (index, listen) in args.listen.iter().enumerate() {
-        if args.listen[..index].iter().any(|other| other.collides(listen)) {
-            mistakes.push(format!("--listen {listen} is there twice; leave one out"));
-        }
-    }
+    let mut mistakes = process::mistakes_in_listen(&args.listen);
     if args.to.len() > BACKENDS_MAX {
         mistakes.push(format!("{} --to; write at most {BACKENDS_MAX}", args.to.len()));
     }
     for (index, to) in args.to.iter().enumerate() {
-        if to.port() == Some(0) {
-            mistakes.push(format!("--to {to}: nobody listens on port 0; write the server's port"));
+        if let Some(mistake) = process::mistake_in_to(to) {
+            mistakes.push(mistake);
         } else if args.to[..index].contains(to) {
             mistakes.push(format!("--to {to} is there twice; leave one out"));
         } else if args.listen.iter().any(|listen| listen.collides(to)) {
@@ -108,25 +83,18 @@ fn mistakes(args: &MuxArgs, host: &Host) -> Vec<String> {
             "--attempt-timeout {attempt} is longer than --answer-timeout {answer}; shorten it or lengthen that"
         ));
     }
-    mistakes.extend(mistakes_of_process(args.admin.as_ref(), args.congestion.as_deref(), args.cores, host));
+    mistakes.extend(process::mistakes_of_process(&args.process, args.congestion.as_deref(), host));
     mistakes
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
     use crate::cli::{Cli, Command};
 
-    fn host() -> Host {
-        Host { cpus: 4, congestion: Some(vec!["reno".to_owned(), "cubic".to_owned()]) }
-    }
-
     fn read(line: &str) -> Result<Config, Vec<String>> {
-        let cli = Cli::try_parse_from(["midmile", "mux"].into_iter().chain(line.split_whitespace())).unwrap();
-        let Command::Mux(args) = cli.command else { panic!("another command") };
-        config(&args, &host())
+        let Command::Mux(args) = Cli::command_of(&format!("mux {line}")) else { panic!("another command") };
+        config(&args, &Host::sample())
     }
 
     #[test]
@@ -148,7 +116,7 @@ mod tests {
             let text = format!(
                 "[[listener]]\nlisten = \"127.0.0.1:53\"\nto = [\"a:53\", \"b:53\"]\nframing = \"{framing}\"\n"
             );
-            assert_eq!(crate::config::parse("f", &text, &host()), Ok(by_line));
+            assert_eq!(crate::config::parse("f", &text, &Host::sample()), Ok(by_line));
         }
     }
 

@@ -1,23 +1,17 @@
 //! `midmile relay`: relays from the command line alone.
 
-use std::sync::Arc;
-
-use midmile_engine::LegOptions;
 use midmile_gateway::Timeouts;
 use midmile_wire::proxy;
 
+use super::process::{self, leg};
 use crate::addr::Endpoint;
 use crate::cli::{AcceptProxyArg, RelayArgs, SendProxyArg};
-use crate::config::{Config, Limits, Listener, WindowBy};
-use crate::exit::{Failure, Outcome};
+use crate::config::{Config, Listener};
+use crate::exit::Outcome;
 use crate::host::Host;
-use crate::supervise;
 
 pub(crate) fn run(args: &RelayArgs) -> Outcome {
-    let host = Host::probe();
-    let config = config(args, &host).map_err(Failure::Usage)?;
-    let same = config.clone();
-    supervise::run(config, host.cpus, None, move || Ok(same.clone()))
+    process::run(|host| config(args, host))
 }
 
 /// The configuration that the arguments stand for.
@@ -29,30 +23,18 @@ fn config(args: &RelayArgs, host: &Host) -> Result<Config, Vec<String>> {
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
-    let mut listeners: Vec<Listener> = Vec::new();
-    for (listen, to) in args.listen.iter().zip(&args.to) {
-        let listener = listener(args, listen, to, &listeners);
-        listeners.push(listener);
-    }
+    let names = process::names(&args.listen);
+    let listeners = names.iter().zip(&args.listen).zip(&args.to);
+    let listeners = listeners.map(|((name, listen), to)| listener(args, name, listen, to)).collect();
     Ok(Config {
-        admin: args.admin.clone(),
-        limits: Limits { cores: args.cores, pairs_max: args.pairs_max, ..Limits::default() },
         drain: args.drain_timeout,
         log_pairs: args.log_pairs,
-        log_level: None,
-        gateway: None,
-        window_by: WindowBy::default(),
-        listeners,
-        peers: Vec::new(),
-        trunks: Vec::new(),
+        ..process::config(&args.process, args.pairs_max, listeners)
     })
 }
 
-fn listener(args: &RelayArgs, listen: &Endpoint, to: &Endpoint, earlier: &[Listener]) -> Listener {
-    let options = |endpoint: &Endpoint| LegOptions {
-        congestion: args.congestion.as_deref().filter(|_| !endpoint.is_unix()).map(Arc::from),
-        ..LegOptions::default()
-    };
+fn listener(args: &RelayArgs, name: &str, listen: &Endpoint, to: &Endpoint) -> Listener {
+    let congestion = args.congestion.as_deref();
     Listener {
         accept_proxy: args
             .accept_proxy
@@ -61,18 +43,10 @@ fn listener(args: &RelayArgs, listen: &Endpoint, to: &Endpoint, earlier: &[Liste
             SendProxyArg::V1 => proxy::Version::V1,
             SendProxyArg::V2 => proxy::Version::V2,
         }),
-        client: options(listen),
-        server: options(to),
+        client: leg(congestion, listen.is_unix()),
+        server: leg(congestion, to.is_unix()),
         timeouts: Timeouts { dial: args.dial_timeout, idle: args.idle_timeout, ..Timeouts::default() },
-        ..Listener::new(&name(listen, earlier), listen.clone(), vec![to.clone()])
-    }
-}
-
-/// The listener's address; made different where port 0 is there more than once.
-pub(super) fn name(listen: &Endpoint, earlier: &[Listener]) -> String {
-    match earlier.iter().filter(|other| other.listen == *listen).count() {
-        0 => listen.to_string(),
-        others => format!("{listen}#{}", others + 1),
+        ..Listener::new(name, listen.clone(), vec![to.clone()])
     }
 }
 
@@ -82,16 +56,8 @@ fn mistakes(args: &RelayArgs, host: &Host) -> Vec<String> {
     if listens != tos {
         mistakes.push(format!("{listens} --listen and {tos} --to; give each --listen its own --to, in the same order"));
     }
-    for (index, listen) in args.listen.iter().enumerate() {
-        if args.listen[..index].iter().any(|other| other.collides(listen)) {
-            mistakes.push(format!("--listen {listen} is there twice; leave one out"));
-        }
-    }
-    for to in &args.to {
-        if to.port() == Some(0) {
-            mistakes.push(format!("--to {to}: nobody listens on port 0; write the server's port"));
-        }
-    }
+    mistakes.extend(process::mistakes_in_listen(&args.listen));
+    mistakes.extend(args.to.iter().filter_map(process::mistake_in_to));
     for (listen, to) in args.listen.iter().zip(&args.to) {
         if listen.collides(to) {
             mistakes.push(format!(
@@ -99,46 +65,18 @@ fn mistakes(args: &RelayArgs, host: &Host) -> Vec<String> {
             ));
         }
     }
-    mistakes.extend(mistakes_of_process(args.admin.as_ref(), args.congestion.as_deref(), args.cores, host));
-    mistakes
-}
-
-/// Mistakes in options that go for the whole process.
-pub(super) fn mistakes_of_process(
-    admin: Option<&Endpoint>,
-    congestion: Option<&str>,
-    cores: Option<u16>,
-    host: &Host,
-) -> Vec<String> {
-    let mut mistakes = Vec::new();
-    if let Some(admin) = admin.filter(|admin| admin.is_unix()) {
-        mistakes.push(format!("--admin {admin}: the admin server speaks HTTP over TCP only; write host:port"));
-    }
-    if let Some(Err(what)) = congestion.map(|name| host.check_congestion(name)) {
-        mistakes.push(format!("--congestion: {what}"));
-    }
-    if let Some(cores) = cores.filter(|cores| *cores > host.cpus) {
-        let cpus = host.cpus;
-        mistakes.push(format!("--cores {cores}: the process may use {cpus} CPUs; write at most {cpus}"));
-    }
+    mistakes.extend(process::mistakes_of_process(&args.process, args.congestion.as_deref(), host));
     mistakes
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
     use crate::cli::{Cli, Command};
 
-    fn host() -> Host {
-        Host { cpus: 4, congestion: Some(vec!["reno".to_owned(), "cubic".to_owned()]) }
-    }
-
     fn read(line: &str) -> Result<Config, Vec<String>> {
-        let cli = Cli::try_parse_from(["midmile", "relay"].into_iter().chain(line.split_whitespace())).unwrap();
-        let Command::Relay(args) = cli.command else { panic!("another command") };
-        config(&args, &host())
+        let Command::Relay(args) = Cli::command_of(&format!("relay {line}")) else { panic!("another command") };
+        config(&args, &Host::sample())
     }
 
     #[test]
@@ -156,7 +94,7 @@ mod tests {
     fn the_file_and_the_command_line_mean_the_same() {
         let by_line = read("--listen 127.0.0.1:80 --to a:1").unwrap();
         let text = "[[listener]]\nlisten = \"127.0.0.1:80\"\nto = \"a:1\"\n";
-        assert_eq!(crate::config::parse("f", text, &host()), Ok(by_line));
+        assert_eq!(crate::config::parse("f", text, &Host::sample()), Ok(by_line));
     }
 
     #[test]

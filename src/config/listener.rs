@@ -88,6 +88,15 @@ impl Checker<'_> {
         self.mistakes.add(&Place { key: format!("{}.{key}", self.table), line }, what);
     }
 
+    /// Says the same of each key that is there.
+    pub(super) fn add_each<const N: usize>(&mut self, keys: [(&str, Option<usize>); N], what: &str) {
+        for (key, line) in keys {
+            if let Some(line) = line {
+                self.add(key, line, what);
+            }
+        }
+    }
+
     /// Keys that contradict each other.
     fn check_relations(&mut self, raw: &RawListener, client_unix: bool) {
         if let Some(name) = &raw.name {
@@ -149,12 +158,10 @@ impl Checker<'_> {
             ("server", raw.server.as_ref().map(|at| at.line)),
             ("resolve_every", raw.resolve_every.as_ref().map(|at| at.line)),
         ];
-        for (key, line) in theirs {
-            if let Some(line) = line {
-                let what = "contradicts via: the last gateway dials the backend; set it at that gateway's [[trunk]]";
-                self.add(key, line, what);
-            }
-        }
+        self.add_each(
+            theirs,
+            "contradicts via: the last gateway dials the backend; set it at that gateway's [[trunk]]",
+        );
         for to in raw.to.iter().flat_map(|to| &to.value.0) {
             let Target::Backend(endpoint) = &to.value else { continue };
             let why = match endpoint {

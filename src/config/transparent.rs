@@ -112,11 +112,7 @@ impl Checker<'_> {
             ("health", raw.health.as_ref().map(|at| at.line)),
             ("resolve_every", raw.resolve_every.as_ref().map(|at| at.line)),
         ];
-        for (key, line) in contradicting {
-            if let Some(line) = line {
-                self.add(key, line, "contradicts to = \"original\": there are no backends; leave it out");
-            }
-        }
+        self.add_each(contradicting, "contradicts to = \"original\": there are no backends; leave it out");
     }
 
     fn check_spoofing(&mut self, raw: &RawListener) {
