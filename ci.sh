@@ -15,6 +15,9 @@ cd "$(dirname "$0")" || exit 1
 readonly STEPS=(packages format lints docs objects tests bench fuzz pages scripts licences advisories)
 # Seconds that each fuzz target runs.
 readonly FUZZ_SECONDS=10
+# Tests of whole programs that run by epoll and by io_uring.
+readonly RING_TESTS=(--test={half_close,messages,misbehaviour,mux_dns,mux_redis,proxy_protocol,reload_drain,running,scarcity}
+    --test={trunk,trunk_answers,trunk_ends,trunk_faults,unix_sockets})
 # Tools that the steps below use; what the tests use is in tests/packages.txt.
 readonly TOOLS=(g++ jq shellcheck)
 
@@ -63,7 +66,17 @@ step_objects() {
 step_tests() {
     # Passing tests show their output too: that is where skips are.
     # A test that hangs is ended, and is a failure.
-    timeout --kill-after=10 20m cargo test --workspace --locked --no-fail-fast -- --show-output
+    local status=0
+    timeout --kill-after=10 20m cargo test --workspace --locked --no-fail-fast -- --show-output || status=1
+    if [ "$(cargo run --quiet --locked -- doctor --json | jq -r '.findings[] | select(.feature == "io_uring").state')" = absent ]; then
+        echo "SKIP: io_uring isn't tried"
+        return "$status"
+    fi
+    # The programs again, their loops waiting by io_uring. A limit of descriptors that changes while an accept is armed shows there only
+    # later: the kernel keeps the one that it began with.
+    MIDMILE_TEST_WAIT_BY=io_uring timeout --kill-after=10 5m cargo test --package midmile --locked --no-fail-fast "${RING_TESTS[@]}" \
+        -- --show-output --skip without_a_descriptor_clients_wait || status=1
+    return "$status"
 }
 
 step_bench() {

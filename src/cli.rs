@@ -8,7 +8,7 @@ use midmile_lab::steps::Step;
 use midmile_lab::windows::WindowsBy;
 
 use crate::addr::Endpoint;
-use crate::config::{PERIOD_MAX, parse_period};
+use crate::config::{BUSY_POLL_MAX, PERIOD_MAX, parse_period};
 
 /// Of a wait in the lab.
 const IDLE_MAX: Duration = Duration::from_mins(3);
@@ -151,6 +151,19 @@ pub(crate) struct ProcessArgs {
     /// Loops, each on a thread pinned to a CPU of its own [default: all CPUs that the process may use].
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) cores: Option<u16>,
+    /// By what the loops wait for their sockets; io_uring takes Linux 6.1.
+    #[arg(long, value_name = "WAY", value_enum, default_value = "epoll")]
+    pub(crate) wait_by: WaitByArg,
+    /// How long after an event a loop looks for the next without sleeping; it takes its CPU for that long.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_busy_poll)]
+    pub(crate) busy_poll: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WaitByArg {
+    Epoll,
+    #[value(name = "io_uring")]
+    IoUring,
 }
 
 /// Kept apart from the field: rustdoc would take the brackets for a link.
@@ -422,6 +435,15 @@ fn parse_drain(text: &str) -> Result<Duration, String> {
     let period = parse_period(text)?;
     if period > PERIOD_MAX {
         return Err("longer than a year; write 365days or less".to_owned());
+    }
+    Ok(period)
+}
+
+/// A duration that a loop may look for, which may be nothing.
+fn parse_busy_poll(text: &str) -> Result<Duration, String> {
+    let period = parse_drain(text)?;
+    if period > BUSY_POLL_MAX {
+        return Err("a loop that looks for so long keeps its CPU from all others; write 1s or less".to_owned());
     }
     Ok(period)
 }

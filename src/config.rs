@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use midmile_engine::LegOptions;
-use midmile_gateway::{Balance, HealthCheck, PoolLimits, Rule, Timeouts};
+use midmile_gateway::{Balance, HealthCheck, PoolLimits, Rule, Timeouts, WaitBy};
 use midmile_mux::Bounds;
 use midmile_wire::frame::Framing;
 use midmile_wire::proxy;
@@ -45,6 +45,8 @@ pub(crate) const PAIRS_MAX_DEFAULT: u32 = 100_000;
 pub(crate) const PIPES_MAX_DEFAULT: u32 = 1024;
 /// Capacity of a pipe unless the operator says otherwise.
 pub(crate) const PIPE_BYTES_DEFAULT: u32 = 1 << 20;
+/// Longest that a loop may be asked to look for events without sleeping.
+pub(crate) const BUSY_POLL_MAX: Duration = Duration::from_secs(1);
 /// Longest that any duration may be: none is infinite.
 pub(crate) const PERIOD_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -63,6 +65,9 @@ pub(crate) struct Config {
     pub(crate) gateway: Option<Name>,
     /// By what windows are opened.
     pub(crate) window_by: WindowBy,
+    /// By what the loops wait, and how long they look before they sleep.
+    pub(crate) wait_by: WaitBy,
+    pub(crate) busy_poll: Duration,
     /// Never empty where there's no trunk.
     pub(crate) listeners: Vec<Listener>,
     pub(crate) peers: Vec<Peer>,

@@ -172,13 +172,13 @@ fn io_uring(probed: Result<(), NoRing>) -> Finding {
             "io_uring",
             State::Unused,
             "tried: receives into buffers of its own; works",
-            "the relay's loops use epoll; programs built on the engine may choose either",
+            "loops wait by epoll; `wait_by = \"io_uring\"` has them use it",
         ),
         Err(error) => Finding::new(
             "io_uring",
             State::Absent,
             format!("tried: {error}"),
-            "nothing is lost for the relay, whose loops use epoll; programs built on the engine have to as well",
+            "nothing is lost by default: loops wait by epoll",
         ),
     }
 }

@@ -323,9 +323,12 @@ fn same_backends(a: &BackendSet, b: &BackendSet) -> bool {
 mod tests {
     use super::*;
     use crate::host::Host;
+    use midmile_gateway::WaitBy;
 
     const LIMITS: Limits = Limits {
         cores: 2,
+        wait_by: WaitBy::Epoll,
+        busy_poll: Duration::ZERO,
         pairs_max: 100,
         pooled_max: 0,
         upstreams_max: 0,

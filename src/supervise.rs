@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use midmile_gateway::{Fleet, Limits, Listening, Plan};
+use midmile_engine::probe;
+use midmile_gateway::{Fleet, Limits, Listening, Plan, WaitBy};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
@@ -70,7 +71,7 @@ pub(crate) fn run(
 }
 
 /// Descriptors of a loop itself: what it waits with, and what wakes it.
-const PER_CORE: u64 = 2;
+const PER_CORE: u64 = 3;
 /// Trunk connections that a gateway has room for, however few its pools ask for.
 const POOLED_SPARE: u32 = 64;
 
@@ -93,7 +94,18 @@ fn limits(config: &Config, cpus: u16) -> Result<Limits, Failure> {
     }
     let (pairs_max, pipes_max) = (settled.pairs_max, settled.pipes_max);
     let (message_max, pipe_bytes) = (message_max(config), config.limits.pipe_bytes);
-    Ok(Limits { cores, pairs_max, pooled_max, upstreams_max, message_max, pipes_max, pipe_bytes })
+    let (wait_by, busy_poll) = (wait_by(config)?, config.busy_poll);
+    Ok(Limits { cores, wait_by, busy_poll, pairs_max, pooled_max, upstreams_max, message_max, pipes_max, pipe_bytes })
+}
+
+/// By what the loops wait, if it can be had.
+fn wait_by(config: &Config) -> Result<WaitBy, Failure> {
+    if config.wait_by == WaitBy::IoUring
+        && let Err(error) = probe::io_uring()
+    {
+        return Err(Failure::Run(format!("wait_by io_uring: {error}; or wait by epoll")));
+    }
+    Ok(config.wait_by)
 }
 
 /// Whether no connection is relayed: each client takes one descriptor then.
@@ -352,6 +364,8 @@ impl Supervisor {
         let changed = [
             ("admin.listen", config.admin != self.config.admin),
             ("limits", config.limits != self.config.limits),
+            ("gateway.wait_by", config.wait_by != self.config.wait_by),
+            ("gateway.busy_poll", config.busy_poll != self.config.busy_poll),
             ("log.level", config.log_level != self.config.log_level),
             ("peer.pool_max", pooled_max(config) > self.plan.limits.pooled_max),
         ];

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use midmile_gateway::{
-    End, Flow, MessagesSnapshot, PeerSnapshot, PoolLoss, Refusal, RouteSnapshot, TIME_BOUNDS_US, Times,
+    End, Flow, MessagesSnapshot, PeerSnapshot, PoolLoss, Refusal, RouteSnapshot, TIME_BOUNDS_US, Times, WaitBy,
 };
 use serde::Serialize;
 
@@ -22,6 +22,7 @@ struct Status<'a> {
     state: &'static str,
     uptime_secs: f64,
     cores: u16,
+    wait_by: &'static str,
     pairs_max: u32,
     pipes: Pipes,
     turns: u64,
@@ -202,6 +203,10 @@ impl<'a> Status<'a> {
             state: if view.draining { "draining" } else { "accepting" },
             uptime_secs: snapshot.uptime.as_secs_f64(),
             cores: snapshot.cores,
+            wait_by: match view.limits.wait_by {
+                WaitBy::Epoll => "epoll",
+                WaitBy::IoUring => "io_uring",
+            },
             pairs_max: view.limits.pairs_max,
             pipes: Pipes {
                 max: view.limits.pipes_max,

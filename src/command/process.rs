@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use midmile_engine::LegOptions;
+use midmile_gateway::WaitBy;
 
 use crate::addr::Endpoint;
-use crate::cli::ProcessArgs;
+use crate::cli::{ProcessArgs, WaitByArg};
 use crate::config::{Config, DRAIN_DEFAULT, Limits, Listener, WindowBy};
 use crate::exit::{Failure, Outcome};
 use crate::host::Host;
@@ -29,6 +30,11 @@ pub(super) fn config(args: &ProcessArgs, pairs_max: Option<u32>, listeners: Vec<
         log_level: None,
         gateway: None,
         window_by: WindowBy::default(),
+        wait_by: match args.wait_by {
+            WaitByArg::Epoll => WaitBy::Epoll,
+            WaitByArg::IoUring => WaitBy::IoUring,
+        },
+        busy_poll: args.busy_poll,
         listeners,
         peers: Vec::new(),
         trunks: Vec::new(),

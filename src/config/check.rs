@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use midmile_gateway::WaitBy;
 use midmile_wire::trunk::Name;
 
 use super::listener::Checker;
@@ -9,7 +10,7 @@ use super::mistake::{At, Mistakes, Place};
 use super::raw::{RawConfig, RawDrain, RawLimits, RawListener, RawLog, RawPeer, RawTrunk};
 use super::transparent::check_early;
 use super::value::{Level, List, Period, Size, WindowBy};
-use super::{Config, DRAIN_DEFAULT, Limits, Listener, PERIOD_MAX, PIPE_BYTES_DEFAULT, Peer, Trunk};
+use super::{BUSY_POLL_MAX, Config, DRAIN_DEFAULT, Limits, Listener, PERIOD_MAX, PIPE_BYTES_DEFAULT, Peer, Trunk};
 use crate::addr::Endpoint;
 use crate::host::Host;
 
@@ -26,6 +27,8 @@ pub(super) fn check(raw: RawConfig, host: &Host, mistakes: &mut Mistakes) -> Opt
     check_log(&log, mistakes);
     let gateway = raw.gateway.map(|gateway| gateway.value).unwrap_or_default();
     let window_by = gateway.window_by.map_or_else(WindowBy::default, |by| by.value);
+    let wait_by = gateway.wait_by.map_or_else(WaitBy::default, |by| by.value);
+    let busy_poll = check_busy_poll(gateway.busy_poll, mistakes);
     let gateway = gateway.name;
     let list_line = raw.listener.as_ref().map_or(1, |list| list.line);
     let (listeners, peers, trunks) = (tables(raw.listener), tables(raw.peer), tables(raw.trunk));
@@ -64,6 +67,8 @@ pub(super) fn check(raw: RawConfig, host: &Host, mistakes: &mut Mistakes) -> Opt
         log_level: log.level.map(|level| level.value),
         gateway: gateway.map(|name| name.value),
         window_by,
+        wait_by,
+        busy_poll,
         listeners: checked_listeners,
         peers: checked_peers,
         trunks: checked_trunks,
@@ -167,6 +172,21 @@ fn check_drain(raw: RawDrain, mistakes: &mut Mistakes) -> Duration {
         Some(period) => check_period(&period, &place(period.line), mistakes).unwrap_or(DRAIN_DEFAULT),
         None => DRAIN_DEFAULT,
     }
+}
+
+fn check_busy_poll(asked: Option<At<Period>>, mistakes: &mut Mistakes) -> Duration {
+    let Some(At { value: Period(period), line }) = asked else { return Duration::ZERO };
+    if period > BUSY_POLL_MAX {
+        let place = Place { key: "gateway.busy_poll".to_owned(), line };
+        mistakes.add(
+            &place,
+            format!(
+                "{}: a loop that looks for so long keeps its CPU from all others; write 1s or less",
+                humantime::format_duration(period)
+            ),
+        );
+    }
+    period
 }
 
 fn check_log(raw: &RawLog, mistakes: &mut Mistakes) {

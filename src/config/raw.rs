@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use midmile_gateway::Balance;
+use midmile_gateway::{Balance, WaitBy};
 use midmile_wire::frame::Order;
 use midmile_wire::trunk::Name;
 use toml::de::{DeTable, DeValue};
@@ -107,6 +107,10 @@ section! { RawGateway "[gateway]" {
     name: Name = "",
     #[doc = " By what windows are opened that `initial_window` asks for: `auto` takes the first that can be had. See the operations page."]
     window_by: WindowBy = "auto",
+    #[doc = " By what the loops wait for their sockets: `epoll`, or `io_uring` (Linux 6.1), where a turn's small transfers are one system call together. See the operations page."]
+    wait_by: WaitBy = "epoll",
+    #[doc = " How long after an event a loop looks for the next without sleeping, up to 1s. It answers sooner, and takes its CPU for that long."]
+    busy_poll: Period = "0s",
 } }
 
 section! { RawListener "[[listener]]"

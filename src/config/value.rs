@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use midmile_gateway::Balance;
+use midmile_gateway::{Balance, WaitBy};
 use midmile_wire::frame::Order;
 use midmile_wire::trunk::Name;
 use toml::de::{DeArray, DeValue};
@@ -370,6 +370,7 @@ choice!(Protocol, "`\"dns\"`, `\"line\"`, `\"resp\"` or a table", "dns" => Self:
 choice!(Order, "`\"big\"` or `\"little\"`", "big" => Self::Big, "little" => Self::Little);
 choice!(WindowBy, "`\"auto\"`, `\"ebpf\"`, `\"route\"` or `\"traffic\"`", "auto" => Self::Auto, "ebpf" => Self::Ebpf,
     "route" => Self::Route, "traffic" => Self::Traffic);
+choice!(WaitBy, "`\"epoll\"` or `\"io_uring\"`", "epoll" => WaitBy::Epoll, "io_uring" => WaitBy::IoUring);
 choice!(Level, "`\"error\"`, `\"warn\"`, `\"info\"`, `\"debug\"` or `\"trace\"`", "error" => Self::Error,
     "warn" => Self::Warn, "info" => Self::Info, "debug" => Self::Debug, "trace" => Self::Trace);
 

@@ -20,10 +20,18 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// By what the loops of the programs under test wait: `MIDMILE_TEST_WAIT_BY=io_uring` has the same tests run on the ring.
+pub(crate) fn wait_by() -> Option<String> {
+    std::env::var("MIDMILE_TEST_WAIT_BY").ok()
+}
+
 /// The command, with nothing of the caller's environment that changes what it says.
 pub(crate) fn midmile(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_midmile"));
     command.args(args).env_remove("MIDMILE_LOG").env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
+    if let Some(way) = wait_by().filter(|_| matches!(args.first(), Some(&("relay" | "mux")))) {
+        command.args(["--wait-by", &way]);
+    }
     command
 }
 

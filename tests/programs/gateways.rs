@@ -5,7 +5,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 
 use super::relay::Relay;
-use crate::process::{Running, Scratch};
+use crate::process::{Running, Scratch, wait_by};
 
 /// Two keys that are not each other.
 pub(crate) const KEYS: [&str; 2] = [
@@ -47,6 +47,9 @@ pub(crate) fn file(scratch: &Scratch, name: &str, limits: &str, tables: &[String
     let mut text = format!(
         "[admin]\nlisten = \"127.0.0.1:0\"\n[drain]\ntimeout = \"30s\"\n[limits]\n{limits}\n[gateway]\nname = \"{name}\"\n"
     );
+    if let Some(way) = wait_by() {
+        text.write_str(&format!("wait_by = \"{way}\"\n")).unwrap();
+    }
     for table in tables {
         text.write_str(table).unwrap();
     }

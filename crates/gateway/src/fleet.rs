@@ -3,21 +3,22 @@
 mod announce;
 mod messages;
 mod observe;
+mod start;
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use midmile_engine::kernel::{self, Kernel, Listener, Socket};
-use midmile_engine::{Addr, Allowance, Config, Core, ListenError, Mesh, Pulse, Seat, Stall, Waker, Watchdog};
+use midmile_engine::kernel::{self, Listener};
+use midmile_engine::{Addr, Allowance, ListenError, Pulse, Stall, Waker, Watchdog};
 
 use crate::counters::{CoreCounters, RouteCounters};
 use crate::plan::{Limits, Plan, Route};
 use crate::reason::End;
-use crate::relay::{Order, Parts, Relay, Syn};
+use crate::relay::{Order, Syn};
 use crate::report::PairReport;
 use crate::serving::DoorId;
 use crate::trunk::{Peer, Reach};
@@ -30,8 +31,6 @@ use observe::{Watch, Watched};
 
 /// How long the relay may take over one thing. It takes microseconds; a machine that doesn't let a core run takes longer.
 const STALL_AFTER: Duration = Duration::from_secs(1);
-/// SYNs that may wait for a core; those beyond it find their clients served without early dial.
-const SYNS_MAX: usize = 1024;
 /// Pair reports that may wait for the log.
 const REPORTS_MAX: usize = 4096;
 
@@ -146,10 +145,6 @@ impl Fleet {
             opened.push(open(route, cpus, false)?);
         }
         let (reports, received) = sync_channel(REPORTS_MAX);
-        let pairs = Arc::new(Allowance::new(limits.pairs_max, limits.cores));
-        let beside = limits.pooled_max.saturating_add(limits.upstreams_max);
-        let conns_max = limits.pairs_max.saturating_mul(2).saturating_add(beside);
-        let (_, seats) = Mesh::new(limits.cores, conns_max)?;
         let mut fleet = Self {
             cores: Vec::new(),
             limits,
@@ -160,15 +155,10 @@ impl Fleet {
             watch,
             watchdog: None,
         };
-        for (seat, cpu) in seats.into_iter().zip(cpus) {
-            match fleet.start_core(seat, *cpu, pairs.clone(), reports.clone()) {
-                Ok(core) => fleet.cores.push(core),
-                Err(error) => {
-                    // Those that have started end again; they have nothing to cut, and this error is the one to tell.
-                    fleet.stop().ok();
-                    return Err(error);
-                }
-            }
+        if let Err(error) = fleet.start_cores(cpus, &reports) {
+            // Those that have started end again; they have nothing to cut, and this error is the one to tell.
+            fleet.stop().ok();
+            return Err(error);
         }
         // Pools fill before anybody can come.
         fleet.reach(plan.peers);
@@ -179,61 +169,11 @@ impl Fleet {
         Ok((fleet, received))
     }
 
-    fn start_core(
-        &self,
-        seat: Seat<Socket>,
-        cpu: u32,
-        pairs: Arc<Allowance>,
-        reports: SyncSender<PairReport>,
-    ) -> Result<CoreHandle, StartError> {
-        let pooled_max = share(self.limits.pooled_max, self.limits.cores);
-        let (sender, orders) = channel();
-        let (syns, heard) = sync_channel(SYNS_MAX);
-        let waker = seat.waker().clone();
-        let core = seat.core().0;
-        // One core may hold all pairs; together they hold no more than the seats allow.
-        let upstreams_max = self.limits.upstreams_max.div_ceil(u32::from(self.limits.cores));
-        let conns_max = pairs.max().saturating_mul(2).saturating_add(pooled_max).saturating_add(upstreams_max);
-        let config = Config {
-            conns_max,
-            // A message is told of as a whole.
-            read_bytes: Config::DEFAULT.read_bytes.max(self.limits.message_max as usize),
-            pipes_max: share(self.limits.pipes_max, self.limits.cores),
-            pipe_bytes: self.limits.pipe_bytes,
-            ..Config::default()
-        };
-        let parts = Parts {
-            core,
-            pairs,
-            pooled_max,
-            counters: self.watch.cores[usize::from(core)].clone(),
-            orders,
-            syns: heard,
-            reports,
-        };
-        let (begun, has_begun) = sync_channel(1);
-        let run = move || {
-            let (core, answer) = match prepare(cpu, config, parts, seat) {
-                Ok(core) => {
-                    let pulse = core.pulse();
-                    (Some(core), Ok(pulse))
-                }
-                Err(error) => (None, Err(error)),
-            };
-            // The starter waits for this word, so it's there to take it.
-            begun.send(answer).ok();
-            core.map_or(Ok(()), |mut core| core.run())
-        };
-        let thread = std::thread::Builder::new().name(format!("midmile-core{core}")).spawn(run)?;
-        let pulse = has_begun.recv().map_err(io::Error::other)??;
-        Ok(CoreHandle { cpu, orders: sender, given: AtomicU64::new(0), syns, waker, pulse, thread })
-    }
-
     /// Has the cores reach `peers`, and no others.
     fn reach(&self, peers: Vec<Arc<Peer>>) {
         let counted: Vec<_> = peers.into_iter().map(|peer| (self.watch.peer(&peer), peer)).collect();
         for (index, core) in self.cores.iter().enumerate() {
-            let part = |all: u32| share(all, self.limits.cores);
+            let part = |all: u32| start::share(all, self.limits.cores);
             let peers = counted.iter().map(|(counters, peer)| {
                 let min = if peer.pool.min == 0 { 0 } else { part(peer.pool.min) };
                 let bounds = (min, part(peer.pool.max));
@@ -408,19 +348,6 @@ impl Fleet {
     pub fn observer(&self) -> Observer {
         Observer(self.watch.clone())
     }
-}
-
-/// Puts the calling thread on its CPU and makes its core.
-fn prepare(cpu: u32, config: Config, parts: Parts<Listener>, seat: Seat<Socket>) -> io::Result<Relaying> {
-    kernel::pin_to(cpu)?;
-    Core::seated(Kernel::new()?, config, Relay::new(parts), seat)
-}
-
-type Relaying = Core<Kernel, Relay<Listener>>;
-
-/// What one core gets of something that all share.
-fn share(all: u32, cores: u16) -> u32 {
-    all.div_ceil(u32::from(cores.max(1))).max(1)
 }
 
 /// Whether the old route's listener can serve the new one: what is inherited from it must be the same.

@@ -38,7 +38,7 @@ pub use crate::fleet::{
     Announcer, BackendSnapshot, Fleet, FleetFailure, Flow, Listening, MessagesSnapshot, Observer, PeerSnapshot,
     RouteSnapshot, Snapshot, StartError, Times,
 };
-pub use crate::plan::{Limits, Plan, Route, Timeouts};
+pub use crate::plan::{Limits, Plan, Route, Timeouts, WaitBy};
 pub use crate::reason::{End, PoolLoss, Refusal};
 pub use crate::report::PairReport;
 pub use crate::trunk::{DEAD_AFTER, Gate, Named, Peer, Permit, PoolLimits, Rule, Via, Warmth};

@@ -117,9 +117,23 @@ impl Default for Timeouts {
     }
 }
 
-/// Limits of the whole process; the cores share them evenly.
+/// By what the loops wait for their sockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WaitBy {
+    /// epoll(7): any kernel; a system call for each transfer.
+    #[default]
+    Epoll,
+    /// io_uring: one system call a turn for all small transfers. Linux 6.1 ([`midmile_engine::probe::io_uring`]).
+    IoUring,
+}
+
+/// Limits of the whole process, and what else its loops have from the start; the cores share them evenly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// By what the loops wait.
+    pub wait_by: WaitBy,
+    /// How long a loop looks for events before it sleeps; zero: it sleeps at once. A loop that looks takes its CPU whole.
+    pub busy_poll: Duration,
     /// Loops, one a core, each on a thread of its own that is pinned to a CPU. At least 1.
     pub cores: u16,
     /// Pairs open at once.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use midmile_engine::Addr;
-use midmile_gateway::{Flow, Limits};
+use midmile_gateway::{Flow, Limits, WaitBy};
 
 use super::*;
 use crate::admin::status;
@@ -91,6 +91,8 @@ fn view(routes: Vec<RouteSnapshot>) -> View {
     };
     let limits = Limits {
         cores: 2,
+        wait_by: WaitBy::Epoll,
+        busy_poll: Duration::ZERO,
         pairs_max: 100,
         pooled_max: 0,
         upstreams_max: 0,
