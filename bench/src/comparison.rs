@@ -104,3 +104,75 @@ impl<P> Comparison<P> {
         order
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::fmt;
+
+    use super::*;
+    use crate::rows::Column;
+
+    struct Peer(&'static str);
+
+    impl Named for Peer {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+    }
+
+    /// One is measured once, however many rounds there are.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Row {
+        Often,
+        Once,
+    }
+
+    impl fmt::Display for Row {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(if *self == Self::Often { "often" } else { "once" })
+        }
+    }
+
+    impl Heading for Row {
+        fn columns(&self) -> &'static [Column] {
+            &[]
+        }
+
+        fn rounds(&self, rounds: u32) -> u32 {
+            if *self == Self::Often { rounds } else { 1 }
+        }
+    }
+
+    impl Compared<Row> for Peer {
+        fn has_place_in(&self, row: Row) -> bool {
+            row == Row::Often || self.0 != "b"
+        }
+    }
+
+    fn comparison() -> Comparison<Peer> {
+        let effort = Effort { quick: true, rounds: Some(2), patience: None };
+        Comparison::new(vec![&Peer("a"), &Peer("b"), &Peer("c")], &effort)
+    }
+
+    #[test]
+    fn each_round_asks_everybody_in_every_row_and_begins_with_another() {
+        let asked = RefCell::new(String::new());
+        let results = comparison().rows([Row::Often, Row::Once], |row, peer| {
+            asked.borrow_mut().push_str(&format!("{row} {}, ", peer.0));
+            Outcome::Skipped("a test".to_owned())
+        });
+        assert_eq!(asked.into_inner(), "often a, often b, often c, once a, once c, often b, often c, often a, ");
+        assert_eq!(results.iter().map(|results| results.rounds.len()).collect::<Vec<_>>(), [2, 1]);
+    }
+
+    #[test]
+    fn a_row_by_itself_has_its_rounds_on_end() {
+        let asked = RefCell::new(String::new());
+        let results = comparison().row(Row::Often, |_, peer| {
+            asked.borrow_mut().push_str(peer.0);
+            Outcome::Skipped("a test".to_owned())
+        });
+        assert_eq!((asked.into_inner().as_str(), results.rounds.len()), ("abcbca", 2));
+    }
+}

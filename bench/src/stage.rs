@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::cpus::PROXY_CPU;
 use crate::host::Host;
+use crate::lab::{Lab, PROXY_ADDR, SERVER};
 use crate::launch::{Launch, LoadProcess, Process};
-use crate::netns::{Lab, PROXY_ADDR, SERVER};
 use crate::peers::{Peer, Wiring};
 use crate::ports;
 

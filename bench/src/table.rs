@@ -172,7 +172,7 @@ pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netns::Gro;
+    use crate::lab::Gro;
     use crate::rows::Kind;
 
     fn results(rounds: &[(f64, f64)]) -> RowResults {

@@ -142,7 +142,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::netns::Gro;
+    use crate::lab::Gro;
     use crate::rows::{Row, Sample};
     use crate::table::Outcome;
 

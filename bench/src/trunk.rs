@@ -10,9 +10,9 @@ use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 
 use crate::host::{self, Host};
+use crate::lab::{Gro, Lab};
 use crate::measure::perf;
 use crate::namespace::{self, Namespace};
-use crate::netns::{Gro, Lab};
 use crate::peers::{MIDMILE, Peer, TRUNK, TRUNK_APART, trunk};
 use crate::rows::{Kind, OTHERS, Sample};
 use crate::stage::{Stage, Timing};

@@ -8,9 +8,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::cpus::LOAD_CPU;
+use crate::lab::Lab;
 use crate::launch::{Launch, Process};
 use crate::load::query::{HOSTS, ORIGIN};
-use crate::netns::Lab;
 
 /// Starts it. One worker: it has one CPU, and shares that with the load. No timeout of its own ends a connection.
 pub(crate) fn start(lab: &Lab, at: SocketAddrV4, open_files: u64) -> Result<Process> {

@@ -10,9 +10,9 @@ use super::peers::{Peer, Wiring};
 use super::rows::Kind;
 use crate::cpus::PROXY_CPU;
 use crate::host::Host;
+use crate::lab::{Lab, PROXY_ADDR, SERVER};
 use crate::launch::{Launch, LoadProcess, Process};
 use crate::measure::network;
-use crate::netns::{Lab, PROXY_ADDR, SERVER};
 use crate::ports;
 
 /// How long things take.

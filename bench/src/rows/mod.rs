@@ -13,7 +13,7 @@ use std::fmt;
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::netns::Gro;
+use crate::lab::Gro;
 use crate::stage::Stage;
 use crate::window::Window;
 
