@@ -67,6 +67,33 @@ pub struct Route {
     pub log_pairs: bool,
 }
 
+#[cfg(test)]
+impl Route {
+    /// For tests: from `listen` to `backends`, ten pairs, and nothing else.
+    pub(crate) fn plain(name: &str, listen: Addr, backends: BackendSet) -> Self {
+        Self {
+            name: name.into(),
+            listen,
+            client: LegOptions::default(),
+            server: LegOptions::default(),
+            backends: Arc::new(backends),
+            mux: None,
+            via: None,
+            gate: None,
+            original: false,
+            intercept: Vec::new(),
+            spoof_client: false,
+            early_dial: false,
+            timeouts: Timeouts::default(),
+            accept_proxy: None,
+            send_proxy: None,
+            allow: Vec::new(),
+            pairs_max: 10,
+            log_pairs: false,
+        }
+    }
+}
+
 impl Route {
     /// Whether a client at `ip` is let in.
     #[must_use]

@@ -9,13 +9,13 @@ use std::thread;
 
 use midmile_engine::kernel::{self, Kernel};
 use midmile_engine::uring::{Uring, UringConfig};
-use midmile_engine::{Addr, Allowance, Config, Core, LegOptions, Waker};
+use midmile_engine::{Addr, Allowance, Config, Core, Waker};
 use midmile_wire::proxy::Version;
 
 use super::{Order, Parts, Relay};
 use crate::backend::{Backend, BackendSet, Balance};
 use crate::counters::{CoreCounters, RouteCounters};
-use crate::plan::{Route, Timeouts};
+use crate::plan::Route;
 use crate::reason::End;
 use crate::serving::DoorId;
 
@@ -69,24 +69,13 @@ fn visit(to: SocketAddr) {
 fn route(server: SocketAddr) -> Route {
     let backend = Arc::new(Backend::new("echo", vec![server.into()], 1));
     Route {
-        name: "r".into(),
-        listen: Addr::Inet(([127, 0, 0, 1], 0).into()),
-        client: LegOptions::default(),
-        server: LegOptions::default(),
-        backends: Arc::new(BackendSet::new(vec![backend], Balance::LeastConnections, None)),
-        mux: None,
-        via: None,
-        gate: None,
-        original: false,
-        intercept: Vec::new(),
-        spoof_client: false,
-        early_dial: false,
-        timeouts: Timeouts::default(),
-        accept_proxy: None,
         send_proxy: Some(Version::V1),
-        allow: Vec::new(),
         pairs_max: 100,
-        log_pairs: false,
+        ..Route::plain(
+            "r",
+            Addr::Inet(([127, 0, 0, 1], 0).into()),
+            BackendSet::new(vec![backend], Balance::LeastConnections, None),
+        )
     }
 }
 

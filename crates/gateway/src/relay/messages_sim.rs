@@ -112,24 +112,11 @@ impl World {
         let pairs = Arc::new(Allowance::new(pairs_max, 1));
         self.allowances.push(pairs.clone());
         let route = Route {
-            name: "r".into(),
-            listen,
-            client: LegOptions::default(),
-            server: LegOptions::default(),
-            backends: Arc::new(BackendSet::new(self.backends.clone(), Balance::RoundRobin, None)),
             mux: service(kind, &mut self.rng, &self.backends),
-            via: None,
-            gate: None,
-            original: false,
-            intercept: Vec::new(),
-            spoof_client: false,
-            early_dial: false,
             timeouts: TIMEOUTS,
-            accept_proxy: None,
-            send_proxy: None,
-            allow: Vec::new(),
             pairs_max,
             log_pairs: true,
+            ..Route::plain("r", listen, BackendSet::new(self.backends.clone(), Balance::RoundRobin, None))
         };
         (Arc::new(route), pairs)
     }

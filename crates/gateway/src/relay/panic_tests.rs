@@ -5,9 +5,7 @@ use std::sync::mpsc::{channel, sync_channel};
 use std::time::Duration;
 
 use midmile_engine::sim::{DialOutcome, RemoteId, Script, Sim, SimListener, SimSocket};
-use midmile_engine::{
-    Allowance, Config, ConnError, ConnId, Core, Cx, Handler, Incoming, LegOptions, ListenerId, Upcall,
-};
+use midmile_engine::{Allowance, Config, ConnError, ConnId, Core, Cx, Handler, Incoming, ListenerId, Upcall};
 use midmile_wire::proxy::{self, Accept, Header, Version};
 
 use super::sim_tests::{TIMEOUTS, port};
@@ -106,24 +104,10 @@ fn world(panics_in: Upcall, after: bool) -> World {
     cx.backend().server(&server, vec![DialOutcome::After(Duration::from_millis(5), serves)]);
     let backend = Arc::new(Backend::new("b", vec![server], 1));
     let route = Arc::new(Route {
-        name: "r".into(),
-        listen: port(1000),
-        client: LegOptions::default(),
-        server: LegOptions::default(),
-        backends: Arc::new(BackendSet::new(vec![backend], Balance::LeastConnections, None)),
-        mux: None,
-        via: None,
-        gate: None,
-        original: false,
-        intercept: Vec::new(),
-        spoof_client: false,
-        early_dial: false,
         timeouts: TIMEOUTS,
         accept_proxy: Some(Accept::ANY),
         send_proxy: Some(Version::V1),
-        allow: Vec::new(),
-        pairs_max: 10,
-        log_pairs: false,
+        ..Route::plain("r", port(1000), BackendSet::new(vec![backend], Balance::LeastConnections, None))
     });
     let listener = cx.backend().listener(route.listen.clone());
     let header = Header::inet(([192, 0, 2, 7], 777).into(), ([192, 0, 2, 1], 80).into());

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::time::Duration;
 
 use midmile_engine::sim::{DialOutcome, Remote, RemoteId, Rng, Script, Sim, SimListener};
-use midmile_engine::{Addr, Allowance, Config, ConnError, Core, LegOptions, Time};
+use midmile_engine::{Addr, Allowance, Config, ConnError, Core, Time};
 use midmile_wire::proxy::{self, Accept, Header, Version};
 
 use super::{Order, Parts, Relay};
@@ -160,24 +160,12 @@ fn visit(core: &mut Core<Sim, Relay<SimListener>>, rng: &mut Rng, index: usize, 
     let set = backends.chunks(2).map(|addrs| Arc::new(Backend::new("b", addrs.to_vec(), 1))).collect();
     let balance = if rng.one_in(2) { Balance::RoundRobin } else { Balance::LeastConnections };
     let route = Arc::new(Route {
-        name: index.to_string().into(),
-        listen: port(1000 + index),
-        client: LegOptions::default(),
-        server: LegOptions::default(),
-        backends: Arc::new(BackendSet::new(set, balance, None)),
-        mux: None,
-        via: None,
-        gate: None,
-        original: false,
-        intercept: Vec::new(),
         spoof_client: index % 2 == 1,
-        early_dial: false,
         timeouts: TIMEOUTS,
         accept_proxy,
         send_proxy: [None, Some(Version::V1), Some(Version::V2)][rng.up_to(2)],
-        allow: Vec::new(),
-        pairs_max: 10,
         log_pairs: true,
+        ..Route::plain(&index.to_string(), port(1000 + index), BackendSet::new(set, balance, None))
     });
     let mut script = script(rng, mood);
     if accept_proxy.is_some() {
@@ -264,6 +252,27 @@ fn handled(counters: &RouteCounters) -> u64 {
     counters.pairs_opened.value() + refusals
 }
 
+/// Whether both have seen what the reason says; `unheard` are the client's bytes that the server hasn't got.
+fn judge_end(report: &PairReport, client: &Remote, server: &Remote, unheard: usize) {
+    match report.end {
+        End::Finished => {
+            assert!(server.saw_end() || !reads(server), "finished, and the server saw no end: {report:?} {server:?}");
+            assert!(client.saw_end() || !reads(client), "finished, and the client saw no end: {report:?} {client:?}");
+        }
+        End::ClientReset if reads(server) => {
+            assert_eq!(unheard, 0, "bytes before a reset were lost: {report:?} {server:?}");
+        }
+        End::ServerReset if reads(client) => {
+            assert_eq!(
+                client.received().len(),
+                server.sent().len(),
+                "bytes before a reset were lost: {report:?} {client:?}"
+            );
+        }
+        _ => {}
+    }
+}
+
 impl Visit {
     fn judge(&self, sim: &Sim, report: Option<&PairReport>) {
         let heard = report.is_some_and(|report| report.downstream_bytes > Some(0));
@@ -312,29 +321,7 @@ impl Visit {
         if server.has_reset() {
             assert!(client.is_over(), "a server's reset didn't cross");
         }
-        match report.end {
-            End::Finished => {
-                assert!(
-                    server.saw_end() || !reads(server),
-                    "finished, and the server saw no end: {report:?} {server:?}"
-                );
-                assert!(
-                    client.saw_end() || !reads(client),
-                    "finished, and the client saw no end: {report:?} {client:?}"
-                );
-            }
-            End::ClientReset if reads(server) => {
-                assert_eq!(heard.len(), said.len(), "bytes before a reset were lost: {report:?} {server:?}");
-            }
-            End::ServerReset if reads(client) => {
-                assert_eq!(
-                    client.received().len(),
-                    server.sent().len(),
-                    "bytes before a reset were lost: {report:?} {client:?}"
-                );
-            }
-            _ => {}
-        }
+        judge_end(report, client, server, said.len() - heard.len());
         assert!((heard.len() as u64..=said.len() as u64).contains(&report.upstream_bytes.unwrap()));
         assert!(report.downstream_bytes.unwrap() >= client.received().len() as u64);
     }

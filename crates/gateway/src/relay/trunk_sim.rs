@@ -79,25 +79,14 @@ fn route(
     gate: Option<Arc<Gate>>,
 ) -> Arc<Route> {
     Arc::new(Route {
-        name: label.into(),
-        listen,
-        client: LegOptions::default(),
-        server: LegOptions::default(),
-        backends: Arc::new(BackendSet::new(backends, Balance::default(), None)),
-        original: false,
-        intercept: Vec::new(),
-        spoof_client: false,
         early_dial: via.is_some(),
-        mux: None,
         via,
         gate,
         // A handshake through the trunk takes three of its round trips; what is never claimed is cut after four seconds.
         timeouts: Timeouts { dial: Duration::from_secs(1), idle: QUIET, half_closed: QUIET, ..TIMEOUTS },
-        accept_proxy: None,
-        send_proxy: None,
-        allow: Vec::new(),
         pairs_max: 40,
         log_pairs: true,
+        ..Route::plain(label, listen, BackendSet::new(backends, Balance::default(), None))
     })
 }
 
@@ -138,13 +127,7 @@ fn world_of(mut rng: Rng, mood: Mood, long: Option<&Script>) -> World {
     let (trunk_addr, client_addr, server) = (port(7000), port(1000), port(2000));
     let trunk = cx.backend().listener(trunk_addr.clone());
     let clients_listener = cx.backend().listener(client_addr.clone());
-    let rtt = Duration::from_micros(100 + rng.up_to(50_000) as u64);
-    let loops = (0..5).map(|_| match any && rng.one_in(10) {
-        true => DialOutcome::FailsAfter(rtt, midmile_engine::ConnError::Refused),
-        false => DialOutcome::Loops(rtt, trunk_addr.clone(), 2500),
-    });
-    let loops: Vec<DialOutcome> = loops.chain([DialOutcome::Loops(rtt, trunk_addr.clone(), 2500)]).collect();
-    cx.backend().server(&trunk_addr, loops);
+    cx.backend().server(&trunk_addr, loops(&mut rng, any, &trunk_addr));
     let answers =
         (0..3).map(|_| long.map_or_else(|| outcome(&mut rng, mood), |long| DialOutcome::AtOnce(long.clone())));
     let answers = answers.collect();
@@ -197,6 +180,16 @@ fn world_of(mut rng: Rng, mood: Mood, long: Option<&Script>) -> World {
     }
     relay.hear(cx);
     World { core, clients, server, ingress, egress, ways, reports, honest }
+}
+
+/// How dials of the trunk go: to its listener, or where `any` may happen, some nowhere.
+fn loops(rng: &mut Rng, any: bool, trunk_addr: &Addr) -> Vec<DialOutcome> {
+    let rtt = Duration::from_micros(100 + rng.up_to(50_000) as u64);
+    let loops = (0..5).map(|_| match any && rng.one_in(10) {
+        true => DialOutcome::FailsAfter(rtt, midmile_engine::ConnError::Refused),
+        false => DialOutcome::Loops(rtt, trunk_addr.clone(), 2500),
+    });
+    loops.chain([DialOutcome::Loops(rtt, trunk_addr.clone(), 2500)]).collect()
 }
 
 impl World {
