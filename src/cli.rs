@@ -142,7 +142,7 @@ pub(crate) enum Command {
     Keys,
 }
 
-// No doc comment: it would stand in the help of the commands that this is a part of.
+/// What the process is to have, where the command line is all of its configuration.
 #[derive(Args, Debug)]
 pub(crate) struct ProcessArgs {
     /// Serve /metrics, /healthz, /readyz and /status.json here.
