@@ -175,7 +175,7 @@ fn below_256(args: &[&str]) -> Command {
 #[test]
 fn pairs_that_no_system_has_descriptors_for_are_one_clear_line() {
     let args = ["relay", "--listen", "127.0.0.1:0", "--to", "127.0.0.1:1", "--cores", "1", "--pairs-max", "4000000000"];
-    let said = "too few file descriptors: pairs_max = 4000000000 needs 8000000067, ";
+    let said = "too few file descriptors: pairs_max = 4000000000 needs 8000000068, ";
     assert_fails(&run(&args), 1, &[said]);
 }
 
@@ -191,7 +191,7 @@ fn pairs_asked_for_beyond_the_descriptors_are_an_error_and_the_default_is_lowere
         assert!(!relay.log().contains("limits lowered"), "{}", relay.log());
         return;
     }
-    let said = "too few file descriptors: pairs_max = 1000 needs 2067, 256 are allowed; raise the hard limit (ulimit -Hn 2067, or \
+    let said = "too few file descriptors: pairs_max = 1000 needs 2068, 256 are allowed; raise the hard limit (ulimit -Hn 2068, or \
                 LimitNOFILE=2067";
     assert_fails(&below_256(&asked).output().unwrap(), 1, &[said]);
     let mut relay = Running::spawn(below_256(&args));
