@@ -7,7 +7,10 @@
 //! ```
 //!
 //! A [`Message`] is a view: it borrows the bytes, and looks when it's asked. What doesn't parse is `None`, never a panic; a server
-//! behind may still make something of it, so a proxy passes it on.
+//! behind may still make something of it, so a proxy passes it on. A [`transfer::Transfer`] follows a zone's transfer over its many answers.
+
+mod name;
+pub mod transfer;
 
 /// Bytes of a header.
 pub const HEADER_LEN: usize = 12;
@@ -35,6 +38,7 @@ pub const RCODE_SERVFAIL: u8 = 2;
 /// The server doesn't know this kind of query.
 pub const RCODE_NOTIMP: u8 = 4;
 
+const TYPE_SOA: u16 = 6;
 const TYPE_SIG: u16 = 24;
 const TYPE_OPT: u16 = 41;
 const TYPE_TSIG: u16 = 250;
@@ -119,6 +123,25 @@ impl<'a> Message<'a> {
         self.word(4)
     }
 
+    /// How many records it says there are in its answer.
+    fn answers(self) -> u16 {
+        self.word(6)
+    }
+
+    /// And how many in its authority section.
+    fn authorities(self) -> u16 {
+        self.word(8)
+    }
+
+    /// Where its records begin; `None` where its questions can't be followed.
+    fn records_at(self) -> Option<usize> {
+        let mut at = HEADER_LEN;
+        for _ in 0..self.questions() {
+            at = end_of_name(self.bytes, at)? + 4;
+        }
+        Some(at)
+    }
+
     /// The question, if there is exactly one and it's whole.
     #[must_use]
     pub fn question(self) -> Option<Question<'a>> {
@@ -138,11 +161,8 @@ impl<'a> Message<'a> {
         if records == 0 {
             return Some(said);
         }
-        let mut at = HEADER_LEN;
-        for _ in 0..self.questions() {
-            at = end_of_name(self.bytes, at)? + 4;
-        }
-        for _ in 0..u32::from(self.word(6)) + u32::from(self.word(8)) {
+        let mut at = self.records_at()?;
+        for _ in 0..u32::from(self.answers()) + u32::from(self.authorities()) {
             at = Record::at(self.bytes, at)?.end;
         }
         for left in (0..records).rev() {
@@ -188,6 +208,7 @@ impl Question<'_> {
 /// A record, by the places of its parts.
 struct Record {
     kind: u16,
+    class: u16,
     content: usize,
     end: usize,
 }
@@ -195,10 +216,10 @@ struct Record {
 impl Record {
     fn at(bytes: &[u8], at: usize) -> Option<Self> {
         let name_end = end_of_name(bytes, at)?;
-        let kind = word(bytes, name_end)?;
+        let (kind, class) = (word(bytes, name_end)?, word(bytes, name_end + 2)?);
         let content = name_end + RECORD_FIXED_LEN;
         let end = content + usize::from(word(bytes, name_end + 8)?);
-        (end <= bytes.len()).then_some(Self { kind, content, end })
+        (end <= bytes.len()).then_some(Self { kind, class, content, end })
     }
 }
 

@@ -1,0 +1,53 @@
+//! Names as they're compared: whole, and in small letters.
+
+use super::{NAME_LEN_MAX, word};
+
+/// The two bits that make a pointer of two bytes (RFC 1035, 4.1.4); the other fourteen say where to.
+const POINTER_TARGET: u16 = 0x3fff;
+/// Pointers in a name: one before each label, and a name has no more labels.
+const POINTERS_MAX: usize = 127;
+
+/// A name with what its pointers stand for, in small letters (RFC 4343): equal names have equal bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Name {
+    bytes: [u8; NAME_LEN_MAX],
+    len: usize,
+}
+
+impl Name {
+    /// The name at a place of a message; `None` if it isn't whole, is too long, or points to something that isn't before it.
+    pub(super) fn at(message: &[u8], mut at: usize) -> Option<Self> {
+        let mut name = Self { bytes: [0; NAME_LEN_MAX], len: 0 };
+        let (mut start, mut pointers) = (at, 0);
+        loop {
+            match *message.get(at)? {
+                0 => break,
+                len @ 1..64 => {
+                    let end = at + 1 + usize::from(len);
+                    name.push(message.get(at..end)?)?;
+                    at = end;
+                }
+                192.. => {
+                    let target = usize::from(word(message, at)? & POINTER_TARGET);
+                    pointers += 1;
+                    if target >= start || pointers > POINTERS_MAX {
+                        return None;
+                    }
+                    (start, at) = (target, target);
+                }
+                64..192 => return None,
+            }
+        }
+        name.push(&[0])?;
+        // Lengths of labels are below 64 and have no case.
+        name.bytes.make_ascii_lowercase();
+        Some(name)
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Option<()> {
+        let end = self.len + bytes.len();
+        self.bytes.get_mut(self.len..end)?.copy_from_slice(bytes);
+        self.len = end;
+        Some(())
+    }
+}
