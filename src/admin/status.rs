@@ -115,6 +115,7 @@ struct MessagesStatus {
     requests_max_reached: u64,
     answers_late: u64,
     answers_stray: u64,
+    transfers_unclear: u64,
     upstreams: Upstreams,
 }
 
@@ -138,6 +139,7 @@ impl MessagesStatus {
             requests_max_reached: messages.requests_max,
             answers_late: messages.answers_late,
             answers_stray: messages.answers_stray,
+            transfers_unclear: messages.transfers_unclear,
             upstreams: Upstreams {
                 open: messages.upstreams_open,
                 dialled: messages.upstreams_dialled,

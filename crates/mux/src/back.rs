@@ -107,7 +107,8 @@ impl Mux {
         } else {
             serving.counters.answers_late.add(1);
         }
-        let (client, client_id, more) = (request.client, request.id, request.transfer);
+        let (client, client_id, transfer) = (request.client, request.id, request.transfer);
+        let more = transfer && request.awaits_more(answer, &serving.counters);
         if more {
             // Others may follow: its time begins anew.
             (request.answered, request.since) = (true, cx.now());
@@ -122,7 +123,11 @@ impl Mux {
             self.transfer_came(cx, key, client);
         } else {
             self.finish(request_key);
-            self.queue_upstream(key);
+            if transfer {
+                self.remove_upstream(cx, key, How::Close);
+            } else {
+                self.queue_upstream(key);
+            }
         }
     }
 

@@ -101,6 +101,8 @@ impl Mux {
             assert_eq!(upstream.pending.keys().count(), upstream.pending.len(), "an id is lost, or is in use twice");
             let empty = upstream.pending.len() == 0 && upstream.out.is_empty();
             assert!(upstream.stand == Stand::Open || empty, "requests are on an upstream that doesn't stand");
+            let over = upstream.transfer != Key::NONE && self.requests.get(upstream.transfer).is_none();
+            assert!(!over, "a transfer's upstream has outlasted it");
             assert!(!upstream.queued || self.dirty.contains(&Token::Upstream(key)), "an upstream believes it's queued");
         }
         let listed: usize = self.services.iter().map(|serving| serving.upstreams.len()).sum();

@@ -30,6 +30,8 @@ pub struct Counters {
     pub answers_late: Counter,
     /// Answers to no request: an id that wasn't asked under, another question, or no answer at all. They're dropped.
     pub answers_stray: Counter,
+    /// Transfers of zones whose answers couldn't be followed to the last: they're over when none comes for the answer timeout.
+    pub transfers_unclear: Counter,
     /// Requests that are under way now.
     pub requests_open: Counter,
     /// Clients admitted.

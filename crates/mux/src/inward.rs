@@ -122,6 +122,7 @@ impl Mux {
             sends: 0,
             repeatable: traits.repeatable,
             transfer: traits.transfer,
+            following: None,
             answered: false,
             since: now,
             sent_at: now,

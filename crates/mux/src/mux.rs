@@ -324,6 +324,8 @@ impl Mux {
         for at in 0..self.services.len() {
             if self.services.get(at).is_some() {
                 self.expire(cx, at);
+                // Those that are over leave room for others.
+                self.look_at_transfers(cx, at);
                 self.dispatch(cx, at);
                 self.redial(cx, at);
             }

@@ -227,13 +227,15 @@ impl Mux {
         }
     }
 
-    /// Tells a client that there's no answer: SERVFAIL, or its end. A transfer that has had answers is taken to be complete.
+    /// Tells a client that there's no answer, or no more: SERVFAIL, or its end. A transfer that has had answers, and of which the last can't
+    /// be known, is taken to be complete.
     pub(crate) fn give_up<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
         let Some(request) = self.requests.get(key) else { return };
         let (client, id_matters) = (request.client, self.services[request.service].service.matching == Matching::Id);
-        if self.clients.get(client).is_some() && !request.answered {
+        let complete = request.answered && request.following.is_none();
+        if self.clients.get(client).is_some() && !complete {
             let query = Message::new(self.chunks.first(&request.bytes).get(2..).unwrap_or_default());
-            match query.filter(|_| id_matters) {
+            match query.filter(|_| id_matters && !request.answered) {
                 Some(query) => {
                     let refusal = dns::Refusal::of(query, dns::RCODE_SERVFAIL);
                     self.services[request.service].counters.servfails.add(1);

@@ -1,6 +1,7 @@
 //! A request: whose it is, its bytes, and where it is.
 
 use midmile_engine::{Key, Time};
+use midmile_wire::dns::transfer::Transfer;
 
 use crate::chunks::Chain;
 
@@ -36,6 +37,8 @@ pub(crate) struct Request {
     pub(crate) repeatable: bool,
     /// A zone's transfer: it may have many answers.
     pub(crate) transfer: bool,
+    /// Which of them is the last, while it's on an upstream; `None` where that can't be known.
+    pub(crate) following: Option<Box<Transfer>>,
     /// It has had one.
     pub(crate) answered: bool,
     /// From when its time runs: its coming, or a transfer's last answer. Requests stand in the order of it among a service's.

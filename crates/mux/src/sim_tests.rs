@@ -203,7 +203,7 @@ impl World {
                 // Without a block to keep it in, the window has to hold a message.
                 let window = if manners == Manners::Any && rng.one_in(3) { 100 + rng.up_to(300) } else { WINDOW };
                 let remote = cx.backend().hand_client(&at, window);
-                Client::new(&mut rng, remote, number, manners, matching)
+                Client::new(&mut rng, remote, number, manners, matching, mood == Mood::Kind)
             })
             .collect();
         Self { core, clients, backends: Vec::new(), places, counters, matching, rng, mood, faults, turns: 0 }

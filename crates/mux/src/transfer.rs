@@ -1,14 +1,17 @@
 //! Transfers of zones (AXFR, RFC 5936; IXFR, RFC 1995): many answers to one request, and as many bytes as a zone has.
 //!
 //! Each gets an upstream of its own. Where its client takes the bytes more slowly than the backend gives them, that upstream isn't read,
-//! and nobody else waits for it. Nobody in the middle sees easily which answer is the last: a transfer is taken to be complete when
-//! its client ends, or none has come for the answer timeout.
+//! and nobody else waits for it. The upstream goes with the last answer (`dns::transfer` says which that is). Where the answers can't be
+//! followed, a transfer is taken to be complete when its client ends, or none has come for the answer timeout.
 
 use midmile_engine::{Backend, Cx, Key, Time};
+use midmile_wire::dns::Message;
+use midmile_wire::dns::transfer::{Progress, Transfer};
 
+use crate::counters::Counters;
 use crate::mux::Mux;
 use crate::onward::{Avoid, SENDS_MAX};
-use crate::request::State;
+use crate::request::{Request, State};
 use crate::sending::{How, OWED_MAX};
 use crate::upstream::Upstream;
 
@@ -36,6 +39,9 @@ impl Mux {
         serving.transfers += 1;
         if let Some(request) = self.requests.get_mut(key) {
             (request.upstream, request.place) = (own, place);
+            // The question stands in the first chunk whole, and so does the client's version unless its names are very long.
+            let query = self.chunks.first(&request.bytes).get(2..).and_then(Message::new);
+            request.following = query.and_then(Transfer::of).map(Box::new);
         }
         self.redial(cx, at);
     }
@@ -98,5 +104,18 @@ impl Mux {
                 cx.read_messages(upstream.conn);
             }
         }
+    }
+}
+
+impl Request {
+    /// Whether a transfer has more answers than those so far and this one; also where that isn't known.
+    pub(crate) fn awaits_more(&mut self, answer: Option<Message<'_>>, counters: &Counters) -> bool {
+        let (Some(following), Some(answer)) = (&mut self.following, answer) else { return true };
+        let progress = following.see(answer);
+        if progress == Progress::Broken {
+            counters.transfers_unclear.add(1);
+            self.following = None;
+        }
+        progress != Progress::Last
     }
 }

@@ -47,6 +47,7 @@ fn route(name: &str, retired: bool) -> RouteSnapshot {
             requests_max: 1,
             answers_late: 4,
             answers_stray: 5,
+            transfers_unclear: 7,
             upstreams_open: 6,
             upstreams_dialled: 9,
             dials_failed: 1,
@@ -266,6 +267,7 @@ fn a_retired_route_counts_with_the_one_that_has_its_name() {
     check("midmile_peer_delivery_rate", &[("peer", "mumbai")], 50e6);
     check("midmile_mux_requests", &[("route", "dns")], 100.0);
     check("midmile_mux_upstreams_open", &[("route", "dns")], 12.0);
+    check("midmile_mux_transfers_unclear", &[("route", "dns")], 14.0);
     check("midmile_early_used", &[("route", "web")], 4.0);
     check("midmile_early_wasted", &[("route", "web")], 2.0);
 }

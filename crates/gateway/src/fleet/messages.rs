@@ -32,6 +32,8 @@ pub struct MessagesSnapshot {
     pub answers_late: u64,
     /// Answers to no request.
     pub answers_stray: u64,
+    /// Transfers of zones whose answers couldn't be followed to the last.
+    pub transfers_unclear: u64,
     /// Connections to backends that stand.
     pub upstreams_open: u64,
     /// Dials of backends.
@@ -60,6 +62,7 @@ impl MessagesSnapshot {
             requests_max: sum(|core| &core.requests_max),
             answers_late: sum(|core| &core.answers_late),
             answers_stray: sum(|core| &core.answers_stray),
+            transfers_unclear: sum(|core| &core.transfers_unclear),
             upstreams_open: sum(|core| &core.upstreams_open),
             upstreams_dialled: sum(|core| &core.upstreams_dialled),
             dials_failed: sum(|core| &core.dials_failed),
@@ -80,6 +83,7 @@ impl MessagesSnapshot {
         self.requests_max += from.requests_max;
         self.answers_late += from.answers_late;
         self.answers_stray += from.answers_stray;
+        self.transfers_unclear += from.transfers_unclear;
         self.upstreams_open += from.upstreams_open;
         self.upstreams_dialled += from.upstreams_dialled;
         self.dials_failed += from.dials_failed;

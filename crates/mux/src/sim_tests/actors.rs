@@ -7,10 +7,13 @@ use midmile_engine::Time;
 use midmile_engine::backend::Progress;
 use midmile_engine::sim::{RemoteId, Rng, Sim};
 
+use super::BOUNDS;
 use crate::{End, Matching};
 
-/// A transfer, here of one message.
+/// A transfer, of some messages.
 const AXFR: u16 = 252;
+/// The first letter of zones whose transfer can't be followed to its end.
+const UNCLEAR: char = 'u';
 
 /// How a client behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,8 @@ struct Asked {
     kind: u16,
     /// Where its bytes end in what the client sends.
     end: usize,
+    /// Messages of its transfer that have come.
+    part: usize,
     answers: usize,
     servfails: usize,
 }
@@ -63,6 +68,9 @@ pub(super) struct Client {
     received: Vec<u8>,
     finished: bool,
     over: bool,
+    /// When it last received something, and when it saw its end.
+    heard_at: Time,
+    over_at: Time,
     /// The next answer of those that come in order.
     turn: usize,
 }
@@ -96,6 +104,24 @@ pub(crate) fn answer_to(query: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// What the backends answer to a query for a zone: its SOA, as many records as depend on the name, and the SOA, in messages of one to three.
+pub(super) fn transfer_of(query: &[u8]) -> Vec<Vec<u8>> {
+    let seed = query[12..].iter().fold(3_usize, |sum, byte| (sum * 31 + usize::from(*byte)) % 65_521);
+    let soa = |serial: u32| {
+        let numbers = [serial, 0, 0, 0, 0].map(u32::to_be_bytes).concat();
+        [&[0xc0, 12, 0, 6, 0, 1, 0, 0, 0, 0, 0, 24, 0xc0, 12, 0xc0, 12][..], &numbers].concat()
+    };
+    let text = [&[0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 0, 0, 200][..], &[b'x'; 200]].concat();
+    let last = if name_of(query).starts_with(UNCLEAR) { 2 } else { 1 };
+    let records = [vec![soa(1)], vec![text; seed % 9], vec![soa(last)]].concat();
+    let message = |records: &[Vec<u8>]| {
+        let mut bytes = [query, &records.concat()].concat();
+        (bytes[2], bytes[3], bytes[7]) = (0x84, 0, u8::try_from(records.len()).unwrap());
+        bytes
+    };
+    records.chunks(1 + seed % 3).map(message).collect()
+}
+
 fn line_answer(line: &[u8]) -> Vec<u8> {
     [b"re:", line].concat()
 }
@@ -119,20 +145,28 @@ fn name_of(query: &[u8]) -> &str {
 }
 
 impl Client {
-    pub(super) fn new(rng: &mut Rng, remote: RemoteId, number: usize, manners: Manners, matching: Matching) -> Self {
+    pub(super) fn new(
+        rng: &mut Rng,
+        remote: RemoteId,
+        number: usize,
+        manners: Manners,
+        matching: Matching,
+        kind: bool,
+    ) -> Self {
         use Manners::{Any, Garbles, Good, Idles, Mute, Overflows, Resets, Stalls, Truncates};
         let all = [Good, Resets, Mute, Stalls, Idles, Truncates, Garbles, Overflows];
         let manners = if manners == Any { all[rng.up_to(all.len() - 1)] } else { manners };
         let (mut says, mut asked) = (Vec::new(), Vec::new());
         for at in 0..rng.up_to(12) {
             let id = u16::try_from(rng.up_to(3)).unwrap();
-            let name = format!("c{number}q{at}{}", "x".repeat(rng.up_to(40)));
+            let first = if !kind && rng.one_in(4) { UNCLEAR } else { 'c' };
+            let name = format!("{first}{number}q{at}{}", "x".repeat(rng.up_to(40)));
             let kind = if rng.one_in(10) { AXFR } else { 1 };
             says.extend(match matching {
                 Matching::Id => query(id, &name, kind),
                 Matching::Order => format!("{name}\n").into_bytes(),
             });
-            asked.push(Asked { id, name, kind, end: says.len(), answers: 0, servfails: 0 });
+            asked.push(Asked { id, name, kind, end: says.len(), part: 0, answers: 0, servfails: 0 });
         }
         match manners {
             Stalls | Truncates => says.push(1),
@@ -156,6 +190,8 @@ impl Client {
             received: Vec::new(),
             finished: false,
             over: false,
+            heard_at: Time::ZERO,
+            over_at: Time::ZERO,
             turn: 0,
         }
     }
@@ -171,7 +207,7 @@ impl Client {
             return None;
         }
         if self.manners != Manners::Mute {
-            self.read(sim);
+            self.read(sim, now);
         }
         if self.over || self.finished {
             return None;
@@ -203,14 +239,17 @@ impl Client {
         None
     }
 
-    fn read(&mut self, sim: &mut Sim) {
+    fn read(&mut self, sim: &mut Sim, now: Time) {
         let mut buffer = [0; 700];
         loop {
             match sim.hand_recv(self.remote, &mut buffer) {
-                Ok(Progress::Moved(count)) => self.received.extend(&buffer[..count]),
+                Ok(Progress::Moved(count)) => {
+                    self.heard_at = now;
+                    self.received.extend(&buffer[..count]);
+                }
                 Ok(Progress::Blocked) => break,
                 Ok(Progress::Ended) | Err(_) => {
-                    self.over = true;
+                    (self.over, self.over_at) = (true, now);
                     break;
                 }
             }
@@ -233,12 +272,20 @@ impl Client {
         let asked = self.asked.iter_mut().find(|asked| asked.name == name).expect("an answer to another's query");
         assert_eq!(u16::from_be_bytes([message[0], message[1]]), asked.id, "another id");
         assert!(asked.end <= self.sent, "an answer before its query");
+        let query = query(asked.id, &asked.name, asked.kind).split_off(2);
         if message[3] & 15 == 2 {
+            assert_eq!(asked.part, 0, "an error in the midst of a transfer");
             asked.servfails += 1;
+            asked.answers += 1;
+        } else if asked.kind == AXFR {
+            let messages = transfer_of(&query);
+            assert_eq!(message, messages[asked.part], "another message");
+            asked.part += 1;
+            asked.answers += usize::from(asked.part == messages.len());
         } else {
-            assert_eq!(message, answer_to(&query(asked.id, &asked.name, asked.kind)[2..]), "another answer");
+            assert_eq!(message, answer_to(&query), "another answer");
+            asked.answers += 1;
         }
-        asked.answers += 1;
     }
 
     pub(super) fn judge(&self, end: Option<End>, matching: Matching, kind: bool) {
@@ -246,11 +293,15 @@ impl Client {
         let servfails: usize = self.asked.iter().map(|asked| asked.servfails).sum();
         assert!(self.asked.iter().all(|asked| asked.answers <= 1), "a query was answered twice: {self:?}");
         assert!(!kind || servfails == 0, "a kind world's query was answered SERVFAIL: {self:?}");
+        let promptly = self.over_at.since(self.heard_at) < BOUNDS.answer_timeout / 2;
+        assert!(!kind || promptly, "a kind world's client waits for its end: {self:?}");
         let Some(end) = end else {
             assert!(self.asked.iter().all(|asked| asked.answers == 0), "a refused client was answered");
             return;
         };
-        let transfers = self.asked.iter().any(|asked| asked.kind == AXFR);
+        // Those of which all has come, and is known to have come, are over.
+        let goes_on = |asked: &Asked| asked.kind == AXFR && (asked.answers == 0 || asked.name.starts_with(UNCLEAR));
+        let transfers = self.asked.iter().any(goes_on);
         let gave_up = !kind
             && match matching {
                 Matching::Order => matches!(end, End::Unanswered | End::NoBackend),
@@ -369,9 +420,12 @@ impl Backend {
             stray[if rng.one_in(2) { 14 } else { 0 }] ^= 0x40;
             self.due.push((now, framed(&stray)));
         }
+        if request.ends_with(&[0, 252, 0, 1]) {
+            self.due.extend(transfer_of(request).iter().map(|message| (at, framed(message))));
+            return;
+        }
         self.due.push((at, framed(&answer_to(request))));
-        let transfer = request.ends_with(&[0, 252, 0, 1]);
-        if self.unkind && rng.one_in(20) && !transfer {
+        if self.unkind && rng.one_in(20) {
             self.due.push((at, framed(&answer_to(request))));
         }
     }

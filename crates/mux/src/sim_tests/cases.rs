@@ -1,5 +1,7 @@
 //! Single promises, each by itself.
 
+mod transfers;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use midmile_engine::backend::Progress;
 use midmile_engine::sim::{DialOutcome, RemoteId, Sim};
 use midmile_engine::{Addr, Config, Core, LegOptions, Time};
 
-use super::actors::{answer_to, framed, query};
+use super::actors::{answer_to, framed, query, transfer_of};
 use super::{BOUNDS, Owner, port, service};
 use crate::{Bounds, Counters, End, Matching, Mux, Refused};
 
@@ -46,6 +48,18 @@ impl Stage {
             owner.mux.check();
             let due = owner.mux.due().unwrap_or(Time::ZERO.after(Duration::from_secs(1000)));
             cx.set_alarm(due.since(cx.now()).min(Duration::from_millis(1)));
+        }
+    }
+
+    /// The same, with no turn but those that have to be.
+    fn pass_asleep(&mut self, millis: u64) {
+        let until = self.core.parts().1.now().after(Duration::from_millis(millis));
+        while self.core.parts().1.now() < until {
+            let (owner, cx) = self.core.parts();
+            let due = owner.mux.due().into_iter().chain([until]).min().expect("there's one");
+            cx.set_alarm(due.since(cx.now()));
+            self.core.turn().unwrap();
+            self.core.parts().0.mux.check();
         }
     }
 
@@ -359,72 +373,4 @@ fn an_unhealthy_place_gets_nothing_while_another_works() {
     }
     assert_eq!(stage.counters.answers.value(), 4);
     assert_eq!(stage.counters.upstreams_dialled.value(), 4, "a reload that changes no place dials none");
-}
-
-#[test]
-fn a_transfer_has_an_upstream_of_its_own_and_waits_for_a_slow_client() {
-    let mut stage = Stage::new(Matching::Id, 1, BOUNDS);
-    let client = stage.core.parts().1.backend().hand_client(&port(1000), 3000);
-    stage.pass(20);
-    let asked = query(7, "zone", 252);
-    stage.say(client, &asked);
-    let (upstream, heard) = stage.asked().unwrap();
-    assert_eq!(stage.upstreams(0).len(), 3, "an upstream of its own");
-    // As much as can't wait in between, in messages the first of which alone has the question.
-    let first = framed(&answer_to(&heard[2..]));
-    let mut next = [&heard[2..4], &[0x84, 0, 0, 0, 0, 0, 0, 0, 0, 0]].concat();
-    next.extend((0..1800).map(|at| u8::try_from(at % 251).unwrap()));
-    let next = framed(&next);
-    let zone = [&first[..], &next.repeat(200)].concat();
-    let (mut sent, mut got) = (0, Vec::new());
-    let expected = [with_id(&first, &[0, 7]), with_id(&next, &[0, 7]).repeat(200)].concat();
-    while got.len() < expected.len() {
-        if sent < zone.len()
-            && let Progress::Moved(count) = stage.core.parts().1.backend().hand_send(upstream, &zone[sent..]).unwrap()
-        {
-            sent += count;
-        }
-        stage.pass(2);
-        let (more, ended) = stage.hear(client);
-        got.extend(more);
-        assert!(!ended, "{} of {}: {:?}", got.len(), expected.len(), stage.ends());
-        let owed = stage.core.parts().0.mux.chunks.used() * 508;
-        assert!(owed < 100_000, "{owed} bytes wait in between");
-    }
-    assert_eq!(got, expected);
-    // Others' answers don't wait for it.
-    let other = stage.client();
-    stage.say(other, &query(1, "a", 1));
-    let (shared, heard) = stage.asked().unwrap();
-    assert_ne!(shared, upstream);
-    stage.say(shared, &framed(&answer_to(&heard[2..])));
-    assert_eq!(stage.hear(other).0, framed(&answer_to(&query(1, "a", 1)[2..])));
-    stage.pass(300);
-    assert!(stage.hear(upstream).1, "its upstream stays");
-    assert_eq!((stage.counters.servfails.value(), stage.counters.requests_open.value()), (0, 0));
-}
-
-#[test]
-fn a_transfer_whose_backend_is_lost_midway_ends_its_client() {
-    let mut stage = Stage::new(Matching::Id, 1, BOUNDS);
-    let client = stage.client();
-    stage.say(client, &query(7, "zone", 252));
-    let (upstream, heard) = stage.asked().unwrap();
-    stage.say(upstream, &framed(&answer_to(&heard[2..])));
-    stage.core.parts().1.backend().hand_reset(upstream);
-    stage.pass(20);
-    assert_eq!(stage.ends(), [End::Unanswered]);
-}
-
-#[test]
-fn a_transfer_that_no_backend_takes_is_servfail() {
-    let mut stage = Stage::new(Matching::Id, 1, BOUNDS);
-    let client = stage.client();
-    let refused = DialOutcome::FailsAfter(Duration::from_millis(1), midmile_engine::ConnError::Refused);
-    let place = stage.places[0].clone();
-    stage.core.parts().1.backend().server(&place, vec![refused]);
-    stage.say(client, &query(7, "zone", 252));
-    stage.pass(50);
-    assert_eq!(stage.hear(client).0[5] & 15, 2);
-    assert_eq!(stage.counters.servfails.value(), 1);
 }

@@ -15,10 +15,10 @@ pub(super) struct Name {
 }
 
 impl Name {
-    /// The name at a place of a message; `None` if it isn't whole, is too long, or points to something that isn't before it.
+    /// The name at a place of a message; `None` if it isn't whole, is too long, or a pointer leads to what isn't before it.
     pub(super) fn at(message: &[u8], mut at: usize) -> Option<Self> {
         let mut name = Self { bytes: [0; NAME_LEN_MAX], len: 0 };
-        let (mut start, mut pointers) = (at, 0);
+        let mut pointers = 0;
         loop {
             match *message.get(at)? {
                 0 => break,
@@ -30,10 +30,10 @@ impl Name {
                 192.. => {
                     let target = usize::from(word(message, at)? & POINTER_TARGET);
                     pointers += 1;
-                    if target >= start || pointers > POINTERS_MAX {
+                    if target >= at || pointers > POINTERS_MAX {
                         return None;
                     }
-                    (start, at) = (target, target);
+                    at = target;
                 }
                 64..192 => return None,
             }

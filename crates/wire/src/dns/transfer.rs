@@ -91,9 +91,9 @@ impl Transfer {
         if self.stage == Stage::Over {
             return None;
         }
-        let (is_first, records) = (self.stage == Stage::Nothing, answer.answers());
+        let records = answer.answers();
         // An error ends it wherever it stands (RFC 5936, 2.2.1).
-        if answer.rcode() != 0 || (is_first && records == 0) {
+        if answer.rcode() != 0 || (self.stage == Stage::Nothing && records == 0) {
             return Some(Progress::Last);
         }
         let mut at = answer.records_at()?;
@@ -105,7 +105,7 @@ impl Transfer {
             };
             at = record.end;
         }
-        let is_last = self.stage == Stage::Over || (is_first && self.is_up_to_date());
+        let is_last = self.stage == Stage::Over || self.is_up_to_date();
         Some(if is_last { Progress::Last } else { Progress::More })
     }
 

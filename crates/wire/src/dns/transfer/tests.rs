@@ -242,6 +242,8 @@ fn names_that_go_in_circles_are_no_names() {
     }
     // A label, and then all of it again.
     assert_eq!(Name::at(b"\x01a\xc0\x00", 0), None);
+    // What stands behind.
+    assert_eq!(Name::at(b"\xc0\x02\0", 0), None);
     // 127 labels are a name, and 128 aren't.
     let long = |labels: usize| [&b"\x01a".repeat(labels)[..], b"\0"].concat();
     assert!(Name::at(&long(127), 0).is_some());
