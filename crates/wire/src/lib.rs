@@ -17,7 +17,7 @@
 //! - `Err(_)`: no further byte can mend it, so a decoder says it as early as it can. Close and count the reason.
 //!
 //! # Modules
-//! - [`dns`]: a look at a DNS message: id, question, signature.
+//! - [`dns`]: a look at a DNS message: id, question, signature; and where a zone's transfer ends.
 //! - [`encoded`]: what an encoder writes.
 //! - [`frame`]: where one message of a stream ends; by rules, or by a BPF program.
 //! - [`proxy`]: the PROXY protocol, versions 1 and 2: who a relayed connection is from and to.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use allocation_counter::measure;
+use midmile_wire::dns::Message;
+use midmile_wire::dns::transfer::{Progress, Transfer};
 use midmile_wire::frame::{Framing, LengthPrefix, Line, Program, Resp, Seen, Side, VarintPrefix};
 use midmile_wire::proxy::{Accept, Header, UnixPath, Version, decode, encode, tlvs};
 use midmile_wire::trunk::answer::{self, Answer};
@@ -45,6 +47,25 @@ fn framers_measure_without_allocating() {
         }
     });
     assert_eq!((messages, errors, counted.count_total), (2 * 8, 1, 0));
+}
+
+#[test]
+fn a_transfer_is_followed_without_allocating() {
+    let message = |records: &[&[u8]]| {
+        let count = u8::try_from(records.len()).unwrap();
+        [b"\0\0\x84\0\0\x01\0", &[count][..], b"\0\0\0\0\x04zone\0\0\xfc\0\x01", &records.concat()].concat()
+    };
+    let soa = [b"\xc0\x0c\0\x06\0\x01\0\0\0\0\0\x18\xc0\x0c\xc0\x0c", &[1; 20][..]].concat();
+    let other = b"\xc0\x0c\0\x01\0\x01\0\0\0\0\0\x04\xc0\0\x02\x01";
+    let messages = [message(&[]), message(&[&soa, other]), message(&[other, other]), message(&[other, &soa])];
+    let mut said = [Progress::Broken; 3];
+    let counted = measure(|| {
+        let mut transfer = Transfer::of(Message::new(&messages[0]).unwrap()).unwrap();
+        for (said, message) in said.iter_mut().zip(&messages[1..]) {
+            *said = transfer.see(Message::new(message).unwrap());
+        }
+    });
+    assert_eq!((said, counted.count_total), ([Progress::More, Progress::More, Progress::Last], 0));
 }
 
 #[test]

@@ -51,18 +51,6 @@ impl Stage {
         }
     }
 
-    /// The same, with no turn but those that have to be.
-    fn pass_asleep(&mut self, millis: u64) {
-        let until = self.core.parts().1.now().after(Duration::from_millis(millis));
-        while self.core.parts().1.now() < until {
-            let (owner, cx) = self.core.parts();
-            let due = owner.mux.due().into_iter().chain([until]).min().expect("there's one");
-            cx.set_alarm(due.since(cx.now()));
-            self.core.turn().unwrap();
-            self.core.parts().0.mux.check();
-        }
-    }
-
     fn client(&mut self) -> RemoteId {
         let client = self.core.parts().1.backend().hand_client(&port(1000), ROOM);
         self.pass(20);

@@ -29,7 +29,7 @@ pub enum Progress {
 
 /// A transfer that is under way. It's shown the answers one by one, in their order; it keeps the zone's name and the first SOA, some 800 bytes,
 /// and allocates nothing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Transfer {
     zone: Name,
     class: u16,

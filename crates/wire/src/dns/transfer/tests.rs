@@ -249,7 +249,7 @@ fn names_that_go_in_circles_are_no_names() {
     assert!(Name::at(&long(127), 0).is_some());
     assert_eq!(Name::at(&long(128), 0), None);
     // Nor are pointers to pointers without end: each here leads to the one before.
-    let pointers = (0..128_u16).flat_map(|at| (0xc000 | at * 2).to_be_bytes());
+    let pointers = (0..128_u16).flat_map(|at| (0xc000 | (at * 2)).to_be_bytes());
     let chain: Vec<u8> = [0, 0].into_iter().chain(pointers).collect();
     assert!(Name::at(&chain, 2 * 127).is_some());
     assert_eq!(Name::at(&chain, 2 * 128), None);
