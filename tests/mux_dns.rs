@@ -1,4 +1,4 @@
-//! DNS over TCP through the multiplexor: Knot, Unbound and NSD behind it, kdig and dnsperf before it.
+//! DNS over TCP through the multiplexor: Knot, Unbound and NSD behind it, kdig, dig and dnsperf before it.
 
 mod nameservers;
 mod process;
@@ -223,6 +223,82 @@ fn a_zone_is_transferred_whole() {
                 assert_eq!(others.join().unwrap().len(), usize::from(QUESTIONS));
             });
         }
+    });
+}
+
+#[test]
+fn a_transfers_connection_goes_with_its_last_message() {
+    for kind in [Kind::Knot, Kind::Nsd] {
+        if lacks(&[kind.program(), "kdig"]) {
+            continue;
+        }
+        let scratch = Scratch::new(&format!("mux-transfers-{}", kind.program()));
+        let server = NameServer::start(kind, &scratch, "server");
+        server.update(&scratch);
+        // Nothing is over by a silence before the test is.
+        let patient =
+            ["--cores", "1", "--upstreams-per-backend", "1", "--attempt-timeout", "5m", "--answer-timeout", "5m"];
+        let mux = Relay::mux("dns", &[server.addr], &patient);
+        mux.counts("/routes/0/messages/upstreams/open", 1);
+        let (port, ip) = (server.addr.port().to_string(), server.addr.ip().to_string());
+        // The whole zone; what has changed since the first version, which NSD has no record of; and that nothing has since the second.
+        let changed = if kind == Kind::Knot { 5..10 } else { 6 * HOSTS..usize::MAX };
+        let mut sorts = vec![
+            (vec!["AXFR", ORIGIN], 6 * HOSTS..usize::MAX),
+            (vec!["IXFR=1", ORIGIN], changed.clone()),
+            (vec!["IXFR=2", ORIGIN], 1..2),
+        ];
+        if kind == Kind::Knot {
+            sorts.push((vec!["-y", KEY, "AXFR", ORIGIN], 6 * HOSTS..usize::MAX));
+            sorts.push((vec!["-y", KEY, "IXFR=1", ORIGIN], changed));
+        }
+        for ((args, records), transfers) in sorts.into_iter().zip(1..) {
+            let direct = transferred(&port, &ip, &args);
+            assert!(records.contains(&direct.len()), "{kind:?}, {args:?}: {} records", direct.len());
+            assert!(transferred(&mux.port(), "127.0.0.1", &args) == direct, "{kind:?}, {args:?}");
+            mux.counts("/routes/0/messages/upstreams/open", 1);
+            assert_eq!(mux.count("/routes/0/messages/upstreams/dialled"), 1 + transfers, "each has one of its own");
+        }
+        // An error is all that there is.
+        let dialled = mux.count("/routes/0/messages/upstreams/dialled");
+        let mut asking = connect(mux.addr());
+        let elsewhere = ask(&mut asking, &Query::plain("elsewhere.example.", message::AXFR), 7);
+        assert_ne!(message::rcode(&elsewhere), 0, "{kind:?}");
+        mux.counts("/routes/0/messages/upstreams/open", 1);
+        assert_eq!(mux.count("/routes/0/messages/upstreams/dialled"), dialled + 1);
+        drop(asking);
+        let status = mux.finished();
+        for figure in ["open", "servfails", "transfers_unclear", "upstreams/lost"] {
+            assert_eq!(number(&status, &format!("/routes/0/messages/{figure}")), 0, "{kind:?}: {status:#}");
+        }
+    }
+}
+
+/// What dig says of records and answer codes.
+fn dig(port: &str, at: &str, args: &[&str]) -> Vec<String> {
+    let mut command = client("dig");
+    command.args([&format!("@{at}"), "-p", port, "+tcp", "+keepopen", "+tries=1", "+timeout=20"]).args(args);
+    let said = said(&mut command);
+    // Ids, times and addresses are each connection's own.
+    let is_same = |line: &&str| !line.starts_with(';') || line.contains("flags:");
+    said.lines().filter(is_same).map(str::to_owned).collect()
+}
+
+#[test]
+fn dig_is_told_the_same_as_directly() {
+    with_each("dig", &[Kind::Knot, Kind::Nsd], &["dig"], |kind, server, mux| {
+        let (port, ip) = (server.addr.port().to_string(), server.addr.ip().to_string());
+        let names: Vec<String> =
+            (0..10).flat_map(|host| ["host", "no", "alias"].map(|name| format!("{name}-{host}.{ORIGIN}"))).collect();
+        let many: Vec<&str> = names.iter().flat_map(|name| [name, "AAAA"]).collect();
+        for (args, lines) in [(many, 2 * names.len()), (vec!["AXFR", ORIGIN], 6 * HOSTS), (vec!["IXFR=1", ORIGIN], 1)] {
+            let direct = dig(&port, &ip, &args);
+            assert!(direct.len() >= lines, "{kind:?}: {direct:#?}");
+            assert!(dig(&mux.port(), "127.0.0.1", &args) == direct, "{kind:?}, {args:?}");
+        }
+        let status = mux.finished();
+        assert_eq!(number(&status, "/totals/pairs_opened"), 3, "all of a command's questions on one connection");
+        assert_eq!(number(&status, "/routes/0/messages/requests"), names.len() as u64 + 2);
     });
 }
 

@@ -8,7 +8,9 @@ use std::thread;
 use crate::process::PATIENCE;
 
 pub(crate) const A: u16 = 1;
+pub(crate) const SOA: u16 = 6;
 pub(crate) const TXT: u16 = 16;
+pub(crate) const AXFR: u16 = 252;
 /// The flag that asks for recursion (RFC 1035, 4.1.1).
 pub(crate) const RD: u16 = 0x0100;
 /// Class IN.

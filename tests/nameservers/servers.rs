@@ -2,10 +2,12 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
+use std::time::Duration;
 
 use crate::process::{Scratch, until};
 use crate::programs::{Server, is_listening, server};
 
+use super::message::{self, Query};
 use super::zone::{self, ORIGIN};
 
 /// The key that signs questions (RFC 8945), as kdig's `-y` takes it.
@@ -81,6 +83,24 @@ impl NameServer {
         until("the end of its listener", || (!is_listening(self.addr)).then_some(()));
     }
 
+    /// Has it serve the zone's second version.
+    pub(crate) fn update(&self, scratch: &Scratch) {
+        scratch.write("zone", &zone::second());
+        self.server.signal(rustix::process::Signal::HUP);
+        // By datagrams: NSD resets connections when it reloads.
+        let asking = UdpSocket::bind("127.0.0.1:0").unwrap();
+        asking.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let soa = Query::plain(ORIGIN, message::SOA).framed(1);
+        // Serial, refresh, retry, expire: what an SOA has behind its names, its last number left out.
+        let numbers = [2_u32, 3600, 600, 604_800].map(u32::to_be_bytes).concat();
+        until("the zone's second version", || {
+            asking.send_to(&soa[2..], self.addr).unwrap();
+            let mut answer = [0; 512];
+            let len = asking.recv(&mut answer).unwrap_or(0);
+            answer[..len].windows(numbers.len()).any(|bytes| bytes == numbers).then_some(())
+        });
+    }
+
     /// Starts it again where it was.
     pub(crate) fn again(&mut self, scratch: &Scratch) {
         let mute = self.mute.local_addr().unwrap();
@@ -91,7 +111,7 @@ impl NameServer {
     }
 }
 
-/// One worker for TCP: what comes from one connection can be told from what comes from several.
+/// One worker for TCP, and differences between the zone's versions kept: what comes from one connection can be told from what comes from several.
 fn knot(dir: &str, addr: SocketAddr) -> String {
     let [algorithm, id, secret] = KEY.splitn(3, ':').collect::<Vec<_>>().try_into().unwrap();
     let (ip, port) = (addr.ip(), addr.port());
@@ -125,8 +145,8 @@ zone:
   - domain: {ORIGIN}
     file: {dir}/../zone
     zonefile-sync: -1
-    zonefile-load: whole
-    journal-content: none
+    zonefile-load: difference
+    journal-content: changes
     acl: [signed, anybody]
 "
     )

@@ -84,6 +84,15 @@ alias-{host} IN CNAME host-{host}
     zone
 }
 
+/// Its next version, in which little is different.
+pub(crate) fn second() -> String {
+    let first = file();
+    let second =
+        first.replace(" hostmaster 1 ", " hostmaster 2 ").replace("mail IN A 192.0.2.3", "mail IN A 192.0.2.33");
+    assert_eq!(first.len() + 1, second.len());
+    second
+}
+
 /// So many letters in as many strings as they need.
 fn strings(random: &mut Random, bytes: usize) -> String {
     let letters: Vec<u8> = (0..bytes.max(1)).map(|_| random.one_of(b"abcdefghijklmnopqrstuvwxyz0123456789")).collect();
