@@ -34,6 +34,8 @@ pub(super) struct Plan {
     pub(super) outstanding: u16,
     /// Each connection asks once and is then left alone.
     pub(super) once: bool,
+    /// After so many answers a question about a slow host is asked besides, one that nobody waits for.
+    pub(super) slow_every: Option<u64>,
 }
 
 /// A question that waits for its answer; its id is its place.
@@ -49,6 +51,8 @@ struct Asker {
     stands: bool,
     served: bool,
     questions: Vec<Asked>,
+    /// Ids above the others, of questions about slow hosts that have been answered.
+    spare: Vec<u16>,
     /// The beginning of an answer.
     begun: Vec<u8>,
 }
@@ -61,6 +65,9 @@ struct Shared {
     asking: Vec<u8>,
     /// Questions so far: each is for another host than the one before.
     asked: usize,
+    /// See [`Plan::slow_every`], and how many answers are left until then.
+    slow_every: Option<u64>,
+    until_slow: u64,
 }
 
 struct Asking {
@@ -84,6 +91,8 @@ pub(super) fn run(plan: Plan) -> Result<()> {
             received: vec![0; RECV_BYTES],
             asking: Vec::with_capacity(usize::from(plan.outstanding) * QUERY_BYTES),
             asked: 0,
+            slow_every: plan.slow_every,
+            until_slow: plan.slow_every.unwrap_or(0),
         },
     })
 }
@@ -108,7 +117,7 @@ impl Client for Asking {
         if !asker.stands {
             asker.stands = true;
             shared.asking.clear();
-            asker.ask(0, shared)?;
+            asker.ask(0, shared, false)?;
             return asker.send(shared);
         }
         asker.receive(shared, all_served && !self.plan.once).with_context(|| format!("connection {index}"))?;
@@ -130,7 +139,8 @@ impl Asking {
             socket::reset_on_close(&fd)?;
             rustix::net::sockopt::set_tcp_nodelay(&fd, true).context("set TCP_NODELAY")?;
             self.poller.add(&fd, u64::try_from(index)?, EventFlags::IN | EventFlags::OUT | EventFlags::ET)?;
-            self.askers.push(Asker { fd, stands: false, served: false, questions: Vec::new(), begun: Vec::new() });
+            let (questions, spare, begun) = Default::default();
+            self.askers.push(Asker { fd, stands: false, served: false, questions, spare, begun });
         }
         Ok(())
     }
@@ -142,7 +152,7 @@ impl Asking {
         for asker in askers {
             self.shared.asking.clear();
             for id in 0..self.plan.outstanding {
-                asker.ask(id, &mut self.shared)?;
+                asker.ask(id, &mut self.shared, false)?;
             }
             asker.send(&self.shared)?;
         }
@@ -152,8 +162,8 @@ impl Asking {
 
 impl Asker {
     /// Has a question under this id sent with the next write.
-    fn ask(&mut self, id: u16, shared: &mut Shared) -> Result<()> {
-        let host = shared.asked % query::HOSTS;
+    fn ask(&mut self, id: u16, shared: &mut Shared, slow: bool) -> Result<()> {
+        let host = shared.asked % query::HOSTS + if slow { query::HOSTS } else { 0 };
         shared.asked += 1;
         let question = Asked { at: Instant::now(), host, waits: true };
         let place = usize::from(id);
@@ -214,7 +224,29 @@ impl Asker {
         let question = question.context("an answer to nothing")?;
         query::check(answer, id, question.host)?;
         question.waits = false;
+        if question.host >= query::HOSTS {
+            shared.tally.counters.requests += 1;
+            self.spare.push(id);
+            return Ok(());
+        }
         shared.tally.exchanged(question.at);
-        if again { self.ask(id, shared) } else { Ok(()) }
+        if !again {
+            return Ok(());
+        }
+        self.ask(id, shared, false)?;
+        self.ask_slow(shared)
+    }
+
+    /// Asks about a slow host, if it's time to.
+    fn ask_slow(&mut self, shared: &mut Shared) -> Result<()> {
+        let Some(every) = shared.slow_every else { return Ok(()) };
+        shared.until_slow -= 1;
+        if shared.until_slow > 0 {
+            return Ok(());
+        }
+        shared.until_slow = every;
+        let new = u16::try_from(self.questions.len()).context("no id is left for a slow question")?;
+        let id = self.spare.pop().unwrap_or(new);
+        self.ask(id, shared, true)
     }
 }

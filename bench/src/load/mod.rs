@@ -14,6 +14,7 @@ mod dns;
 mod framed;
 mod idle;
 mod latency;
+mod nameserver;
 mod poller;
 mod probe;
 pub(crate) mod query;
@@ -162,6 +163,17 @@ pub(crate) enum Load {
         /// Ask once on each connection, then leave it alone.
         #[arg(long)]
         once: bool,
+        /// After so many answers ask about a slow host besides; that's in no latency.
+        #[arg(long, conflicts_with = "once", value_parser = clap::value_parser!(u64).range(1..))]
+        slow_every: Option<u64>,
+    },
+    /// Answers DNS, questions about slow hosts after a while.
+    Nameserver {
+        /// Address to listen on.
+        listen: SocketAddrV4,
+        /// How long those wait, in milliseconds.
+        #[arg(long)]
+        slow_ms: u64,
     },
     /// Sends a byte of an endless message on each connection every now and then.
     Trickle {
@@ -193,7 +205,10 @@ pub(crate) fn run(load: &Load) -> Result<()> {
         }
         Load::Ask { to, conns, source, once } => ask::run(ask::Plan { to, conns, source, once }),
         Load::Visit { to, conns, dns } => visit::run(to, conns, if dns { Speech::Dns } else { Speech::Framed }),
-        Load::Dns { to, conns, outstanding, once } => dns::run(dns::Plan { to, conns, outstanding, once }),
+        Load::Dns { to, conns, outstanding, once, slow_every } => {
+            dns::run(dns::Plan { to, conns, outstanding, once, slow_every })
+        }
+        Load::Nameserver { listen, slow_ms } => nameserver::run(listen, Duration::from_millis(slow_ms)),
         Load::Trickle { to, conns, over_ms, every_ms } => {
             let (over, every) = (Duration::from_millis(over_ms), Duration::from_millis(every_ms));
             trickle::run(trickle::Plan { to, conns, over, every })

@@ -22,9 +22,14 @@ pub(super) struct Poller {
 impl Poller {
     /// A poller that already waits for orders.
     pub(super) fn new() -> Result<Self> {
-        let poller = Self { epoll: epoll::create(CreateFlags::CLOEXEC).context("create an epoll")? };
+        let poller = Self::deaf()?;
         poller.add(std::io::stdin(), ORDERS, EventFlags::IN)?;
         Ok(poller)
+    }
+
+    /// One for a process that takes no orders.
+    pub(super) fn deaf() -> Result<Self> {
+        Ok(Self { epoll: epoll::create(CreateFlags::CLOEXEC).context("create an epoll")? })
     }
 
     /// A list for [`Self::wait`].

@@ -58,13 +58,19 @@ enum Fate {
     Close,
 }
 
-/// Serves until the bench is done.
-pub(super) fn run(address: SocketAddrV4) -> Result<()> {
+/// A listener with room for all who come at once.
+pub(super) fn listening(address: SocketAddrV4) -> Result<OwnedFd> {
     let listener =
         socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
     sockopt::set_socket_reuseaddr(&listener, true)?;
     bind(&listener, &address).with_context(|| format!("bind {address}"))?;
     listen(&listener, BACKLOG)?;
+    Ok(listener)
+}
+
+/// Serves until the bench is done.
+pub(super) fn run(address: SocketAddrV4) -> Result<()> {
+    let listener = listening(address)?;
     let poller = Poller::new()?;
     poller.add(&listener, LISTENER, EventFlags::IN)?;
     let mut server = Server {

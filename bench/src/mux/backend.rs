@@ -1,4 +1,4 @@
-//! The name server behind the proxies: Knot, with a zone of a thousand hosts.
+//! The name servers behind the proxies: Knot, with a zone of a thousand hosts, and the load's own, which is slow where it's told to be.
 
 use std::fmt::Write;
 use std::fs;
@@ -12,7 +12,15 @@ use crate::lab::Lab;
 use crate::launch::{Launch, Process};
 use crate::load::query::{HOSTS, ORIGIN};
 
-/// Starts it. One worker: it has one CPU, and shares that with the load. No timeout of its own ends a connection.
+/// How long the load's own waits with an answer about a slow host.
+pub(crate) const SLOW_MS: u64 = 200;
+
+/// Starts the load's own.
+pub(crate) fn start_slow(lab: &Lab, at: SocketAddrV4) -> Result<Process> {
+    Launch::load("nameserver", &lab.server, &lab.dir, at, &["--slow-ms", &SLOW_MS.to_string()])?.spawn()
+}
+
+/// Starts Knot. One worker: it has one CPU, and shares that with the load. No timeout of its own ends a connection.
 pub(crate) fn start(lab: &Lab, at: SocketAddrV4, open_files: u64) -> Result<Process> {
     let dir = lab.dir.join("knot");
     fs::create_dir_all(&dir).context("make the name server's directory")?;

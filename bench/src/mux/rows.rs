@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::ValueEnum;
 
+use super::backend::SLOW_MS;
 use super::stage::Stage;
 use super::window::Window;
 use crate::launch::LoadProcess;
@@ -27,6 +28,8 @@ const OVER_MS: u64 = 10_000;
 const SERVED_WITHIN: Duration = Duration::from_secs(120);
 /// Time for deferred frees before memory is read.
 const SETTLE: Duration = Duration::from_millis(500);
+/// One answer in a hundred is slow.
+const QUICK_TO_ONE_SLOW: u64 = 99;
 /// A client's patience where it isn't what is measured, and where it is.
 const FOREVER: Duration = Duration::from_secs(3600);
 const MESSAGE_WITHIN: Duration = Duration::from_secs(10);
@@ -44,6 +47,8 @@ pub(crate) enum Kind {
     Idle { conns: usize },
     /// Some good clients beside so many that never finish a message.
     Slow { senders: usize },
+    /// Some clients, once without slow answers and once with some among theirs.
+    Laggard,
     /// A connection for each question.
     Visit,
 }
@@ -61,6 +66,8 @@ pub(crate) enum Group {
     Idle,
     /// Good clients beside slow senders.
     Slow,
+    /// One slow answer in a hundred.
+    Laggard,
     /// A connection for each question.
     Visit,
 }
@@ -73,6 +80,7 @@ impl fmt::Display for Kind {
             Self::Many => write!(f, "{MANY} connections, 1 question outstanding on each"),
             Self::Idle { conns } => write!(f, "{conns} idle connections"),
             Self::Slow { senders } => write!(f, "{GOOD} good clients beside {senders} slow senders"),
+            Self::Laggard => write!(f, "{GOOD} clients, one answer in {} late by {SLOW_MS} ms", QUICK_TO_ONE_SLOW + 1),
             Self::Visit => write!(f, "a connection for each question, {VISITS} at a time"),
         }
     }
@@ -88,6 +96,8 @@ const ANON: Column = column("anon_bytes_per_conn", "user memory B/connection", 0
 const RATE: Column = column("queries_per_second", "queries/s", 0);
 const CPU: Column = column("proxy_cpu_us_per_query", "proxy CPU µs/query", 2);
 const P99: Column = column("p99_us", "p99 µs", 0);
+const P99_WITH: Column = column("p99_with_us", "p99 µs with", 0);
+const P99_WITHOUT: Column = column("p99_without_us", "p99 µs without", 0);
 const BACKEND: Column = column("backend_conns", "backend connections", 0);
 const ERRORS: Column = column("errors", "errors", 0);
 
@@ -97,13 +107,16 @@ const IDLE: [Column; 4] =
     [ANON, RATIO, BACKEND, column("slab_bytes_per_conn", "kernel slab B/connection, client + proxy", 0)];
 const SLOW: [Column; 7] = [
     SLOW_P99,
-    column("p99_with_us", "p99 µs with", 0),
-    column("p99_without_us", "p99 µs without", 0),
+    P99_WITH,
+    P99_WITHOUT,
     column("anon_bytes_per_conn", "user memory B/sender", 0),
     column("cuts_per_second", "senders cut/s", 0),
     BACKEND,
     OTHERS,
 ];
+
+const LAGGARD: [Column; 6] =
+    [SLOW_P99, P99_WITH, P99_WITHOUT, column("queries_with_per_second", "queries/s with", 0), BACKEND, OTHERS];
 
 impl Heading for Kind {
     fn columns(&self) -> &'static [Column] {
@@ -112,6 +125,7 @@ impl Heading for Kind {
             Self::Pipelined | Self::Many | Self::Visit => &ASK,
             Self::Idle { .. } => &IDLE,
             Self::Slow { .. } => &SLOW,
+            Self::Laggard => &LAGGARD,
         }
     }
 
@@ -123,11 +137,12 @@ impl Heading for Kind {
 
 impl Kind {
     /// Every row, in this order: short connections last, they leave TIME_WAIT sockets behind.
-    pub(crate) fn all(quick: bool, open_files: u64) -> [Self; 6] {
+    pub(crate) fn all(quick: bool, open_files: u64) -> [Self; 7] {
         let wanted = if quick { 2000 } else { 10_000 };
         // A fifth of all for what a proxy keeps in reserve.
         let conns = usize::try_from(open_files / 5 * 4).map_or(wanted, |most| wanted.min(most));
-        [Self::Alone, Self::Pipelined, Self::Many, Self::Idle { conns }, Self::Slow { senders: conns }, Self::Visit]
+        let (idle, slow) = (Self::Idle { conns }, Self::Slow { senders: conns });
+        [Self::Alone, Self::Pipelined, Self::Many, idle, slow, Self::Laggard, Self::Visit]
     }
 
     /// The name that selects it.
@@ -138,6 +153,7 @@ impl Kind {
             Self::Many => Group::Many,
             Self::Idle { .. } => Group::Idle,
             Self::Slow { .. } => Group::Slow,
+            Self::Laggard => Group::Laggard,
             Self::Visit => Group::Visit,
         }
     }
@@ -155,6 +171,7 @@ impl Kind {
             Self::Many => ask(stage, (MANY, 1)),
             Self::Idle { conns } => idle(stage, conns),
             Self::Slow { senders } => slow(stage, senders),
+            Self::Laggard => laggard(stage),
             Self::Visit => {
                 let client = stage.client("visit", &["--dns", "--conns", &VISITS.to_string()])?;
                 load(stage, client)
@@ -245,10 +262,35 @@ fn slow(stage: &mut Stage<'_>, senders: usize) -> Result<Sample> {
     let cuts = (cut.errors - cut_before.errors) as f64 / (cut.seconds - cut_before.seconds);
     Ok(sample([
         (SLOW_P99.key, Some(with.p99_us / without)),
-        ("p99_with_us", Some(with.p99_us)),
-        ("p99_without_us", Some(without)),
+        (P99_WITH.key, Some(with.p99_us)),
+        (P99_WITHOUT.key, Some(without)),
         (ANON.key, anon_before.zip(anon_after).map(|(before, after)| (after - before) / senders as f64)),
         ("cuts_per_second", Some(cuts)),
+        (BACKEND.key, Some(backend as f64)),
+        (OTHERS.key, Some(with.others_cpu * 100.0)),
+    ]))
+}
+
+/// The quick answers' p99 with slow ones among them and without; as above, "without" is the mean of before and after. The slow
+/// questions are asked besides as many quick ones as before, so that the load stays.
+fn laggard(stage: &mut Stage<'_>) -> Result<Sample> {
+    let every = QUICK_TO_ONE_SLOW.to_string();
+    let mut windows = Vec::new();
+    let mut backend = 0;
+    for more in [&[][..], &["--slow-every", &every], &[]] {
+        let mut client = asker(stage, (GOOD, 1), more)?;
+        stage.warm_up();
+        windows.push(Window::measure(stage, &mut client, stage.timing.window)?);
+        backend = stage.backend_connections()?;
+        client.finish()?;
+    }
+    let without = f64::midpoint(windows[0].p99_us, windows[2].p99_us);
+    let with = &windows[1];
+    Ok(sample([
+        (SLOW_P99.key, Some(with.p99_us / without)),
+        (P99_WITH.key, Some(with.p99_us)),
+        (P99_WITHOUT.key, Some(without)),
+        ("queries_with_per_second", Some(with.rate)),
         (BACKEND.key, Some(backend as f64)),
         (OTHERS.key, Some(with.others_cpu * 100.0)),
     ]))

@@ -40,7 +40,10 @@ impl<'a> Stage<'a> {
     /// Starts both and waits until one question was answered through both.
     pub(crate) fn open(lab: &'a Lab, peer: &Peer, host: &Host, kind: Kind, timing: Timing) -> Result<Self> {
         let server_at = SocketAddrV4::new(*SERVER.ip(), ports::PROXIES.next());
-        let mut server = backend::start(lab, server_at, host.open_files)?;
+        let mut server = match kind {
+            Kind::Laggard => backend::start_slow(lab, server_at)?,
+            _ => backend::start(lab, server_at, host.open_files)?,
+        };
         server.ready_by(&probe(lab, server_at)?)?;
         let listen = SocketAddrV4::new(PROXY_ADDR, ports::PROXIES.next());
         let wiring = Wiring { listen, to: server_at, dir: &lab.dir, host, patience: kind.patience() };

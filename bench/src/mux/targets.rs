@@ -38,6 +38,7 @@ fn of_row(row: &RowResults<Kind>) -> Vec<Judgement> {
         Kind::Visit => per_cpu(VISIT_AT_LEAST).into(),
         Kind::Idle { .. } => own("clients : backend connections ≥ 1,000", &RATIO, |ratio| ratio >= CLIENTS_AT_LEAST),
         Kind::Slow { .. } => own("good clients' p99 ≤ 1.5 × without", &SLOW_P99, |ratio| ratio <= SLOW_P99_AT_MOST),
+        Kind::Laggard => own("quick answers' p99 ≤ 1.5 × without", &SLOW_P99, |ratio| ratio <= SLOW_P99_AT_MOST),
         Kind::Many => Vec::new(),
     }
 }
