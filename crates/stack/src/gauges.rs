@@ -28,6 +28,8 @@ pub struct StackGauges {
     pub datagrams_full: u64,
     /// Connections now, half-open ones among them.
     pub flows: usize,
+    /// Those of them that have been silent for a while, and take no socket until something happens.
+    pub resting: usize,
     /// Half-open connections now.
     pub half_open: usize,
     /// Connections in TIME-WAIT now.

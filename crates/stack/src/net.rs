@@ -20,6 +20,7 @@ mod mail;
 mod opening;
 mod packet;
 mod port;
+mod rest;
 mod settling;
 mod sockets;
 mod table;
@@ -42,14 +43,16 @@ use crate::gauges::StackGauges;
 use crate::link::{ETHERNET_BYTES, Figures, LinkAddress, Transmit};
 
 use crate::random::Random;
+use crate::sys::{Arena, Cell};
 use bare::{Bare, Nowhere};
 pub(crate) use dial::HOP_LOOK_EVERY;
 use door::Door;
-use flow::{Cell, Flow, Phase};
+use flow::{Flow, Phase};
 use mail::Mail;
 pub(crate) use mail::{Posted, Unbound};
 use packet::{Segment, Tuple};
 use port::{Port, Sent};
+use rest::Body;
 pub(crate) use sockets::{Accepted, Closed};
 use table::Table;
 use wait::{Answer, Waits};
@@ -88,6 +91,10 @@ pub(crate) struct Net {
     batch: Vec<Ready>,
     timers: Wheel,
     spare: Vec<Cell>,
+    arena: Arena,
+    /// Connections at rest, and whether any may.
+    resting: usize,
+    rests: bool,
     random: Random,
     sink: Box<[u8]>,
 }
@@ -98,7 +105,9 @@ impl Net {
         let mut random = seed.map_or_else(Random::system, Random::Seeded);
         let keys = [(); 4].map(|()| random.next());
         let (flows, half_open) = (config.flows_max, config.half_open_max as usize);
-        Self {
+        let sized = |bytes: usize| u32::try_from(bytes).expect("it was checked");
+        let (receive, send) = (sized(config.receive_bytes), sized(config.send_bytes));
+        let mut net = Self {
             iface: interface(figures, random.next()),
             figures,
             aimed: None,
@@ -117,12 +126,17 @@ impl Net {
             batch: Vec::with_capacity(EVENTS),
             timers: Wheel::with_capacity(flows),
             spare: Vec::with_capacity(config.spare_max as usize),
+            arena: Arena::reserve(flows, receive, send),
+            resting: 0,
+            rests: false,
             random,
             sink: vec![0; figures.mtu].into_boxed_slice(),
             gauges: StackGauges::default(),
             now: Time::ZERO,
             config,
-        }
+        };
+        net.rests = net.can_wake();
+        net
     }
 
     /// Takes a frame that came.
@@ -185,7 +199,8 @@ impl Net {
             self.challenge(key, packet, tx);
             return;
         }
-        let queued = flow.tcp().recv_queue();
+        let Some(flow) = self.awake(key) else { return };
+        let queued = flow.recv_queue();
         flow.link = link;
         flow.heard = now;
         self.aim(&segment.tuple);
@@ -193,7 +208,9 @@ impl Net {
         let Some(flow) = self.flows.get_mut(key) else { return };
         note_sent(flow, sent);
         flow.note_owed(now);
-        let (after, grew) = (flow.state(), flow.tcp().recv_queue() > queued);
+        let (after, came) = (flow.state(), flow.recv_queue().saturating_sub(queued));
+        flow.note_came(before, packet, segment, came);
+        let grew = came > 0;
         let room_came = flow.owes_room && flow.has_room_again();
         flow.owes_room &= !room_came;
         let orphan = flow.phase == Phase::Orphan;
@@ -221,8 +238,14 @@ impl Net {
             sink: &mut self.sink,
             sent: Sent::default(),
         };
-        let set = self.flows.get_mut(key).map_or(&mut self.nobody, |flow| &mut flow.cell.set);
-        self.iface.poll_ingress_single(now, &mut port, set);
+        let iface = &mut self.iface;
+        let taken = self
+            .flows
+            .get_mut(key)
+            .and_then(|flow| flow.with_set(|set| iface.poll_ingress_single(now, &mut port, set)));
+        if taken.is_none() {
+            iface.poll_ingress_single(now, &mut port, &mut self.nobody);
+        }
         self.gauges.answers_lost += u64::from(port.sent.lost);
         port.sent
     }
@@ -287,13 +310,33 @@ impl Net {
     /// Buffers of the sizes that the leg asks for.
     fn cell_for(&mut self, options: &LegOptions) -> Cell {
         let sized = |asked: Option<u32>, usual| {
-            asked.map_or(usual, |bytes| (bytes as usize).clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX))
+            let bytes = asked.map_or(usual, |bytes| bytes as usize);
+            u32::try_from(bytes.clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX)).expect("the largest is a megabyte")
         };
         let receive = sized(options.recv_buffer, self.config.receive_bytes);
         let send = sized(options.send_buffer, self.config.send_bytes);
+        self.cell_of(receive, send)
+    }
+
+    /// A closed socket, with buffers of these sizes.
+    fn cell_of(&mut self, receive: u32, send: u32) -> Cell {
         match self.spare.pop() {
-            Some(cell) if cell.has_sizes(receive, send) => cell,
-            _ => Cell::new(receive, send),
+            Some(cell) if cell.has_sizes(receive, send) => return cell,
+            Some(other) => self.arena.retire(other),
+            None => {}
+        }
+        self.arena.cell(receive, send)
+    }
+
+    /// Keeps a socket for whoever needs one next, or gives its memory back.
+    fn put_away(&mut self, body: Body) {
+        let Body::Awake(mut cell) = body else { return };
+        if self.spare.len() < self.config.spare_max as usize {
+            // Whoever takes it begins anew.
+            cell.with_tcp(|tcp| tcp.abort());
+            self.spare.push(cell);
+        } else {
+            self.arena.retire(cell);
         }
     }
 

@@ -39,7 +39,8 @@ impl Net {
             return Err(ConnError::Exhausted);
         }
         let mut cell = self.cell_for(options);
-        flow::set_options(cell.tcp_mut(), &LegOptions { keepalive: None, ..options.clone() }, congestion);
+        let begins_with = LegOptions { keepalive: None, ..options.clone() };
+        cell.with_tcp(|tcp| flow::set_options(tcp, &begins_with, congestion));
         let mut limits = Limits::of(options, self.config.patience);
         limits.silent = None;
         let flow = Flow::new(cell, tuple, Phase::Resolving, hop.link.unwrap_or_default(), self.now, limits);
@@ -64,8 +65,9 @@ impl Net {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let remote = IpEndpoint { addr: peer.ip().into(), port: peer.port() };
         let endpoint = IpListenEndpoint { addr: Some(local.ip().into()), port: local.port() };
-        let connected = flow.tcp_mut().connect(self.iface.context(), remote, endpoint);
-        connected.expect("the socket is closed, and both ends are hosts of one family");
+        let iface = &mut self.iface;
+        let connected = flow.with_tcp(|tcp| tcp.connect(iface.context(), remote, endpoint));
+        connected.transpose().expect("the socket is closed, and both ends are hosts of one family");
         self.mark(key);
     }
 

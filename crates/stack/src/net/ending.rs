@@ -59,7 +59,7 @@ impl Net {
         if let Some(flow) = self.flows.get_mut(key)
             && std::mem::take(&mut flow.finishes)
         {
-            flow.tcp_mut().close();
+            flow.with_tcp(|tcp| tcp.close());
         }
     }
 
@@ -89,12 +89,12 @@ impl Net {
 
     /// Ends a connection of nobody's with a reset, which leaves when it's settled.
     pub(super) fn abort(&mut self, key: Key) {
-        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Some(flow) = self.awake(key) else { return };
         if flow.over || flow.phase == Phase::Resolving || flow.state() == State::SynSent {
             self.release(key);
             return;
         }
-        flow.tcp_mut().abort();
+        flow.with_tcp(|tcp| tcp.abort());
         flow.phase = Phase::Orphan;
         (flow.over, flow.held_until) = (true, None);
         self.mark(key);
@@ -109,7 +109,7 @@ impl Net {
                 false
             }
             Phase::Held => {
-                flow.tcp_mut().abort();
+                flow.with_tcp(|tcp| tcp.abort());
                 (flow.over, flow.failed, flow.held_until) = (true, Some(ConnError::TimedOut), None);
                 self.tell(key);
                 true
@@ -141,17 +141,16 @@ impl Net {
     /// Forgets a connection.
     pub(super) fn release(&mut self, key: Key) {
         self.unlist(key);
-        let Some(mut flow) = self.flows.remove(key) else { return };
+        let Some(flow) = self.flows.remove(key) else { return };
         if matches!(flow.phase, Phase::HalfOpen(_)) {
             self.half_open_len -= 1;
         }
         if flow.armed_ms != UNARMED {
             self.timers.clear(key.slot());
         }
-        if self.spare.len() < self.config.spare_max as usize {
-            // Whoever takes it begins anew.
-            flow.tcp_mut().abort();
-            self.spare.push(flow.cell);
+        if flow.rest().is_some() {
+            self.resting -= 1;
         }
+        self.put_away(flow.body);
     }
 }

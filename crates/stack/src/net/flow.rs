@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use midmile_engine::backend::Tag;
 use midmile_engine::{ConnError, LegOptions, Probing, Time};
-use smoltcp::iface::{SocketHandle, SocketSet, SocketStorage};
-use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
+use smoltcp::iface::SocketSet;
+use smoltcp::socket::tcp::{CongestionControl, Socket, State};
 
 use super::packet::Tuple;
+use super::rest::{Body, Hello, Rest};
 use crate::link::LinkAddress;
+use crate::sys::Cell;
 
 /// Probes without an answer that end a connection, as on the kernel.
 const PROBES: u32 = 3;
@@ -33,40 +35,10 @@ pub(crate) enum Phase {
     Orphan,
 }
 
-/// A set of one socket, with the sizes of its buffers. smoltcp polls sets, and a set of all sockets it would search each time.
-#[derive(Debug)]
-pub(crate) struct Cell {
-    pub(crate) set: SocketSet<'static>,
-    handle: SocketHandle,
-    receive: usize,
-    send: usize,
-}
-
-impl Cell {
-    pub(crate) fn new(receive: usize, send: usize) -> Self {
-        let socket = Socket::new(SocketBuffer::new(vec![0; receive]), SocketBuffer::new(vec![0; send]));
-        let mut set = SocketSet::new(vec![SocketStorage::EMPTY]);
-        let handle = set.add(socket);
-        Self { set, handle, receive, send }
-    }
-
-    pub(crate) fn has_sizes(&self, receive: usize, send: usize) -> bool {
-        (self.receive, self.send) == (receive, send)
-    }
-
-    pub(crate) fn tcp(&self) -> &Socket<'static> {
-        self.set.get(self.handle)
-    }
-
-    pub(crate) fn tcp_mut(&mut self) -> &mut Socket<'static> {
-        self.set.get_mut(self.handle)
-    }
-}
-
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct Flow {
-    pub(crate) cell: Cell,
+    pub(crate) body: Body,
     pub(crate) tuple: Tuple,
     /// Its place in the table of connections: gone once no segment can be for it.
     pub(crate) listed: bool,
@@ -98,6 +70,11 @@ pub(crate) struct Flow {
     pub(crate) first: u32,
     pub(crate) taken: u32,
     pub(crate) sent: u32,
+    /// The number behind all that came in order, and what the peer said at the beginning.
+    pub(crate) received: u32,
+    pub(crate) hello: Option<Hello>,
+    /// The peer's window, when last heard of, was one to begin with.
+    pub(crate) roomy: bool,
     /// The last acknowledgement and window sent, and when a stray SYN was last challenged.
     pub(crate) acknowledged: u32,
     pub(crate) window: u16,
@@ -119,7 +96,7 @@ pub(crate) const UNARMED: u64 = u64::MAX;
 impl Flow {
     pub(crate) fn new(cell: Cell, tuple: Tuple, phase: Phase, link: LinkAddress, now: Time, limits: Limits) -> Self {
         Self {
-            cell,
+            body: Body::Awake(cell),
             tuple,
             listed: false,
             phase,
@@ -139,22 +116,48 @@ impl Flow {
             first: 0,
             taken: 0,
             sent: 0,
+            received: 0,
+            hello: None,
+            roomy: false,
             acknowledged: 0,
             window: 0,
             challenged: None,
         }
     }
 
-    pub(crate) fn tcp(&self) -> &Socket<'static> {
-        self.cell.tcp()
+    /// Its socket, while it has one.
+    pub(crate) fn tcp(&self) -> Option<&Socket<'_>> {
+        if let Body::Awake(cell) = &self.body { Some(cell.tcp()) } else { None }
     }
 
-    pub(crate) fn tcp_mut(&mut self) -> &mut Socket<'static> {
-        self.cell.tcp_mut()
+    /// Does something with its socket, while it has one.
+    pub(crate) fn with_tcp<R>(&mut self, act: impl for<'a> FnOnce(&mut Socket<'a>) -> R) -> Option<R> {
+        if let Body::Awake(cell) = &mut self.body { Some(cell.with_tcp(act)) } else { None }
     }
 
+    /// Does something with the set of its socket, while it has one.
+    pub(crate) fn with_set<R>(&mut self, act: impl for<'a> FnOnce(&mut SocketSet<'a>) -> R) -> Option<R> {
+        if let Body::Awake(cell) = &mut self.body { Some(cell.with_set(act)) } else { None }
+    }
+
+    /// What it rests with, if it does.
+    pub(crate) const fn rest(&self) -> Option<&Rest> {
+        if let Body::Resting(rest) = &self.body { Some(rest) } else { None }
+    }
+
+    /// Its state: one at rest stands.
     pub(crate) fn state(&self) -> State {
-        self.tcp().state()
+        self.tcp().map_or(State::Established, Socket::state)
+    }
+
+    /// Bytes to be read.
+    pub(crate) fn recv_queue(&self) -> usize {
+        self.tcp().map_or(0, Socket::recv_queue)
+    }
+
+    /// Bytes that the peer hasn't acknowledged.
+    pub(crate) fn send_queue(&self) -> usize {
+        self.tcp().map_or(0, Socket::send_queue)
     }
 
     /// The handshake isn't finished.
@@ -174,7 +177,7 @@ impl Flow {
             self.state(),
             State::SynSent | State::SynReceived | State::FinWait1 | State::Closing | State::LastAck
         );
-        unfinished || self.tcp().send_queue() > 0
+        unfinished || self.send_queue() > 0
     }
 
     /// Notes whether anything waits to be acknowledged.
@@ -208,16 +211,25 @@ impl Flow {
         }
     }
 
+    /// Sets keepalive's interval. A closed socket's timer has nobody to probe.
+    pub(crate) fn set_interval(&mut self, interval: Option<smoltcp::time::Duration>) {
+        self.with_tcp(|tcp| {
+            if tcp.is_open() {
+                tcp.set_keep_alive(interval);
+            }
+        });
+    }
+
     /// Bytes taken from the program that haven't been on the wire.
     pub(crate) fn unsent(&self) -> usize {
         let unsent = self.taken.wrapping_sub(self.sent) as usize;
-        unsent.min(self.tcp().send_queue())
+        unsent.min(self.send_queue())
     }
 
     /// Whether there is room again for somebody who found none: a quarter of the buffer, so that he isn't told of each byte.
     pub(crate) fn has_room_again(&self) -> bool {
-        let tcp = self.tcp();
-        tcp.may_send() && (tcp.send_capacity() - tcp.send_queue()) * 4 >= tcp.send_capacity()
+        let has_room = |tcp: &Socket<'_>| (tcp.send_capacity() - tcp.send_queue()) * 4 >= tcp.send_capacity();
+        self.tcp().is_some_and(|tcp| tcp.may_send() && has_room(tcp))
     }
 }
 
@@ -250,12 +262,8 @@ pub(crate) fn congestion(name: Option<&str>) -> Option<CongestionControl> {
 /// When a quiet peer is probed, and when it's given up: smoltcp has one interval for both the first probe and those that follow.
 pub(crate) fn set_probing(flow: &mut Flow, probing: Option<&Probing>) {
     flow.limits.silent = probing.map(|probing| probing.after + probing.every * probing.count);
-    let tcp = flow.tcp_mut();
     let interval = probing.map(|probing| duration(probing.after.min(probing.every)));
-    // A closed socket's timer has nobody to probe.
-    if tcp.is_open() {
-        tcp.set_keep_alive(interval);
-    }
+    flow.set_interval(interval);
 }
 
 /// smoltcp's durations.
@@ -267,10 +275,16 @@ pub(crate) fn duration(from: Duration) -> smoltcp::time::Duration {
 mod tests {
     use super::*;
 
-    /// `docs/user-stack.md` says what a connection costs beside its buffers.
+    /// `docs/user-stack.md` says what a connection at rest costs.
     #[test]
     fn a_connection_costs_what_is_told() {
-        let bytes = size_of::<Flow>() + size_of::<SocketStorage<'_>>();
-        assert!(bytes <= 896, "{bytes} bytes");
+        let bytes = size_of::<Flow>();
+        assert!(
+            bytes <= 300,
+            "{bytes} bytes: body {}, limits {}, tuple {}",
+            size_of::<Body>(),
+            size_of::<Limits>(),
+            size_of::<Tuple>()
+        );
     }
 }

@@ -47,16 +47,22 @@ impl Net {
         let mut cell = self.cell_for(&options);
         self.renew(&segment.tuple);
         let local = segment.tuple.local();
-        flow::set_options(cell.tcp_mut(), &options, congestion);
         let endpoint = IpListenEndpoint { addr: Some(local.ip().into()), port: local.port() };
-        cell.tcp_mut().listen(endpoint).expect("the socket is closed, and the port isn't zero");
+        let listens = cell.with_tcp(|tcp| {
+            flow::set_options(tcp, &options, congestion);
+            tcp.listen(endpoint)
+        });
+        listens.expect("the socket is closed, and the port isn't zero");
         let limits = Limits::of(&options, self.config.patience);
         let flow = Flow::new(cell, segment.tuple, Phase::HalfOpen(index), link, self.now, limits);
         let key = self.flows.insert(flow).unwrap_or(Key::NONE);
         self.list(key, hash);
         self.note_half_open(key);
         self.ingress(key, link, packet, tx);
-        if self.flows.get(key).is_some_and(|flow| flow.state() == State::SynReceived) {
+        if let Some(flow) = self.flows.get_mut(key)
+            && flow.state() == State::SynReceived
+        {
+            flow.meet(packet, segment);
             self.gauges.syns += 1;
             self.mark(key);
         } else {

@@ -34,6 +34,14 @@ impl Net {
         let (now, orphan_patience) = (self.now, self.config.orphan_patience);
         let Some(flow) = self.flows.get_mut(key) else { return };
         flow.dirty = false;
+        if let Some(rest) = flow.rest() {
+            let probes = rest.probe_at.is_some_and(|at| at <= now);
+            if !probes && flow.gives_up_at(orphan_patience).is_none_or(|at| at > now) {
+                return self.arm(key);
+            }
+            self.wake(key, probes);
+        }
+        let Some(flow) = self.flows.get_mut(key) else { return };
         flow.note_owed(now);
         // What isn't listed has nothing to say any more.
         if flow.phase == Phase::Resolving || !flow.listed {
@@ -82,7 +90,8 @@ impl Net {
             if !port.tx.has_room() {
                 return true;
             }
-            if self.iface.poll_egress(now, &mut port, &mut flow.cell.set) == PollResult::None {
+            let iface = &mut self.iface;
+            if flow.with_set(|set| iface.poll_egress(now, &mut port, set)).is_none_or(|sent| sent == PollResult::None) {
                 return false;
             }
             let before = flow.sent;
@@ -99,9 +108,17 @@ impl Net {
     fn arm(&mut self, key: Key) {
         let now = self.now;
         let Some(flow) = self.flows.get_mut(key) else { return };
-        let sends_at = self.iface.poll_at(instant(now), &flow.cell.set).map(time);
+        let iface = &mut self.iface;
+        let polled = flow.with_set(|set| iface.poll_at(instant(now), set).map(time));
+        let sends_at = polled.unwrap_or_else(|| flow.rest()?.probe_at);
+        let rests_at = if self.rests { flow.rests_at() } else { None };
+        if rests_at.is_some_and(|at| at <= now) {
+            self.rest(key, sends_at);
+        }
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let rests_at = rests_at.filter(|at| *at > now);
         let gives_up_at = flow.gives_up_at(self.config.orphan_patience);
-        let Some(at) = [sends_at, gives_up_at, flow.held_until].into_iter().flatten().min() else { return };
+        let Some(at) = [sends_at, gives_up_at, flow.held_until, rests_at].into_iter().flatten().min() else { return };
         // Rounded up, and not this very millisecond again.
         let at_ms = at.as_nanos().div_ceil(1_000_000).max(now.as_millis() + 1);
         if at_ms < flow.armed_ms {

@@ -164,14 +164,14 @@ impl Net {
         if flow.is_connecting() {
             return Ok(Progress::Blocked);
         }
-        match flow.tcp_mut().recv_slice(buf) {
-            Ok(0) if flow.tcp().recv_queue() == 0 => end_of(flow),
-            Ok(bytes) => {
+        match flow.with_tcp(|tcp| tcp.recv_slice(buf)) {
+            Some(Ok(0)) if flow.recv_queue() == 0 => end_of(flow),
+            Some(Ok(bytes)) => {
                 // The window may have opened.
                 self.mark(key);
                 Ok(Progress::Moved(bytes))
             }
-            Err(RecvError::Finished | RecvError::InvalidState) => end_of(flow),
+            Some(Err(RecvError::Finished | RecvError::InvalidState)) | None => end_of(flow),
         }
     }
 
@@ -180,8 +180,8 @@ impl Net {
         if flow.is_connecting() {
             return Ok(Progress::Blocked);
         }
-        match flow.tcp_mut().peek_slice(buf) {
-            Ok(bytes) if bytes > 0 => Ok(Progress::Moved(bytes)),
+        match flow.with_tcp(|tcp| tcp.peek_slice(buf)) {
+            Some(Ok(bytes)) if bytes > 0 => Ok(Progress::Moved(bytes)),
             _ => end_of(flow),
         }
     }
@@ -190,12 +190,12 @@ impl Net {
         let mut left = len;
         while left > 0 {
             let Some(flow) = self.flows.get_mut(key) else { return Err(ConnError::Reset) };
-            let taken = flow.tcp_mut().recv(|bytes| {
+            let take = |bytes: &mut [u8]| {
                 let count = bytes.len().min(left);
                 (count, count)
-            });
-            match taken {
-                Ok(bytes) if bytes > 0 => left -= bytes,
+            };
+            match flow.with_tcp(|tcp| tcp.recv(take)) {
+                Some(Ok(bytes)) if bytes > 0 => left -= bytes,
                 _ => return Err(ConnError::Reset),
             }
         }
@@ -206,7 +206,7 @@ impl Net {
     /// Takes bytes to send; they leave when the connection is settled. `more` says that others follow soon.
     pub(crate) fn send(&mut self, key: Key, bytes: &[u8], more: bool) -> Transfer {
         let until = self.now.after(HOLD);
-        let Some(flow) = self.flows.get_mut(key) else { return Err(ConnError::Reset) };
+        let Some(flow) = self.awake(key) else { return Err(ConnError::Reset) };
         if flow.over {
             return Err(flow.failed.take().unwrap_or(ConnError::Reset));
         }
@@ -214,7 +214,7 @@ impl Net {
             flow.owes_room = true;
             return Ok(Progress::Blocked);
         }
-        let Ok(taken) = flow.tcp_mut().send_slice(bytes) else { return Err(ConnError::Reset) };
+        let Some(Ok(taken)) = flow.with_tcp(|tcp| tcp.send_slice(bytes)) else { return Err(ConnError::Reset) };
         flow.owes_room |= taken < bytes.len();
         flow.held_until = (more && taken == bytes.len()).then_some(until);
         if taken == 0 {
@@ -234,7 +234,7 @@ impl Net {
     }
 
     pub(crate) fn shutdown(&mut self, key: Key) -> Result<(), ConnError> {
-        let Some(flow) = self.flows.get_mut(key) else { return Err(ConnError::Reset) };
+        let Some(flow) = self.awake(key) else { return Err(ConnError::Reset) };
         if flow.over {
             // Whoever waits for its end in peace has sent his own.
             return flow.failed.take().map_or(Ok(()), Err);
@@ -243,7 +243,7 @@ impl Net {
         if flow.phase == Phase::Resolving || flow.state() == State::SynSent {
             flow.finishes = true;
         } else {
-            flow.tcp_mut().close();
+            flow.with_tcp(|tcp| tcp.close());
         }
         self.mark(key);
         Ok(())
@@ -252,19 +252,19 @@ impl Net {
     /// The program lets go of it: what was sent still reaches the peer, and then the end. Where it hasn't read all that came, the peer
     /// sees a reset instead (RFC 1122, 4.2.2.13): it would take its bytes for read otherwise.
     pub(crate) fn close(&mut self, key: Key) {
-        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Some(flow) = self.awake(key) else { return };
         flow.tag = None;
         if flow.over && flow.state() == State::Closed && flow.listed {
             // Its reset hasn't left yet.
             flow.phase = Phase::Orphan;
         } else if flow.over || flow.phase == Phase::Resolving || flow.state() == State::SynSent {
             self.release(key);
-        } else if flow.tcp().recv_queue() > 0 {
+        } else if flow.recv_queue() > 0 {
             self.abort(key);
         } else {
             flow.phase = Phase::Orphan;
             flow.held_until = None;
-            flow.tcp_mut().close();
+            flow.with_tcp(|tcp| tcp.close());
         }
         self.mark(key);
     }
@@ -287,7 +287,7 @@ impl Net {
     }
 
     pub(crate) fn unacknowledged(&self, key: Key) -> usize {
-        self.flows.get(key).map_or(0, |flow| flow.tcp().send_queue())
+        self.flows.get(key).map_or(0, Flow::send_queue)
     }
 
     pub(crate) fn local_addr(&self, key: Key) -> Option<SocketAddr> {
@@ -300,18 +300,15 @@ impl Net {
 
     pub(crate) fn set_keepalive(&mut self, key: Key, options: &LegOptions) {
         let patience = self.config.patience;
-        if let Some(flow) = self.flows.get_mut(key) {
+        if let Some(flow) = self.awake(key) {
             flow.limits = flow::Limits::of(options, patience);
-            let tcp = flow.tcp_mut();
-            if tcp.is_open() {
-                tcp.set_keep_alive(options.keepalive.map(flow::duration));
-            }
+            flow.set_interval(options.keepalive.map(flow::duration));
             self.mark(key);
         }
     }
 
     pub(crate) fn set_probing(&mut self, key: Key, probing: Option<&Probing>) {
-        if let Some(flow) = self.flows.get_mut(key) {
+        if let Some(flow) = self.awake(key) {
             flow::set_probing(flow, probing);
             self.mark(key);
         }
@@ -327,12 +324,11 @@ fn end_of(flow: &mut Flow) -> Transfer {
 }
 
 fn ready_of(flow: &Flow, tag: Tag) -> Ready {
-    let tcp = flow.tcp();
-    let room = tcp.may_send() && tcp.send_queue() < tcp.send_capacity();
+    let room = flow.tcp().is_none_or(|tcp| tcp.may_send() && tcp.send_queue() < tcp.send_capacity());
     let end = flow.over || flow.has_end();
     Ready {
         tag,
-        readable: tcp.recv_queue() > 0 || end,
+        readable: flow.recv_queue() > 0 || end,
         writable: (room && !flow.is_connecting()) || flow.over,
         peer_finished: end,
         failed: flow.failed.is_some(),
