@@ -15,6 +15,8 @@ use crate::table::Heading;
 const VISITS: usize = 64;
 /// How long all connections may take to get their first answer.
 const SERVED_WITHIN: Duration = Duration::from_secs(120);
+/// How long they are left alone before memory is looked at: what it's for is connections that are idle.
+const LEFT_ALONE: Duration = Duration::from_secs(3);
 
 /// What is asked of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,6 +178,7 @@ fn setup(stage: &mut Stage<'_>, conns: usize) -> Result<Sample> {
         || anyhow::Ok((memory::group_anon_bytes(group)?, memory::group_dirty_bytes(group)?, memory::slab_bytes()?));
     let (anon_before, dirty_before, slab_before) = memory()?;
     let window = Window::until_served(stage, conns, SERVED_WITHIN)?;
+    std::thread::sleep(LEFT_ALONE);
     let (anon, dirty, slab) = memory()?;
     stage.check_alive()?;
     window.client.finish()?;

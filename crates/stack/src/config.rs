@@ -9,8 +9,8 @@ pub const BUFFER_BYTES_MIN: usize = 1072;
 /// Largest, in bytes. A larger window is no use without selective acknowledgements, which smoltcp doesn't heed.
 pub const BUFFER_BYTES_MAX: usize = 1 << 20;
 
-/// What a stack is given, and its limits. All its tables are reserved when it's made; connections' buffers are made as they come,
-/// and kept for the next ones.
+/// What a stack is given, and its limits. All its tables are reserved when it's made; connections' sockets and buffers are made as they
+/// are needed, and kept for the next ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StackConfig {
     /// Addresses whose packets are the stack's. On AF_XDP they are addresses of the device, which the kernel has too; on TUN the
@@ -35,7 +35,7 @@ pub struct StackConfig {
     pub receive_bytes: usize,
     /// Bytes of a connection's send buffer; `send_buffer` of its leg goes before.
     pub send_bytes: usize,
-    /// Buffers of ended connections that are kept for the next ones: pairs.
+    /// Sockets that are kept, with their buffers, when their connections have ended or rest. The memory of others is given back.
     pub spare_max: u32,
     /// How long a connection is kept on whose peer acknowledges nothing, about as long as Linux does it; `user_timeout` of its leg goes
     /// before.
@@ -57,7 +57,7 @@ impl Default for StackConfig {
             listeners_max: 64,
             receive_bytes: 16 * 1024,
             send_bytes: 16 * 1024,
-            spare_max: 1024,
+            spare_max: 128,
             patience: Duration::from_mins(15),
             orphan_patience: Duration::from_secs(30),
         }

@@ -21,8 +21,8 @@
 //! - **Packets**: only those to the addresses and ports of [`StackConfig`] are taken from the kernel. [`XdpDevice`] attaches the program
 //!   that does so; it's gone with the last of its queues, or with the process.
 //! - **Order**: what the program sends in a turn leaves when the engine polls next, in as few packets as it fits.
-//! - **Memory** is bounded by [`StackConfig`]; tables are reserved when a stack is made, and a connection's buffers are made when it
-//!   comes, unless an ended one has left some.
+//! - **Memory** is bounded by [`StackConfig`]; tables are reserved when a stack is made. A connection has a socket and buffers while
+//!   something happens on it; one that has been silent for a second keeps neither ([`StackGauges::resting`]).
 //! - **Trust**: any frame may come. Nothing in one may panic; what isn't right is dropped and counted ([`StackGauges`]).
 //! - **Threads**: a stack belongs to one core. It may be moved to its thread, and is never shared.
 //!

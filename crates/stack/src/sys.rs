@@ -7,6 +7,8 @@ mod map;
 mod ring;
 mod tun;
 
+#[cfg(test)]
+pub(crate) use cell::SOCKET_BYTES;
 pub(crate) use cell::{Arena, Cell};
 pub(crate) use halves::{FRAME_BYTES, Rings, open_rings};
 pub use halves::{RxHalf, TxHalf};

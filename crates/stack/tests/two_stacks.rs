@@ -45,6 +45,8 @@ struct End<D: Link> {
     socket: Option<Socket>,
     seed: u64,
     total: usize,
+    /// More is to be sent later.
+    holds: bool,
     sent: usize,
     received: Vec<u8>,
     finished: bool,
@@ -62,6 +64,7 @@ impl<D: Link> End<D> {
             socket: None,
             seed,
             total,
+            holds: false,
             sent: 0,
             received: Vec::new(),
             finished: false,
@@ -138,7 +141,7 @@ impl<D: Link> End<D> {
                 Err(error) => self.failed = Some(error),
             }
         }
-        if self.writable && self.sent == self.total && !self.finished && self.failed.is_none() {
+        if self.writable && self.sent == self.total && !self.holds && !self.finished && self.failed.is_none() {
             self.stack.shutdown(socket).unwrap();
             self.finished = true;
         }
@@ -171,11 +174,21 @@ fn run<D: Link>(cable: &Cable, ends: &mut [End<D>; 2], patience: Duration, until
     }
 }
 
-fn crosses(seed: u64, faults: Faults, total: usize) {
+fn crosses(seed: u64, faults: Faults, total: usize, parts: usize) {
     let v4 = !seed.is_multiple_of(3);
     let (cable, mut ends, at) = pair(seed, v4, |end, seed| Faulty::new(end, faults, seed));
-    (ends[0].total, ends[1].total) = (total, total / 2);
     ends[0].dial(&at);
+    // In parts, with silences between them in which the connection rests.
+    for part in 1..=parts {
+        (ends[0].total, ends[1].total) = (total * part / parts, total * part / parts / 2);
+        ends.iter_mut().for_each(|end| end.holds = part < parts);
+        let arrived = |ends: &[End<_>; 2]| (0..2).all(|side| ends[side].received.len() == ends[1 - side].total);
+        let rest = |ends: &[End<_>; 2]| ends.iter().all(|end| end.stack.gauges().resting == 1);
+        let failed = |ends: &[End<_>; 2]| ends.iter().any(|end| end.failed.is_some());
+        if part < parts {
+            run(&cable, &mut ends, Duration::from_hours(5), |ends| failed(ends) || (arrived(ends) && rest(ends)));
+        }
+    }
     run(&cable, &mut ends, Duration::from_hours(5), |ends| ends.iter().all(End::is_over));
     for (reader, writer) in [(0, 1), (1, 0)] {
         assert_eq!(ends[reader].failed, None, "seed {seed}");
@@ -193,20 +206,30 @@ fn crosses(seed: u64, faults: Faults, total: usize) {
 #[test]
 fn bytes_cross_a_good_cable() {
     for seed in 0..6 {
-        crosses(seed, Faults::default(), 200_000);
+        crosses(seed, Faults::default(), 200_000, 1);
     }
 }
 
 #[test]
 fn bytes_cross_a_bad_cable() {
     for seed in 0..40 {
-        crosses(seed, Faults { lost: 30, doubled: 30, late: 60, spoilt: 20 }, 60_000);
+        crosses(seed, Faults { lost: 30, doubled: 30, late: 60, spoilt: 20 }, 60_000, 1);
     }
 }
 
 #[test]
 fn bytes_cross_a_terrible_cable() {
     for seed in 100..112 {
-        crosses(seed, Faults { lost: 100, doubled: 100, late: 200, spoilt: 30 }, 20_000);
+        crosses(seed, Faults { lost: 100, doubled: 100, late: 200, spoilt: 30 }, 20_000, 1);
+    }
+}
+
+#[test]
+fn bytes_cross_with_silences_between_them() {
+    for seed in 200..206 {
+        crosses(seed, Faults::default(), 200_000, 5);
+    }
+    for seed in 206..226 {
+        crosses(seed, Faults { lost: 30, doubled: 30, late: 60, spoilt: 20 }, 60_000, 12);
     }
 }

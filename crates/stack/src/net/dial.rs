@@ -41,8 +41,7 @@ impl Net {
         let mut cell = self.cell_for(options);
         let begins_with = LegOptions { keepalive: None, ..options.clone() };
         cell.with_tcp(|tcp| flow::set_options(tcp, &begins_with, congestion));
-        let mut limits = Limits::of(options, self.config.patience);
-        limits.silent = None;
+        let limits = Limits::of(options, self.config.patience).without_keepalive();
         let flow = Flow::new(cell, tuple, Phase::Resolving, hop.link.unwrap_or_default(), self.now, limits);
         let key = self.flows.insert(flow).map_err(|_| ConnError::Exhausted)?;
         self.list(key, tuple.hash(&self.keys));

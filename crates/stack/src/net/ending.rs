@@ -128,10 +128,10 @@ impl Net {
         }
         let now = self.now;
         let Some(flow) = self.flows.get_mut(key) else { return };
-        if flow.over || flow.challenged.is_some_and(|before| now.since(before) < CHALLENGE_EVERY) {
+        if flow.over || now < flow.challenges_from {
             return;
         }
-        flow.challenged = Some(now);
+        flow.challenges_from = now.after(CHALLENGE_EVERY);
         let seq = flow.first.wrapping_add(flow.sent);
         let bare = Bare { seq, ack: flow.acknowledged, window: flow.window };
         let (tuple, link) = (flow.tuple, flow.link);

@@ -96,7 +96,7 @@ pub(crate) struct Rest {
     send: u32,
     nagle: bool,
     congestion: CongestionControl,
-    keepalive: Option<smoltcp::time::Duration>,
+    keepalive_ms: Option<u32>,
     /// When keepalive asks.
     pub(crate) probe_at: Option<Time>,
 }
@@ -115,7 +115,7 @@ impl Flow {
     fn is_quiet(&self) -> bool {
         self.phase == Phase::Held
             && self.roomy
-            && !(self.over || self.finishes || self.news || self.owes_room)
+            && !(self.over || self.finishes || self.dirty || self.news || self.owes_room)
             && self.acknowledged == self.received
             && self.sent == self.taken
             && self.held_until.is_none()
@@ -154,8 +154,9 @@ impl Net {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let Body::Awake(cell) = &flow.body else { return };
         let ((receive, send), tcp) = (cell.sizes(), cell.tcp());
-        let (keepalive, congestion) = (tcp.keep_alive(), tcp.congestion_control());
-        let rest = Rest { receive, send, nagle: tcp.nagle_enabled(), congestion, keepalive, probe_at };
+        let keepalive_ms = tcp.keep_alive().map(|idle| u32::try_from(idle.total_millis()).unwrap_or(u32::MAX).max(1));
+        let (nagle, congestion) = (tcp.nagle_enabled(), tcp.congestion_control());
+        let rest = Rest { receive, send, nagle, congestion, keepalive_ms, probe_at };
         let body = std::mem::replace(&mut flow.body, Body::Resting(rest));
         self.resting += 1;
         self.put_away(body);
@@ -177,15 +178,16 @@ impl Net {
         let (Some(rest), Some(hello)) = (flow.rest().copied(), flow.hello) else { return };
         let (tuple, next, received) = (flow.tuple, flow.first.wrapping_add(flow.taken), flow.received);
         let mut cell = self.cell_of(rest.receive, rest.send);
+        let keepalive = rest.keepalive_ms.map(|ms| smoltcp::time::Duration::from_millis(ms.into()));
         cell.with_tcp(|tcp| {
             tcp.set_nagle_enabled(rest.nagle);
             tcp.set_congestion_control(rest.congestion);
-            tcp.set_keep_alive(rest.keepalive.filter(|_| !probes));
+            tcp.set_keep_alive(keepalive.filter(|_| !probes));
         });
         let stands = self.revive(&mut cell, &tuple, hello, next, received);
         if probes {
             // Set on an open socket, it asks at once.
-            cell.with_tcp(|tcp| tcp.set_keep_alive(rest.keepalive));
+            cell.with_tcp(|tcp| tcp.set_keep_alive(keepalive));
         }
         self.resting -= 1;
         if let Some(flow) = self.flows.get_mut(key) {
@@ -257,6 +259,7 @@ impl Transmit for Away<'_> {
 
 /// The seed with which smoltcp's interface draws `number` as its first initial sequence number. Its generator (sPCG32, O'Neill 2014) is
 /// a step `s * M + A` from which some bits are told, and M has an inverse; the first step is for the numbers of IPv4 fragments.
+#[expect(clippy::cast_possible_truncation, reason = "as the generator does it")]
 fn seed_for(number: u32) -> u64 {
     const M: u64 = 0xbb2e_fcec_3c39_611d;
     const A: u64 = 0x7590_ef39;
@@ -275,8 +278,8 @@ fn seed_for(number: u32) -> u64 {
     // With the three highest bits set, those from 22 on are told.
     let state = 7 << 61 | u64::from(number) << 22;
     // smoltcp draws again for a fragment's number of zero; the lowest bits are free to avoid that.
-    let steps = (0..1 << 22).map(|low| before(state | low));
-    let first = steps.into_iter().find(|state| {
+    let mut steps = (0..1 << 22).map(|low| before(state | low));
+    let first = steps.find(|state| {
         let told = (state >> (29 - (state >> 61))) as u32;
         (told ^ told >> 16) & 0xffff != 0
     });

@@ -20,31 +20,30 @@ const LINE_BYTES: usize = 64;
 /// Lines between the beginnings of neighbouring slots: odd, so that all lines of a page have their turn.
 const LINES_APART: usize = 7;
 /// Bytes that a socket takes of its slot.
-const SOCKET_BYTES: usize = size_of::<SocketStorage<'static>>().next_multiple_of(LINE_BYTES);
+pub(crate) const SOCKET_BYTES: usize = size_of::<SocketStorage<'static>>().next_multiple_of(LINE_BYTES);
 
 const _: () = assert!(align_of::<SocketStorage<'static>>() <= LINE_BYTES);
 
-/// A set of one socket, with the sizes of its buffers. smoltcp polls sets, and a set of all sockets it would search each time.
+/// A set of one socket. smoltcp polls sets, and a set of all sockets it would search each time.
 #[derive(Debug)]
 pub(crate) struct Cell {
     /// Its lifetime isn't the truth: where it's in a slot, it borrows from `home`. So nobody else gets to see it with that lifetime
     /// but by [`Cell::with_set`] and [`Cell::with_tcp`], whose callers must do with any.
     set: SocketSet<'static>,
     handle: SocketHandle,
-    receive: u32,
-    send: u32,
     home: Option<(Arc<Mapping>, u32)>,
 }
 
 impl Cell {
     /// Whether its buffers have these sizes, in bytes.
-    pub(crate) const fn has_sizes(&self, receive: u32, send: u32) -> bool {
-        self.receive == receive && self.send == send
+    pub(crate) fn has_sizes(&self, receive: u32, send: u32) -> bool {
+        self.sizes() == (receive, send)
     }
 
     /// Sizes of its buffers, in bytes: what it receives into and what it sends from.
-    pub(crate) const fn sizes(&self) -> (u32, u32) {
-        (self.receive, self.send)
+    pub(crate) fn sizes(&self) -> (u32, u32) {
+        let bytes = |count: usize| u32::try_from(count).expect("buffers have a megabyte at most");
+        (bytes(self.tcp().recv_capacity()), bytes(self.tcp().send_capacity()))
     }
 
     pub(crate) fn tcp(&self) -> &Socket<'_> {
@@ -62,10 +61,8 @@ impl Cell {
     }
 
     fn new(mut set: SocketSet<'static>, socket: Socket<'static>, home: Option<(Arc<Mapping>, u32)>) -> Self {
-        let bytes = |count: usize| u32::try_from(count).expect("buffers have a megabyte at most");
-        let (receive, send) = (bytes(socket.recv_capacity()), bytes(socket.send_capacity()));
         let handle = set.add(socket);
-        Self { set, handle, receive, send, home }
+        Self { set, handle, home }
     }
 
     /// In memory of the heap.
