@@ -180,7 +180,7 @@ fn crosses(seed: u64, faults: Faults, total: usize, parts: usize) {
     ends[0].dial(&at);
     // In parts, with silences between them in which the connection rests.
     for part in 1..=parts {
-        // One asks, the other answers: whoever sends again what its peer sends again too hears nothing in smoltcp's answers.
+        // One at a time: where both send again at once, each in smoltcp may refuse the other's acknowledgements for ever.
         let sides = if parts == 1 { 0..2 } else { part % 2..part % 2 + 1 };
         sides.for_each(|side| ends[side].total = total * part / parts / (side + 1));
         ends.iter_mut().for_each(|end| end.holds = part < parts);

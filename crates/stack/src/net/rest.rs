@@ -26,7 +26,7 @@ use super::{Net, instant, interface};
 use crate::link::{Figures, Transmit};
 use crate::sys::Cell;
 
-/// How long a connection is silent before it rests: a waking costs about as much as a request.
+/// How long a connection is silent before it rests: a waking is about the work of a handshake.
 const REST_AFTER: Duration = Duration::from_secs(1);
 /// A peer whose window is smaller has its socket kept: it's what a woken one takes for the window until it hears more. smoltcp begins
 /// with half as much on its way.
