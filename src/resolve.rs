@@ -200,7 +200,8 @@ fn route(listener: &Listener, names: &Names, limits: Limits, log_pairs: bool, ol
     Route {
         name: Arc::clone(&listener.name),
         listen: addrs(&listener.listen, names).swap_remove(0),
-        client: listener.client.clone(),
+        // A message says where it ends, so half of one is never taken for a whole one.
+        client: LegOptions { ends_if_killed: listener.messages.is_some(), ..listener.client.clone() },
         server: listener.server.clone(),
         mux: listener.messages.as_ref().map(|messages| Arc::new(service(listener, messages, &backends))),
         backends: Arc::new(BackendSet::new(backends, listener.balance, listener.health)),

@@ -192,7 +192,7 @@ fn pairs_asked_for_beyond_the_descriptors_are_an_error_and_the_default_is_lowere
         return;
     }
     let said = "too few file descriptors: pairs_max = 1000 needs 2068, 256 are allowed; raise the hard limit (ulimit -Hn 2068, or \
-                LimitNOFILE=2067";
+                LimitNOFILE=2068";
     assert_fails(&below_256(&asked).output().unwrap(), 1, &[said]);
     let mut relay = Running::spawn(below_256(&args));
     relay.ready();
