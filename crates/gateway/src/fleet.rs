@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use midmile_engine::kernel::{self, Listener};
-use midmile_engine::{Addr, Allowance, ListenError, Pulse, Stall, Waker, Watchdog};
+use midmile_engine::{Addr, Allowance, LegOptions, ListenError, Pulse, Stall, Waker, Watchdog};
 
 use crate::counters::{CoreCounters, RouteCounters};
 use crate::plan::{Limits, Plan, Route};
@@ -355,7 +355,11 @@ fn stays(old: &Route, new: &Route) -> bool {
     let inet = old.listen.inet();
     // Two that leave the port to the kernel are the same only by name.
     let same_place = old.listen == new.listen && (old.name == new.name || inet.is_none_or(|addr| addr.port() != 0));
-    same_place && (old.client == new.client || inet.is_none())
+    // What carried messages may have its clients see an end where relayed ones see a reset; the other way round it costs a call each.
+    let ends_if_killed = old.client.ends_if_killed;
+    let inherited = LegOptions { ends_if_killed, ..new.client.clone() };
+    let enough = inherited == old.client && (new.client.ends_if_killed || !ends_if_killed);
+    same_place && (enough || inet.is_none())
 }
 
 fn open(route: Arc<Route>, cpus: &[u32], joining: bool) -> Result<(Listening, Vec<Listener>), StartError> {
