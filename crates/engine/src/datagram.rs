@@ -11,7 +11,8 @@
 //! - A full outbox answers [`SendToError::Full`], and [`Handler::on_datagrams_writable`](crate::Handler::on_datagrams_writable)
 //!   follows. A server that answers questions lets such an answer go; a sender of bulk waits.
 //! - ICMP errors are nobody's: an unconnected socket can't tell whom one is about without its error queue, and anybody can forge
-//!   them. A peer that is gone is one that doesn't answer.
+//!   them. A peer that is gone is one that doesn't answer. A socket with one peer ([`DatagramOptions::peer`]) is told
+//!   ([`Handler::on_datagrams_failed`](crate::Handler::on_datagrams_failed)): the system holds an error against both ends' ports.
 //! - A flood doesn't starve connections: a socket is given [`TURN_DATAGRAMS`] a turn, all together [`LOOP_DATAGRAMS`] (a batch that was
 //!   begun is told to its end), and then events are looked at again.
 //! - Memory: one inbox a core, of a MiB, made with its first socket; one outbox a socket, as its options say.
@@ -50,6 +51,12 @@ const DATAGRAM_BIT: u64 = 1 << 62;
 pub struct DatagramId(pub(crate) Key);
 
 impl DatagramId {
+    /// Its place among the sockets, below [`DATAGRAM_SOCKETS_MAX`]: no other open socket of its core has the same.
+    #[must_use]
+    pub const fn slot(self) -> u32 {
+        self.0.slot()
+    }
+
     pub(crate) const fn tag(self) -> Tag {
         Tag(DATAGRAM_BIT | self.0.to_bits())
     }
@@ -98,13 +105,17 @@ pub struct DatagramOptions {
     /// Datagrams of equal length to one peer go down in one piece and are cut up late (`UDP_SEGMENT`, Linux 4.18), and those that came
     /// together come up together (`UDP_GRO`, Linux 5.0), where the system can. The program never sees a difference, save in speed.
     pub coalesce: bool,
+    /// The one whom the socket talks with (it's connected): the system takes nothing from others, as far as it can, and says what
+    /// became of what was sent. Something of others' may have come before the socket knew its peer, and a backend without the
+    /// means (the user-space stack) takes all; so a program still looks whom a datagram is from.
+    pub peer: Option<SocketAddr>,
     /// The outbox, in bytes; at least one of the longest datagrams that the program sends must fit.
     pub outbox_bytes: u32,
 }
 
 impl Default for DatagramOptions {
     fn default() -> Self {
-        Self { recv_buffer: None, send_buffer: None, shared: false, coalesce: true, outbox_bytes: 128 * 1024 }
+        Self { recv_buffer: None, send_buffer: None, shared: false, coalesce: true, peer: None, outbox_bytes: 128 * 1024 }
     }
 }
 
@@ -115,7 +126,8 @@ pub struct DatagramCounts {
     pub received: u64,
     /// Longer than there was room for, and dropped.
     pub truncated: u64,
-    /// Reads that failed, for want of memory say. What they were about is still there.
+    /// Reads that failed, for want of memory say, or to tell that what was sent before isn't taken. What they were about is still
+    /// there.
     pub failed_reads: u64,
     /// Handed to the transport.
     pub sent: u64,

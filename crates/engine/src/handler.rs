@@ -67,7 +67,7 @@ impl<E> From<Result<Option<usize>, E>> for Frame {
 ///   the connection wasn't being read.
 /// - For one that another core handed over: first [`Handler::on_hand_off`].
 /// - After the program has called [`Cx::close`] or [`Cx::reset`]: nothing.
-/// - For a socket for datagrams: any number of `on_datagram` and `on_datagrams_writable`; after [`Cx::unbind`] nothing.
+/// - For a socket for datagrams: any number of `on_datagram`, `on_datagrams_writable` and `on_datagrams_failed`; after [`Cx::unbind`] nothing.
 ///
 /// # Re-entry
 /// Downcalls on [`Cx`] never call back: what follows from them comes as an upcall later, in the same turn or the next. Any downcall
@@ -134,6 +134,11 @@ pub trait Handler<B: Backend>: Sized {
 
     /// There is room again after [`Cx::send_to`] answered [`SendToError::Full`](crate::SendToError::Full).
     fn on_datagrams_writable(&mut self, _cx: &mut Cx<B>, _socket: DatagramId) {}
+
+    /// What was sent by a socket with one peer ([`DatagramOptions::peer`](crate::DatagramOptions::peer)) isn't taken: nobody is bound
+    /// there ([`ConnError::Refused`], by ICMP), there's no way, or this host may not. Datagrams that were sent before may be lost or
+    /// not. Told at most once for all that failed in a turn.
+    fn on_datagrams_failed(&mut self, _cx: &mut Cx<B>, _socket: DatagramId, _error: ConnError) {}
 
     /// The connection's timer has run out.
     fn on_timer(&mut self, _cx: &mut Cx<B>, _conn: ConnId, _token: u64) {}

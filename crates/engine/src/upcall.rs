@@ -35,6 +35,8 @@ pub enum Upcall {
     Datagram,
     /// [`Handler::on_datagrams_writable`].
     DatagramsWritable,
+    /// [`Handler::on_datagrams_failed`].
+    DatagramsFailed,
     /// [`Handler::on_timer`].
     Timer,
     /// [`Handler::on_alarm`].
@@ -61,6 +63,7 @@ impl Upcall {
         Self::Error,
         Self::Datagram,
         Self::DatagramsWritable,
+        Self::DatagramsFailed,
         Self::Timer,
         Self::Alarm,
         Self::Wake,
@@ -83,6 +86,7 @@ impl Upcall {
             Self::Error => "on_error",
             Self::Datagram => "on_datagram",
             Self::DatagramsWritable => "on_datagrams_writable",
+            Self::DatagramsFailed => "on_datagrams_failed",
             Self::Timer => "on_timer",
             Self::Alarm => "on_alarm",
             Self::Wake => "on_wake",

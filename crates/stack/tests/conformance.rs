@@ -13,6 +13,7 @@ fn lacks(ability: Ability) -> Option<&'static str> {
     match ability {
         Ability::Starving => Some("a user-space stack has no descriptor for each connection"),
         Ability::Travels => Some("a connection of a user-space stack belongs to the queue that its packets come by"),
+        Ability::Absence => Some("a user-space stack heeds no ICMP"),
         Ability::DialFrom => Some("a user-space stack has its own addresses alone"),
         _ => None,
     }

@@ -18,6 +18,7 @@ pub const ROOMY: DatagramOptions = DatagramOptions {
     send_buffer: None,
     shared: false,
     coalesce: true,
+    peer: None,
     outbox_bytes: 128 * 1024,
 };
 

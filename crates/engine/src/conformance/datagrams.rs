@@ -10,6 +10,7 @@ use super::record::Seen;
 use super::stage::{SMALL, Stage};
 use super::world::{Ability, Verdict, World, needs};
 use crate::datagram::{DATAGRAM_BYTES_MAX, DatagramOptions, Flow, SendToError};
+use crate::error::ConnError;
 
 /// A datagram is told whole, with who sent it and which of the core's addresses it came to; so is one without a byte; and so are answers.
 pub fn a_datagram_is_told_with_its_flow<W: World>(world: &mut W) -> Verdict {
@@ -168,6 +169,29 @@ pub fn an_unreachable_peer_costs_no_other<W: World>(world: &mut W) -> Verdict {
     }
     let counts = stage.counts(socket);
     assert_eq!((counts.sent, counts.failed, counts.exhausted, counts.failed_reads), (16, 0, 0, 0), "{counts:?}");
+    Ok(())
+}
+
+/// A socket with one peer is told that nobody is bound there, once for each turn in which that came, and goes on.
+pub fn a_socket_whose_one_peer_is_gone_is_told<W: World>(world: &mut W) -> Verdict {
+    needs(world, Ability::Datagrams)?;
+    needs(world, Ability::Absence)?;
+    let mut stage = Stage::new(world, SMALL);
+    let at = SocketAddr::new(stage.datagram_home(), 0);
+    let (world, backend) = stage.world();
+    let gone = world.vacant(backend);
+    let alone = stage.bind_at(at, &DatagramOptions { peer: Some(gone), ..ROOMY }).expect("there's a free port");
+    let other = stage.bind();
+    let failed = Seen::DatagramsFailed(ConnError::Refused);
+    for round in 1..4 {
+        stage.send_to(alone, Flow::to(gone), b"anybody?");
+        stage.send_to(other, Flow::to(gone), b"anybody?");
+        stage.until("it's told", |stage| stage.record().count(failed) == round);
+        stage.settle();
+        assert_eq!(stage.record().count(failed), round);
+    }
+    assert_eq!((stage.counts(alone).sent, stage.counts(alone).failed), (3, 0));
+    assert_eq!(stage.counts(other).failed_reads, 0, "a socket that talks with anybody is told of one");
     Ok(())
 }
 

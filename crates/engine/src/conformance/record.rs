@@ -45,6 +45,8 @@ pub enum Seen {
     Datagram,
     /// There's room for datagrams again.
     DatagramsWritable,
+    /// What was sent by a socket with one peer isn't taken.
+    DatagramsFailed(ConnError),
 }
 
 /// How much of what is offered the program uses.

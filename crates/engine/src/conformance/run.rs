@@ -194,6 +194,7 @@ macro_rules! conformance_tests {
                 no_part_of_one_is_told,
                 what_cannot_be_sent_is_counted,
                 an_unreachable_peer_costs_no_other,
+                a_socket_whose_one_peer_is_gone_is_told,
                 two_sockets_are_told_apart,
                 what_is_sent_goes_out_by_itself,
                 a_core_with_sockets_sleeps,

@@ -231,8 +231,10 @@ impl World for SimWorld {
         Some((bytes.len(), *from))
     }
 
-    fn vacant(&mut self, _backend: &mut Sim) -> SocketAddr {
-        self.stranger()
+    fn vacant(&mut self, backend: &mut Sim) -> SocketAddr {
+        let at = self.stranger();
+        backend.set_bound(at, false);
+        at
     }
 
     fn dropped(&mut self, backend: &mut Sim, at: SocketAddr) -> u64 {

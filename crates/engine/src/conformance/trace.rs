@@ -225,6 +225,11 @@ impl<B: Backend> Handler<B> for Trace<B> {
         self.note(cx, None, Seen::DatagramsWritable);
     }
 
+    fn on_datagrams_failed(&mut self, cx: &mut Cx<B>, socket: DatagramId, error: ConnError) {
+        self.of_socket(cx, socket, Seen::DatagramsFailed(error));
+        self.note(cx, None, Seen::DatagramsFailed(error));
+    }
+
     fn on_alarm(&mut self, cx: &mut Cx<B>) {
         if self.record.shows_alarms {
             self.note(cx, None, Seen::Alarm);

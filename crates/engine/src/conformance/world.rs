@@ -35,6 +35,8 @@ pub enum Ability {
     Truncation,
     /// A socket for datagrams can be full: its transport takes less than a program sends at once.
     FullSockets,
+    /// A socket for datagrams with one peer hears that nobody is bound there: [`World::vacant`].
+    Absence,
 }
 
 /// Why a case wasn't run.

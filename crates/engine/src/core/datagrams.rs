@@ -61,6 +61,9 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
             told += inbox.len();
         }
         self.cx.datagrams.inbox = Some(inbox);
+        if let Some(error) = self.cx.take_datagram_trouble(id) {
+            self.upcall(Upcall::DatagramsFailed, Key::NONE, |handler, cx| handler.on_datagrams_failed(cx, id, error));
+        }
         if self.cx.datagrams.sockets.get(id.0).is_some_and(|bound| bound.readable) {
             self.cx.datagrams.enqueue(id);
         }

@@ -23,6 +23,10 @@ pub(crate) struct Bound<B: DatagramBackend> {
     pub(crate) readable: bool,
     /// The last read failed.
     read_failed: bool,
+    /// It has one peer, so that a failure is about that one.
+    has_peer: bool,
+    /// What the program hasn't been told of yet. Invariant: the socket stands in the queue of those that are read.
+    trouble: Option<ConnError>,
     pub(crate) writable: bool,
     /// The program awaits `on_datagrams_writable`.
     pub(crate) awaits_room: bool,
@@ -30,6 +34,15 @@ pub(crate) struct Bound<B: DatagramBackend> {
     queued: bool,
     /// It stands among those that are sent by at the turn's end.
     gathers: bool,
+}
+
+impl<B: DatagramBackend> Bound<B> {
+    /// Keeps a failure for the program, if it's about the socket's peer. Memory that runs out is about nobody.
+    fn note_trouble(&mut self, error: ConnError) {
+        if self.has_peer && error != ConnError::Exhausted {
+            self.trouble = Some(error);
+        }
+    }
 }
 
 /// All sockets for datagrams of a core.
@@ -57,6 +70,7 @@ impl<B: DatagramBackend> Datagrams<B> {
     pub(crate) fn check(&self) {
         for bound in self.sockets.keys().filter_map(|key| self.sockets.get(key)) {
             assert!(bound.queued || !bound.readable, "datagrams wait, and nobody will read them");
+            assert!(bound.queued || bound.trouble.is_none(), "a failure waits, and nobody will tell it");
             assert!(bound.gathers || !bound.writable || bound.outbox.is_empty(), "an outbox won't be sent");
         }
     }
@@ -107,6 +121,8 @@ impl<B: Backend> Cx<B> {
             counts: DatagramCounts::default(),
             readable: false,
             read_failed: false,
+            has_peer: options.peer.is_some(),
+            trouble: None,
             writable: true,
             awaits_room: false,
             queued: false,
@@ -192,9 +208,18 @@ impl<B: Backend> Cx<B> {
                         ConnError::Exhausted => bound.counts.exhausted += 1,
                         _ => bound.counts.failed += 1,
                     }
+                    bound.note_trouble(error);
                 }
             }
         }
+        if bound.trouble.is_some() {
+            self.datagrams.enqueue(id);
+        }
+    }
+
+    /// What failed of a socket since it was last asked.
+    pub(crate) fn take_datagram_trouble(&mut self, id: DatagramId) -> Option<ConnError> {
+        self.datagrams.sockets.get_mut(id.0)?.trouble.take()
     }
 
     /// Fetches a batch for the socket; `None` if there's nothing to fetch.
@@ -207,7 +232,8 @@ impl<B: Backend> Cx<B> {
                 bound.read_failed = false;
             }
             // An error is told once, and what waits is behind it. One that stays waits for an event.
-            Err(_) => {
+            Err(error) => {
+                bound.note_trouble(error);
                 bound.counts.failed_reads += 1;
                 bound.readable = !std::mem::replace(&mut bound.read_failed, true);
             }

@@ -59,6 +59,9 @@ impl DatagramSocket {
             }
         }
         net::bind(&fd, &at)?;
+        if let Some(peer) = options.peer {
+            net::connect(&fd, &peer)?;
+        }
         let at = SocketAddr::try_from(net::getsockname(&fd)?)?;
         Ok((Self { fd, v6, tag: None, awaits_room: false, segment_bytes_max }, at))
     }
@@ -219,6 +222,23 @@ mod tests {
         assert_eq!(far.receive(&mut inbox), Ok(Arrival::Last));
         assert_eq!(inbox.len(), 60);
         assert!((0..60).all(|index| inbox.get(index).is_some_and(|(_, bytes)| bytes == [7; 100])));
+    }
+
+    #[test]
+    fn a_socket_with_a_peer_hears_nobody_else_and_of_its_absence() {
+        let (peer, stranger) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let options = DatagramOptions { peer: Some(peer.local_addr().unwrap()), ..DatagramOptions::default() };
+        let (mut socket, at) = DatagramSocket::bind("0.0.0.0:0".parse().unwrap(), &options).unwrap();
+        stranger.send_to(b"stray", at).unwrap();
+        peer.send_to(b"good", at).unwrap();
+        let mut inbox = Inbox::default();
+        assert_eq!(socket.receive(&mut inbox), Ok(Arrival::Last));
+        assert_eq!((inbox.len(), inbox.get(0).unwrap().1), (1, &b"good"[..]));
+        drop(peer);
+        let mut outbox = Outbox::new(100);
+        assert!(outbox.push(Flow::to(options.peer.unwrap()), b"anybody?"));
+        assert_eq!(socket.send(&outbox.departures()), Ok(Progress::Moved(1)));
+        assert_eq!(socket.receive(&mut inbox), Err(ConnError::Refused));
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Datagrams in the seeded world: lost, doubled, late and out of order, as its [`Weather`] says.
 //!
 //! What the program sends to an address at which it has no socket itself is kept for the test to look at; what strangers send comes by
-//! [`Sim::post`]. Batches are partial both ways, a socket has room for so many on their way, and its queue drops what it can't hold.
+//! [`Sim::post`]. A socket with one peer hears others all the same, so that programs look. Batches are partial both ways, a socket has room for so many on their way, and its queue drops what it can't hold.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
@@ -73,6 +73,9 @@ struct Mailbox {
     /// What came and found no room.
     overflown: u64,
     open: Rc<Cell<bool>>,
+    /// It's told of its datagrams that nobody takes, as a socket with one peer is, and hasn't been of the last.
+    has_peer: bool,
+    refused: bool,
     /// Datagrams of its own on their way.
     away: usize,
     owes_room: bool,
@@ -98,6 +101,8 @@ pub(super) struct Mail {
     mailboxes: Vec<Mailbox>,
     letters: Vec<Option<Letter>>,
     outside: BTreeMap<SocketAddr, Vec<(SocketAddr, Vec<u8>)>>,
+    /// Where nobody is bound, and the host says so.
+    unbound: BTreeSet<SocketAddr>,
     /// The program's own addresses: those that it bound a socket to, and those that something came to.
     own: Vec<IpAddr>,
 }
@@ -169,6 +174,16 @@ impl Sim {
         self.mail.outside.get(&at).map_or(&[], Vec::as_slice)
     }
 
+    /// From now on strangers at `at` are there, or aren't: then sockets with that peer hear of it (ICMP, port unreachable), and nothing
+    /// is kept.
+    pub fn set_bound(&mut self, at: SocketAddr, bound: bool) {
+        if bound {
+            self.mail.unbound.remove(&at);
+        } else {
+            self.mail.unbound.insert(at);
+        }
+    }
+
     /// How many datagrams were dropped because the queue of the socket at `at` was full.
     #[must_use]
     pub fn overflown(&self, at: SocketAddr) -> u64 {
@@ -200,8 +215,11 @@ impl Sim {
         if let Some(mailbox) = sender.map(|sender| &mut self.mail.mailboxes[sender]) {
             mailbox.away -= 1;
             mailbox.room_came |= std::mem::take(&mut mailbox.owes_room);
+            if mailbox.has_peer && self.mail.unbound.contains(&to) {
+                (mailbox.refused, mailbox.came) = (true, true);
+            }
         }
-        if to.port() == 0 {
+        if to.port() == 0 || self.mail.unbound.contains(&to) {
             return;
         }
         match self.mail.find(to) {
@@ -239,6 +257,8 @@ impl DatagramBackend for Sim {
             queue_max: options.recv_buffer.map_or(usize::MAX, |bytes| (bytes as usize / LETTER_BYTES).max(1)),
             overflown: 0,
             open: open.clone(),
+            has_peer: options.peer.is_some(),
+            refused: false,
             away: 0,
             owes_room: false,
             came: false,
@@ -259,6 +279,10 @@ impl DatagramBackend for Sim {
 
     fn recv_datagrams(&mut self, socket: &mut SimDatagramSocket, inbox: &mut Inbox) -> Result<Arrival, ConnError> {
         let mailbox = &mut self.mail.mailboxes[socket.index];
+        if std::mem::take(&mut mailbox.refused) {
+            mailbox.came = true;
+            return Err(ConnError::Refused);
+        }
         if self.faults && self.rng.one_in(50) {
             mailbox.came = true;
             return Err(ConnError::Exhausted);
