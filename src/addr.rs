@@ -1,4 +1,5 @@
-//! Addresses as an operator writes them: `host:port`, `[v6]:port`, `unix:/path`, `unix:@abstract`.
+//! Addresses as an operator writes them: `host:port`, `[v6]:port`, `unix:/path`, `unix:@abstract`; of backends that are asked by datagrams
+//! `udp:host:port`.
 //!
 //! A name stays a name here; the control path resolves it (see [`crate::resolve`]), so that reading a configuration opens no
 //! socket and asks no server.
@@ -33,6 +34,33 @@ pub(crate) enum Endpoint {
 pub(crate) struct HostPort {
     pub(crate) host: Arc<str>,
     pub(crate) port: u16,
+}
+
+/// A backend as written: an endpoint, or `udp:` in front of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Backend {
+    pub(crate) endpoint: Endpoint,
+    /// It's asked by datagrams.
+    pub(crate) udp: bool,
+}
+
+impl FromStr for Backend {
+    type Err = AddrError;
+
+    fn from_str(text: &str) -> Result<Self, AddrError> {
+        let (endpoint, udp) = text.strip_prefix("udp:").map_or((text, false), |rest| (rest, true));
+        let endpoint: Endpoint = endpoint.parse()?;
+        if udp && endpoint.is_unix() {
+            return mend("there are no datagrams to a Unix-domain socket; write udp:host:port");
+        }
+        Ok(Self { endpoint, udp })
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.udp { "udp:" } else { "" }, self.endpoint)
+    }
 }
 
 /// Why a text is not an address, and how to write it instead. It doesn't repeat the text: its place is the caller's to say.
@@ -78,6 +106,9 @@ impl FromStr for Endpoint {
         }
         if text.is_empty() {
             return mend("it is empty; write host:port, [v6]:port or unix:/path");
+        }
+        if text.starts_with("udp:") {
+            return mend("only backends of framing \"dns\" are asked over UDP; leave \"udp:\" out");
         }
         if text.starts_with('/') {
             return mend(format!("a path without \"unix:\"; write unix:{text}"));
@@ -217,8 +248,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_backend_says_how_it_is_asked() {
+        for (text, udp) in
+            [("10.0.0.1:53", false), ("udp:10.0.0.1:53", true), ("udp:[::1]:53", true), ("udp:ns.test:53", true)]
+        {
+            let backend: Backend = text.parse().unwrap();
+            assert_eq!((backend.udp, backend.to_string()), (udp, text.to_owned()));
+        }
+        let said = |text: &str| text.parse::<Backend>().unwrap_err().to_string();
+        assert_eq!(said("udp:unix:@a"), "there are no datagrams to a Unix-domain socket; write udp:host:port");
+        assert_eq!(said("udp:udp:a:53"), said("udp:udp:b:53"));
+    }
+
     /// What is wrong, and what is said of it.
-    const WRONG: [(&str, &str); 19] = [
+    const WRONG: [(&str, &str); 20] = [
+        ("udp:a:53", "only backends of framing \"dns\" are asked over UDP; leave \"udp:\" out"),
         ("", "it is empty; write host:port, [v6]:port or unix:/path"),
         ("localhost", "no port; write host:port, such as localhost:80"),
         ("::1", "an IPv6 address goes in brackets, with a port; write [::1]:80"),

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use midmile_lab::steps::Step;
 use midmile_lab::windows::WindowsBy;
 
-use crate::addr::Endpoint;
+use crate::addr::{Backend, Endpoint};
 use crate::config::{BUSY_POLL_MAX, PERIOD_MAX, parse_period};
 
 /// Of a wait in the lab.
@@ -58,6 +58,7 @@ const MUX_EXAMPLES: &str = "\
 Examples:
   midmile mux --framing dns --listen 0.0.0.0:53 --to 10.0.0.5:53 --to 10.0.0.6:53
   midmile mux --framing dns --listen [::]:53 --to 10.0.0.5:53 --admin 127.0.0.1:9400
+  midmile mux --framing dns --listen [::]:53 --to udp:10.0.0.5:53 --to udp:[2001:db8::5]:53
   midmile mux --framing resp --listen 127.0.0.1:6379 --to cache1:6379 --to cache2:6379
 
 Clients' requests go on one by one, over few connections to the backends that all clients
@@ -218,9 +219,9 @@ pub(crate) struct MuxArgs {
     pub(crate) framing: FramingArg,
     #[arg(long, value_name = "ADDR", required = true, help = MUX_LISTEN_HELP)]
     pub(crate) listen: Vec<Endpoint>,
-    /// A backend; it may be given more than once.
+    /// A backend; it may be given more than once. udp:host:port is asked over UDP, and over TCP what doesn't fit there (DNS).
     #[arg(long, value_name = "ADDR", required = true)]
-    pub(crate) to: Vec<Endpoint>,
+    pub(crate) to: Vec<Backend>,
     #[command(flatten)]
     pub(crate) process: ProcessArgs,
     /// Clients at once [default: 100000, or as many as the file descriptors allow].

@@ -1,6 +1,7 @@
 //! The configuration: raw as typed ([`raw`]), then checked ([`check`]) into [`Config`]. No socket is opened and no name resolved
 //! on the way; [`crate::resolve`] then makes a plan of it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use midmile_engine::LegOptions;
 use midmile_gateway::{Balance, HealthCheck, PoolLimits, Rule, Timeouts, WaitBy};
-use midmile_mux::Bounds;
+use midmile_mux::{Bounds, SOCKETS_MAX};
 use midmile_wire::frame::Framing;
 use midmile_wire::proxy;
 use midmile_wire::trunk::{Key, Name};
@@ -128,6 +129,8 @@ pub(crate) struct Messages {
     /// How requests are told apart.
     pub(crate) framing: Framing,
     pub(crate) bounds: Bounds,
+    /// The backends that are asked by datagrams; none but with DNS.
+    pub(crate) udp: BTreeSet<Endpoint>,
 }
 
 /// Another gateway.
@@ -163,6 +166,14 @@ pub(crate) struct Trunk {
     pub(crate) dead_after: Option<Duration>,
     pub(crate) server: LegOptions,
     pub(crate) timeouts: Timeouts,
+}
+
+impl Config {
+    /// Sockets for datagrams to backends that a core has, those included that go out of use while others take their place.
+    pub(crate) fn sockets_max(&self) -> u64 {
+        let backends = self.listeners.iter().filter_map(|listener| listener.messages.as_ref());
+        backends.map(|messages| (messages.udp.len() * SOCKETS_MAX) as u64).sum()
+    }
 }
 
 impl Listener {

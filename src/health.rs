@@ -1,6 +1,7 @@
 //! Health checks: a connection to each backend now and then, closed again at once.
 //!
-//! A check reads no data and sends none: it says that something accepts there. The verdict is a flag that the cores read when
+//! A check reads no data and sends none: it says that something accepts there. A backend that is asked over UDP is checked alike: all that
+//! doesn't fit a datagram needs its TCP, and whether datagrams are answered shows by the answers. The verdict is a flag that the cores read when
 //! they choose a backend; open pairs aren't touched by it.
 
 use std::ffi::OsString;

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use midmile_engine::{Addr, LegOptions};
 use midmile_gateway::{Backend, BackendSet, Balance, Gate, Limits, Named, Peer, Permit, Plan, Route, Via, Warmth};
-use midmile_mux::{Matching, Service};
+use midmile_mux::{Matching, Place, Service, Transport};
 use midmile_wire::frame::Framing;
 use midmile_wire::trunk::hello::Destination;
 use tokio::task::JoinSet;
 
-use crate::addr::{Endpoint, HostPort};
+use crate::addr::{self, Endpoint, HostPort};
 use crate::config::{self, Allowed, Config, Listener, Messages, Trunk};
 
 /// Longest that one name may take. The system's resolver gives up by itself after about as long.
@@ -189,12 +189,17 @@ fn route(listener: &Listener, names: &Names, limits: Limits, log_pairs: bool, ol
         if via.is_some() {
             return behind_trunk(to, limits.cores, old);
         }
-        let (name, addrs) = (to.to_string(), addrs(to, names));
+        let udp = listener.messages.as_ref().is_some_and(|messages| messages.udp.contains(to));
+        let backend = addr::Backend { endpoint: to.clone(), udp };
+        let (name, addrs) = (backend.to_string(), addrs(to, names));
         let known = old.and_then(|old| {
             let mut backends = old.backends.backends().iter();
             backends.find(|backend| **backend.name() == *name && backend.addrs() == addrs)
         });
-        known.map_or_else(|| Arc::new(Backend::new(name, addrs.clone(), limits.cores)), Arc::clone)
+        let transport = if udp { Transport::Udp } else { Transport::Tcp };
+        let place = || Place::new(name.into(), addrs).asked_by(transport);
+        // Its name says how it's asked, so one that is known is asked alike.
+        known.map_or_else(|| Arc::new(Backend::at(place(), limits.cores)), Arc::clone)
     });
     let backends: Vec<Arc<Backend>> = backends.collect();
     Route {
@@ -390,6 +395,12 @@ mod tests {
         let changed = other.routes[0].mux.as_ref().unwrap();
         assert_eq!(changed.bounds.idle_timeout, Duration::from_mins(1));
         assert!(same_places(route, changed));
+        // Asked over UDP, it's another backend.
+        let by_udp =
+            plan(&config("[\"udp:10.0.0.1:1\", \"10.0.0.2:1\"]", "framing = \"dns\""), &none, LIMITS, Some(&first));
+        let asked = &by_udp.routes[0].mux.as_ref().unwrap().backends;
+        assert_eq!((&*asked[0].name, asked[0].transport), ("udp:10.0.0.1:1", Transport::Udp));
+        assert!(Arc::ptr_eq(&asked[1], &service.backends[1]));
         let bytes = of("", Some(&first));
         assert!(bytes.routes[0].mux.is_none() && same_places(&bytes.routes[0], service));
         assert_eq!(of("framing = \"resp\"", Some(&bytes)).routes[0].mux.as_ref().unwrap().matching, Matching::Order);

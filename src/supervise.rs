@@ -81,7 +81,8 @@ fn limits(config: &Config, cpus: u16) -> Result<Limits, Failure> {
     let listeners = u64::try_from(config.listeners.len() + config.trunks.len()).unwrap_or(u64::MAX);
     let (pooled_max, upstreams_max) = (pooled_max(config), upstreams_max(config, cores));
     let connections = u64::from(pooled_max) + u64::from(upstreams_max);
-    let standing = listeners.saturating_add(PER_CORE).saturating_mul(u64::from(cores)) + connections;
+    let a_core = listeners.saturating_add(PER_CORE).saturating_add(config.sockets_max());
+    let standing = a_core.saturating_mul(u64::from(cores)) + connections;
     let needs = Needs { standing, per_pair: if only_messages(config) { 1 } else { 2 } };
     let settled = descriptors::settle(config.limits, needs, descriptors::raise).map_err(Failure::Run)?;
     if settled.lowered {

@@ -7,12 +7,12 @@ mod programs;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::Shutdown;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
+use nameservers::clients::{self, Questions, dnsperf, kdig, transferred};
 use nameservers::message::{self, A, Query, ask, ask_all, connect};
 use nameservers::servers::{KEY, Kind, NameServer, SLOW};
-use nameservers::zone::{self, HOSTS, ORIGIN, QUESTIONS_PER_HOST};
+use nameservers::zone::{self, HOSTS, ORIGIN};
 use process::ends::reset;
 use process::{Scratch, until};
 use programs::relay::{Relay, number};
@@ -24,24 +24,9 @@ const QUESTIONS: u16 = 800;
 /// Senders that never finish a message.
 const SENDERS: usize = 2000;
 
-/// Does it with each server that is installed, behind a multiplexor.
+/// Does it with each server that is installed, behind a multiplexor that asks it over TCP.
 fn with_each(name: &str, kinds: &[Kind], more: &[&str], work: impl Fn(Kind, &NameServer, &Relay)) {
-    for &kind in kinds {
-        if lacks(&[&[kind.program()], more].concat()) {
-            continue;
-        }
-        let scratch = Scratch::new(&format!("mux-{name}-{}", kind.program()));
-        let server = NameServer::start(kind, &scratch, "server");
-        let mux = Relay::mux("dns", &[server.addr], &[]);
-        work(kind, &server, &mux);
-        mux.settled();
-    }
-}
-
-/// kdig's words, without a second try.
-fn kdig(port: &str, args: &[&str]) -> String {
-    let mut command = client("kdig");
-    said(command.args(["@127.0.0.1", "-p", port, "+tcp", "+retry=0", "+timeout=20"]).args(args))
+    clients::with_each("", name, kinds, more, work);
 }
 
 #[test]
@@ -114,47 +99,6 @@ fn all_that_was_asked_before_a_half_close_is_answered() {
     });
 }
 
-/// A file of questions for dnsperf, and how many there are.
-struct Questions {
-    file: String,
-    count: usize,
-}
-
-impl Questions {
-    fn write(scratch: &Scratch, hosts: usize) -> Self {
-        let file = scratch.write(&format!("questions-{hosts}"), &zone::for_dnsperf(hosts));
-        Self { file, count: hosts * QUESTIONS_PER_HOST }
-    }
-}
-
-/// Runs dnsperf, so often through the questions; each has to have its answer.
-fn dnsperf(port: &str, questions: &Questions, runs: usize, more: &[&str]) {
-    let all = runs * questions.count;
-    let mut command = client("dnsperf");
-    command.args([
-        "-s",
-        "127.0.0.1",
-        "-p",
-        port,
-        "-m",
-        "tcp",
-        "-d",
-        &questions.file,
-        "-n",
-        &runs.to_string(),
-        "-t",
-        "20",
-    ]);
-    let said = said(command.args(more));
-    for line in [
-        format!("Queries completed:    {all} (100.00%)"),
-        "Queries lost:         0 (0.00%)".to_owned(),
-        format!("Response codes:       NOERROR {all} (100.00%)"),
-    ] {
-        assert!(said.contains(&line), "{more:?}: no {line:?} in {said}");
-    }
-}
-
 #[test]
 fn dnsperf_and_kdig_lose_nothing() {
     with_each("load", &Kind::ALL, &["dnsperf", "kdig"], |kind, _, mux| {
@@ -191,17 +135,6 @@ fn a_signed_question_has_an_answer_whose_signature_holds() {
         let bad = signed(&KEY.replace(":bWlk", ":AAAA"));
         assert!(bad.contains("BADSIG"), "a wrong key isn't found out: {bad}");
     });
-}
-
-/// The records of a transfer, without kdig's remarks.
-fn transferred(port: &str, at: &str, args: &[&str]) -> Vec<String> {
-    let mut command = client("kdig");
-    command.args([&format!("@{at}"), "-p", port, "+tcp", "+retry=0", "+timeout=20"]).args(args);
-    let said = said(&mut command);
-    // A signature has its time in it.
-    let is_record = |line: &&str| !line.is_empty() && !line.starts_with(';') && !line.contains("\tTSIG\t");
-    let records = said.lines().filter(is_record);
-    records.map(str::to_owned).collect()
 }
 
 #[test]
@@ -302,55 +235,9 @@ fn dig_is_told_the_same_as_directly() {
     });
 }
 
-/// Says at its end that something is over.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
-}
-
 #[test]
 fn no_question_is_lost_while_backends_are_killed_and_start_again() {
-    if lacks(&["knotd", "dnsperf"]) {
-        return;
-    }
-    let scratch = Scratch::new("mux-restarts");
-    let questions = Questions::write(&scratch, HOSTS);
-    let mut servers = ["a", "b"].map(|name| NameServer::start(Kind::Knot, &scratch, name));
-    let mux = Relay::mux("dns", &servers.each_ref().map(|server| server.addr), &[]);
-    let in_use = |server: &NameServer| {
-        until("connections to a backend", || (connections_to(server.addr) > 0).then_some(()));
-    };
-    servers.iter().for_each(in_use);
-    let port = mux.port();
-    let answered = |more: u64| {
-        let before = answers(&mux);
-        until("answers", || (answers(&mux) >= before + more).then_some(()));
-    };
-    let over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        // Set even if the test fails: the load would never end.
-        let over_at_last = Over(&over);
-        // About a second each, one after the other.
-        let load = scope.spawn(|| {
-            while !over.load(Relaxed) {
-                dnsperf(&port, &questions, 2, &["-c", "10", "-q", "100", "-Q", "4000"]);
-            }
-        });
-        for server in [0, 1, 0, 1] {
-            answered(1000);
-            servers[server].kill();
-            answered(1000);
-            servers[server].again(&scratch);
-            in_use(&servers[server]);
-        }
-        answered(1000);
-        drop(over_at_last);
-        load.join().unwrap();
-    });
-    mux.settled();
+    clients::survives_restarts("");
 }
 
 #[test]
@@ -378,11 +265,6 @@ fn one_slow_answer_delays_no_other() {
     assert_eq!(connections_to(server.addr), 1);
     reset(waits);
     mux.settled();
-}
-
-/// Answers that were handed to clients.
-fn answers(mux: &Relay) -> u64 {
-    mux.count("/routes/0/messages/answers")
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use midmile_gateway::{
-    BackendSnapshot, End, MessagesSnapshot, PeerSnapshot, PoolLoss, Refusal, RouteSnapshot, Snapshot, TIME_BOUNDS_US,
-    Times,
+    BackendSnapshot, DatagramsSnapshot, End, MessagesSnapshot, PeerSnapshot, PoolLoss, Refusal, RouteSnapshot,
+    Snapshot, TIME_BOUNDS_US, Times,
 };
+use midmile_mux::Detour;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -207,7 +208,28 @@ fn messages(routes: &[RouteSnapshot], page: &mut Page<'_>) -> fmt::Result {
     page.counters(("mux_upstreams_dialled", None), "Dials of backends.", of(|of| of.upstreams_dialled))?;
     page.counters(("mux_dials_failed", None), "Dials of backends that failed.", of(|of| of.dials_failed))?;
     let lost = "Connections to backends that had stood and were lost.";
-    page.counters(("mux_upstreams_lost", None), lost, of(|of| of.upstreams_lost))
+    page.counters(("mux_upstreams_lost", None), lost, of(|of| of.upstreams_lost))?;
+    datagrams(routes, page)
+}
+
+fn datagrams(routes: &[RouteSnapshot], page: &mut Page<'_>) -> fmt::Result {
+    let carried = || routes.iter().filter_map(|route| Some((&*route.name, route.messages.as_ref()?.datagrams)));
+    let of = |value: fn(&DatagramsSnapshot) -> u64| {
+        carried().map(move |(route, datagrams)| (vec![("route", route)], value(&datagrams)))
+    };
+    page.counters(("mux_datagrams", None), "Requests sent to backends as datagrams.", of(|of| of.sent))?;
+    let again = "Datagrams sent once more because no answer came soon.";
+    page.counters(("mux_datagrams_resent", None), again, of(|of| of.again))?;
+    let failed = "Times that a backend took no datagrams, or left all of them unanswered.";
+    page.counters(("mux_datagrams_failed", None), failed, of(|of| of.failed))?;
+    page.gauges("mux_sockets_open", "Sockets for datagrams to backends.", of(|of| of.sockets_open))?;
+    page.counters(("mux_binds_failed", None), "Sockets for datagrams that couldn't be had.", of(|of| of.binds_failed))?;
+    let detours = carried().flat_map(|(route, datagrams)| {
+        let labels = move |why: Detour| vec![("route", route), ("reason", why.name())];
+        Detour::ALL.iter().map(move |why| (labels(*why), datagrams.detours[why.index()]))
+    });
+    let round = "Requests that went by a connection though their backend is asked over UDP, by reason.";
+    page.counters(("mux_detours", None), round, detours)
 }
 
 fn peers(peers: &[PeerSnapshot], page: &mut Page<'_>) -> fmt::Result {

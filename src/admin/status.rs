@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use midmile_gateway::{
-    End, Flow, MessagesSnapshot, PeerSnapshot, PoolLoss, Refusal, RouteSnapshot, TIME_BOUNDS_US, Times, WaitBy,
+    DatagramsSnapshot, End, Flow, MessagesSnapshot, PeerSnapshot, PoolLoss, Refusal, RouteSnapshot, TIME_BOUNDS_US,
+    Times, WaitBy,
 };
+use midmile_mux::Detour;
 use serde::Serialize;
 
 use super::view::View;
@@ -117,6 +119,32 @@ struct MessagesStatus {
     answers_stray: u64,
     transfers_unclear: u64,
     upstreams: Upstreams,
+    datagrams: Datagrams,
+}
+
+/// What goes to backends as datagrams.
+#[derive(Serialize)]
+struct Datagrams {
+    sent: u64,
+    resent: u64,
+    failed: u64,
+    sockets_open: u64,
+    binds_failed: u64,
+    /// Requests that went by a connection instead.
+    detours: BTreeMap<&'static str, u64>,
+}
+
+impl Datagrams {
+    fn new(datagrams: &DatagramsSnapshot) -> Self {
+        Self {
+            sent: datagrams.sent,
+            resent: datagrams.again,
+            failed: datagrams.failed,
+            sockets_open: datagrams.sockets_open,
+            binds_failed: datagrams.binds_failed,
+            detours: Detour::ALL.iter().map(|why| (why.name(), datagrams.detours[why.index()])).collect(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -128,7 +156,7 @@ struct Upstreams {
 }
 
 impl MessagesStatus {
-    const fn new(messages: &MessagesSnapshot) -> Self {
+    fn new(messages: &MessagesSnapshot) -> Self {
         Self {
             requests: messages.requests,
             open: messages.requests_open,
@@ -146,6 +174,7 @@ impl MessagesStatus {
                 dials_failed: messages.dials_failed,
                 lost: messages.upstreams_lost,
             },
+            datagrams: Datagrams::new(&messages.datagrams),
         }
     }
 }

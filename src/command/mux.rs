@@ -4,7 +4,7 @@ use midmile_gateway::BACKENDS_MAX;
 use midmile_mux::Bounds;
 
 use super::process::{self, leg};
-use crate::addr::Endpoint;
+use crate::addr::{Backend, Endpoint};
 use crate::cli::{FramingArg, MuxArgs};
 use crate::config::{Config, Listener, Messages, Protocol, framing_of};
 use crate::exit::Outcome;
@@ -36,9 +36,9 @@ fn listener(args: &MuxArgs, name: &str, listen: &Endpoint) -> Listener {
     let congestion = args.congestion.as_deref();
     Listener {
         client: leg(congestion, listen.is_unix()),
-        server: leg(congestion, args.to.iter().all(Endpoint::is_unix)),
+        server: leg(congestion, args.to.iter().all(|to| to.endpoint.is_unix())),
         messages: Some(messages(args)),
-        ..Listener::new(name, listen.clone(), args.to.clone())
+        ..Listener::new(name, listen.clone(), args.to.iter().map(|to| to.endpoint.clone()).collect())
     }
 }
 
@@ -59,7 +59,8 @@ fn messages(args: &MuxArgs) -> Messages {
         upstreams_per_backend: args.upstreams_per_backend,
         ..Bounds::default()
     };
-    Messages { framing, bounds }
+    let udp = args.to.iter().filter(|to| to.udp).map(|to| to.endpoint.clone()).collect();
+    Messages { framing, bounds, udp }
 }
 
 fn mistakes(args: &MuxArgs, host: &Host) -> Vec<String> {
@@ -68,11 +69,15 @@ fn mistakes(args: &MuxArgs, host: &Host) -> Vec<String> {
         mistakes.push(format!("{} --to; write at most {BACKENDS_MAX}", args.to.len()));
     }
     for (index, to) in args.to.iter().enumerate() {
-        if let Some(mistake) = process::mistake_in_to(to) {
+        let same = |other: &Backend| other.endpoint == to.endpoint;
+        if to.udp && args.framing != FramingArg::Dns {
+            mistakes.push(format!("--to {to}: only DNS is asked over UDP; write --framing dns, or leave \"udp:\" out"));
+        }
+        if let Some(mistake) = process::mistake_in_to(&to.endpoint) {
             mistakes.push(mistake);
-        } else if args.to[..index].contains(to) {
+        } else if args.to[..index].iter().any(same) {
             mistakes.push(format!("--to {to} is there twice; leave one out"));
-        } else if args.listen.iter().any(|listen| listen.collides(to)) {
+        } else if args.listen.iter().any(|listen| listen.collides(&to.endpoint)) {
             mistakes
                 .push(format!("--to {to} is a --listen too, so it would dial itself without end; write the server's"));
         }
@@ -111,10 +116,10 @@ mod tests {
 
     #[test]
     fn the_file_and_the_command_line_mean_the_same() {
-        for framing in ["dns", "line", "resp"] {
-            let by_line = read(&format!("--framing {framing} --listen 127.0.0.1:53 --to a:53 --to b:53")).unwrap();
+        for (framing, second) in [("dns", "b:53"), ("line", "b:53"), ("resp", "b:53"), ("dns", "udp:b:53")] {
+            let by_line = read(&format!("--framing {framing} --listen 127.0.0.1:53 --to a:53 --to {second}")).unwrap();
             let text = format!(
-                "[[listener]]\nlisten = \"127.0.0.1:53\"\nto = [\"a:53\", \"b:53\"]\nframing = \"{framing}\"\n"
+                "[[listener]]\nlisten = \"127.0.0.1:53\"\nto = [\"a:53\", \"{second}\"]\nframing = \"{framing}\"\n"
             );
             assert_eq!(crate::config::parse("f", &text, &Host::sample()), Ok(by_line));
         }
@@ -134,6 +139,12 @@ mod tests {
             "--admin unix:@x: the admin server speaks HTTP over TCP only; write host:port",
             "--congestion: this kernel doesn't offer \"vegas\"; choose one of reno, cubic, or load its module",
             "--cores 9: the process may use 4 CPUs; write at most 4",
+        ];
+        assert_eq!(told, wanted);
+        let told = read("--framing resp --listen a:1 --to udp:b:1 --to b:1").unwrap_err();
+        let wanted = [
+            "--to udp:b:1: only DNS is asked over UDP; write --framing dns, or leave \"udp:\" out",
+            "--to b:1 is there twice; leave one out",
         ];
         assert_eq!(told, wanted);
     }

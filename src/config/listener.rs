@@ -10,12 +10,13 @@ use midmile_wire::trunk::Name;
 use midmile_wire::trunk::hello::Destination;
 
 use super::check::check_period;
+use super::messages::Framed;
 use super::mistake::{At, Mistakes, Place};
 use super::raw::{RawHealth, RawListener, RawTimeouts};
 use super::transparent::{backends_of, is_original};
-use super::value::{AcceptProxy, Count, OneOrList, OrOff, Period, SendProxy, Target};
-use super::{Limits, Listener};
-use crate::addr::Endpoint;
+use super::value::{AcceptProxy, Count, OneOrList, OrOff, Period, Protocol, SendProxy, Target};
+use super::{Limits, Listener, Messages};
+use crate::addr::{Backend, Endpoint};
 use crate::host::Host;
 
 /// Names are labels in metrics and log: no longer than is readable there.
@@ -45,11 +46,12 @@ impl Checker<'_> {
         self.check_relations(&raw, client_unix);
         self.check_transparent(&raw);
         let messages = self.messages(&raw);
+        let by_dns = raw.framing.as_ref().is_some_and(|at| matches!(at.value, Framed::Protocol(Protocol::Dns)));
         let original = is_original(&raw);
         let spoof_client =
             raw.server.as_ref().and_then(|leg| leg.value.spoof_client.as_ref()).is_some_and(|at| at.value);
         let transparent = raw.transparent.as_ref().is_some_and(|transparent| transparent.value);
-        let to = self.backends(backends_of(raw.to), raw.listen.as_ref(), original);
+        let (to, udp) = self.backends_and_udp(backends_of(raw.to), raw.listen.as_ref(), original, by_dns);
         let resolve_every = self.resolve_every(raw.resolve_every, &to);
         let server_unix = !to.is_empty() && to.iter().all(Endpoint::is_unix);
         let client = self.leg("client", raw.client.map(|leg| leg.value.into()), client_unix.then_some("listen"));
@@ -80,7 +82,7 @@ impl Checker<'_> {
             server,
             timeouts,
             health,
-            messages,
+            messages: messages.map(|messages| Messages { udp, ..messages }),
         })
     }
 
@@ -163,8 +165,8 @@ impl Checker<'_> {
             "contradicts via: the last gateway dials the backend; set it at that gateway's [[trunk]]",
         );
         for to in raw.to.iter().flat_map(|to| &to.value.0) {
-            let Target::Backend(endpoint) = &to.value else { continue };
-            let why = match endpoint {
+            let Target::Backend(backend) = &to.value else { continue };
+            let why = match &backend.endpoint {
                 endpoint if endpoint.port() == Some(0) => None,
                 Endpoint::Ip(addr) => Destination::address(*addr).err().map(|error| error.to_string()),
                 Endpoint::Name(name) => Destination::name(&name.host, name.port).err().map(|error| error.to_string()),
@@ -186,12 +188,30 @@ impl Checker<'_> {
         }
     }
 
-    fn backends(
+    /// The backends, and those of them that are asked by datagrams.
+    fn backends_and_udp(
         &mut self,
-        raw: Option<At<OneOrList<Endpoint>>>,
+        raw: Option<At<OneOrList<Backend>>>,
         listen: Option<&At<Endpoint>>,
         original: bool,
-    ) -> Vec<Endpoint> {
+        by_dns: bool,
+    ) -> (Vec<Endpoint>, BTreeSet<Endpoint>) {
+        for to in raw.iter().flat_map(|raw| &raw.value.0).filter(|to| to.value.udp && !by_dns) {
+            let what =
+                format!("{}: only DNS is asked over UDP; set framing = \"dns\", or leave \"udp:\" out", to.value);
+            self.add("to", to.line, what);
+        }
+        let backends = self.backends(raw, listen, original);
+        let udp = backends.iter().filter(|to| to.udp).map(|to| to.endpoint.clone()).collect();
+        (backends.into_iter().map(|to| to.endpoint).collect(), udp)
+    }
+
+    fn backends(
+        &mut self,
+        raw: Option<At<OneOrList<Backend>>>,
+        listen: Option<&At<Endpoint>>,
+        original: bool,
+    ) -> Vec<Backend> {
         let Some(At { value: OneOrList(list), line }) = raw else {
             return Vec::new();
         };
@@ -203,11 +223,12 @@ impl Checker<'_> {
         }
         let mut seen = BTreeSet::new();
         for to in &list {
-            if to.value.port() == Some(0) {
+            let endpoint = &to.value.endpoint;
+            if endpoint.port() == Some(0) {
                 self.add("to", to.line, format!("{}: nobody listens on port 0; write the server's port", to.value));
-            } else if !seen.insert(to.value.clone()) {
+            } else if !seen.insert(endpoint.clone()) {
                 self.add("to", to.line, format!("{} is there twice; leave one out", to.value));
-            } else if listen.is_some_and(|listen| listen.value.collides(&to.value)) {
+            } else if listen.is_some_and(|listen| listen.value.collides(endpoint)) {
                 let what = format!(
                     "{} is this listener itself, so it would dial itself without end; write the server's",
                     to.value

@@ -1,6 +1,7 @@
 //! Checks of a listener that carries messages: how they're told apart, what bounds they have, and which other keys make no sense
 //! with them.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::ops::RangeInclusive;
@@ -67,7 +68,7 @@ impl Checker<'_> {
         let message_max = u32::try_from(framing.len_max()).expect("it is in its range");
         let bounds = bounds.map(|at| at.value.clone()).unwrap_or_default();
         let bounds = Bounds { message_max, ..self.bounds(bounds) };
-        Some(Messages { framing, bounds })
+        Some(Messages { framing, bounds, udp: BTreeSet::new() })
     }
 
     /// What is asked of a connection that one client has for itself can't be asked of one that all share.

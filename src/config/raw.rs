@@ -120,7 +120,7 @@ required to "it is missing; write where connections go, such as to = \"10.0.0.1:
     name: String = "",
     #[doc = " Where it listens; required. Port 0 lets the kernel choose. Of a name that stands for several addresses the first is taken."]
     listen: Endpoint = "",
-    #[doc = " The backends that connections go on to, 1 to 64; required. Or `\"original\"`, with `transparent`: each goes on to where its client wanted to go."]
+    #[doc = " The backends that connections go on to, 1 to 64; required. Or `\"original\"`, with `transparent`: each goes on to where its client wanted to go. With `framing = \"dns\"`, `\"udp:10.0.0.5:53\"` is asked over UDP, and over TCP where an answer doesn't fit."]
     to: OneOrList<Target> = "",
     #[doc = " The peers to go through, in order; the last of them dials the backend. Default: it's dialled from here."]
     via: OneOrList<Name> = "",
@@ -207,7 +207,7 @@ section! { RawTimeouts "[listener.timeouts]" {
 } }
 
 section! { RawHealth "[listener.health]" {
-    #[doc = " Between two checks; a check is a connection that is closed again at once."]
+    #[doc = " Between two checks; a check is a connection that is closed again at once, also to a backend that is asked over UDP."]
     every: Period = "5s",
     #[doc = " For a check to succeed; not longer than `every`."]
     timeout: Period = "2s",
@@ -224,7 +224,7 @@ section! { RawMessages "[listener.messages]" {
     idle_timeout: Period = "10s",
     #[doc = " For a request's answer, over all attempts. Then a DNS client gets SERVFAIL; another client's connection ends."]
     answer_timeout: Period = "5s",
-    #[doc = " For a backend to answer; then the request goes to another one, once. Not longer than `answer_timeout`."]
+    #[doc = " For a backend to answer; then the request goes to another one, once. Not longer than `answer_timeout`. A datagram is sent once more after a quarter of it."]
     attempt_timeout: Period = "2s",
     #[doc = " Requests of one client that wait for their answers, 1 to 65535. Beyond them it isn't read."]
     outstanding_per_client: Count = "256",
@@ -232,7 +232,7 @@ section! { RawMessages "[listener.messages]" {
     clients_per_address: Count = "0",
     #[doc = " Connections that each core keeps to each backend, 1 to 1000."]
     upstreams_per_backend: Count = "2",
-    #[doc = " Requests that wait for their answers on one connection to a backend, 1 to 65535."]
+    #[doc = " Requests that wait for their answers on one connection to a backend, 1 to 65535. Over UDP as many as on all connections to it together, 32768 at most."]
     outstanding_per_upstream: Count = "4096",
 } }
 

@@ -4,7 +4,7 @@ use super::listener::Checker;
 use super::mistake::{At, Mistakes, Place};
 use super::raw::RawListener;
 use super::value::{AcceptProxy, OneOrList, Target};
-use crate::addr::Endpoint;
+use crate::addr::{Backend, Endpoint};
 
 /// Whether connections go on to where they were going.
 pub(super) fn is_original(raw: &RawListener) -> bool {
@@ -12,7 +12,7 @@ pub(super) fn is_original(raw: &RawListener) -> bool {
 }
 
 /// The targets that are backends.
-pub(super) fn backends_of(to: Option<At<OneOrList<Target>>>) -> Option<At<OneOrList<Endpoint>>> {
+pub(super) fn backends_of(to: Option<At<OneOrList<Target>>>) -> Option<At<OneOrList<Backend>>> {
     let At { value: OneOrList(list), line } = to?;
     let backends = list.into_iter().filter_map(|At { value, line }| match value {
         Target::Original => None,
@@ -118,7 +118,7 @@ impl Checker<'_> {
     fn check_spoofing(&mut self, raw: &RawListener) {
         let spoofs = raw.server.as_ref().and_then(|leg| leg.value.spoof_client.as_ref()).filter(|at| at.value);
         let Some(spoofs) = spoofs else { return };
-        let unix = |to: &At<Target>| matches!(&to.value, Target::Backend(endpoint) if endpoint.is_unix());
+        let unix = |to: &At<Target>| matches!(&to.value, Target::Backend(to) if to.endpoint.is_unix());
         if raw.listen.as_ref().is_some_and(|listen| listen.value.is_unix()) {
             let what = "contradicts listen: the clients of a Unix-domain socket have no address; leave it out";
             self.add("server.spoof_client", spoofs.line, what);

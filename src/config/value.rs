@@ -11,7 +11,7 @@ use midmile_wire::trunk::Name;
 use toml::de::{DeArray, DeValue};
 
 use super::mistake::{At, Mistakes, Place};
-use crate::addr::Endpoint;
+use crate::addr::{Backend, Endpoint};
 
 /// A kind of value.
 pub(super) trait Value: Sized {
@@ -239,7 +239,7 @@ impl Scalar for Endpoint {
 pub(super) enum Target {
     /// To where the client wanted to go.
     Original,
-    Backend(Endpoint),
+    Backend(Backend),
 }
 
 impl Scalar for Target {
@@ -248,10 +248,11 @@ impl Scalar for Target {
     const EXAMPLE: &'static str = <Endpoint as Scalar>::EXAMPLE;
 
     fn scalar(value: &DeValue<'_>) -> Option<Result<Self, String>> {
-        match value.as_str() {
-            Some("original") => Some(Ok(Self::Original)),
-            _ => Endpoint::scalar(value).map(|endpoint| endpoint.map(Self::Backend)),
+        let text = value.as_str()?;
+        if text == "original" {
+            return Some(Ok(Self::Original));
         }
+        Some(text.parse().map(Self::Backend).map_err(|error| format!("\"{text}\": {error}")))
     }
 }
 

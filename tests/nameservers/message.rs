@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 
 use crate::process::PATIENCE;
@@ -112,6 +112,28 @@ pub(crate) fn connect(addr: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
+}
+
+/// A socket for datagrams to `addr` that waits as long.
+pub(crate) fn datagrams_to(addr: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect(addr).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// Asks by a datagram, and waits for the answer.
+pub(crate) fn ask_by_datagram(socket: &UdpSocket, query: &Query, id: u16) -> Vec<u8> {
+    socket.send(&query.framed(id)[2..]).unwrap();
+    let mut answer = vec![0; usize::from(u16::MAX)];
+    let len = socket.recv(&mut answer).unwrap();
+    answer.truncate(len);
+    answer
+}
+
+/// Whether it says that it was cut (TC).
+pub(crate) fn is_cut(message: &[u8]) -> bool {
+    message[2] & 0x02 != 0
 }
 
 /// The next message, without its length; `None` at the stream's end.

@@ -193,6 +193,7 @@ stub-zone:
     )
 }
 
+/// Whoever asks much over UDP isn't left without answers (RRL), as NSD would without a word.
 fn nsd(dir: &str, addr: SocketAddr) -> String {
     let (ip, port) = (addr.ip(), addr.port());
     format!(
@@ -211,6 +212,8 @@ fn nsd(dir: &str, addr: SocketAddr) -> String {
   tcp-count: 200
   tcp-timeout: 60
   round-robin: no
+  rrl-ratelimit: 0
+  rrl-whitelist-ratelimit: 0
 remote-control:
   control-enable: no
 zone:

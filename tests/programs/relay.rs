@@ -35,6 +35,11 @@ impl Relay {
     /// A multiplexor of messages of a framing, with one listener, to any of the backends.
     pub(crate) fn mux(framing: &str, backends: &[SocketAddr], more: &[&str]) -> Self {
         let backends: Vec<String> = backends.iter().map(SocketAddr::to_string).collect();
+        Self::mux_to(framing, &backends, more)
+    }
+
+    /// The same, to backends as they're written.
+    pub(crate) fn mux_to(framing: &str, backends: &[String], more: &[&str]) -> Self {
         let mut args = vec!["mux", "--framing", framing, "--admin", "127.0.0.1:0", "--listen", "127.0.0.1:0"];
         args.extend(backends.iter().flat_map(|backend| ["--to", backend]));
         Self::of(Running::spawn(midmile(&[&args, more].concat())), 1)

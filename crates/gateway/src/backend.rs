@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use midmile_engine::Addr;
-use midmile_mux::Place;
+use midmile_mux::{Place, Transport};
 use midmile_wire::trunk::hello::Destination;
 
 /// Most backends a route may have: which ones a pair has tried is kept in one 64-bit word.
@@ -61,12 +61,13 @@ impl Backend {
     /// If `addrs` is empty.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>, addrs: Vec<Addr>, cores: u16) -> Self {
-        assert!(!addrs.is_empty(), "a backend has at least one address");
-        Self {
-            place: Arc::new(Place::new(name.into(), addrs)),
-            destination: None,
-            open: (0..cores.max(1)).map(|_| AtomicU32::new(0)).collect(),
-        }
+        Self::at(Place::new(name.into(), addrs), cores)
+    }
+
+    /// A backend at a place, which says how a multiplexor asks it too; counted by `cores` cores.
+    #[must_use]
+    pub fn at(place: Place, cores: u16) -> Self {
+        Self { place: Arc::new(place), destination: None, open: (0..cores.max(1)).map(|_| AtomicU32::new(0)).collect() }
     }
 
     /// A backend behind a trunk: another gateway finds and dials it. It is taken for healthy.
@@ -74,7 +75,12 @@ impl Backend {
     pub fn behind_trunk(name: impl Into<Arc<str>>, destination: Destination, cores: u16) -> Self {
         Self {
             // No multiplexor sees it: messages don't go through trunks.
-            place: Arc::new(Place { name: name.into(), addrs: Vec::new(), healthy: AtomicBool::new(true) }),
+            place: Arc::new(Place {
+                name: name.into(),
+                addrs: Vec::new(),
+                transport: Transport::Tcp,
+                healthy: AtomicBool::new(true),
+            }),
             destination: Some(destination),
             open: (0..cores.max(1)).map(|_| AtomicU32::new(0)).collect(),
         }

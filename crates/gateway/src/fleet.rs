@@ -25,7 +25,7 @@ use crate::trunk::{Peer, Reach};
 
 pub use announce::Announcer;
 use announce::Places;
-pub use messages::MessagesSnapshot;
+pub use messages::{DatagramsSnapshot, MessagesSnapshot};
 pub use observe::{BackendSnapshot, Flow, Observer, PeerSnapshot, RouteSnapshot, Snapshot, Times};
 use observe::{Watch, Watched};
 

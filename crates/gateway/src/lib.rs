@@ -35,8 +35,8 @@ mod trunk;
 pub use crate::backend::{BACKENDS_MAX, Backend, BackendSet, Balance, HealthCheck};
 pub use crate::counters::TIME_BOUNDS_US;
 pub use crate::fleet::{
-    Announcer, BackendSnapshot, Fleet, FleetFailure, Flow, Listening, MessagesSnapshot, Observer, PeerSnapshot,
-    RouteSnapshot, Snapshot, StartError, Times,
+    Announcer, BackendSnapshot, DatagramsSnapshot, Fleet, FleetFailure, Flow, Listening, MessagesSnapshot, Observer,
+    PeerSnapshot, RouteSnapshot, Snapshot, StartError, Times,
 };
 pub use crate::plan::{Limits, Plan, Route, Timeouts, WaitBy};
 pub use crate::reason::{End, PoolLoss, Refusal};

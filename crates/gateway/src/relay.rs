@@ -27,7 +27,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
 use midmile_engine::{
-    Allowance, Backend, ConnError, ConnId, Cx, Frame, Handler, Incoming, Key, ListenerId, Slab, Time,
+    Allowance, Backend, ConnError, ConnId, Cx, DatagramId, Flow, Frame, Handler, Incoming, Key, ListenerId, Slab, Time,
 };
 use midmile_wire::trunk::hello::Hello;
 
@@ -449,6 +449,14 @@ impl<B: Backend> Handler<B> for Relay<B::Listener> {
             Token::Pooled(key) => self.trunk_failed(cx, key),
             Token::Guest(key) => self.guest_gone(cx, key),
         }
+    }
+
+    fn on_datagram(&mut self, cx: &mut Cx<B>, socket: DatagramId, flow: Flow, bytes: &[u8]) {
+        self.datagram_came(cx, socket, flow, bytes);
+    }
+
+    fn on_datagrams_failed(&mut self, cx: &mut Cx<B>, socket: DatagramId, _error: ConnError) {
+        self.datagrams_failed(cx, socket);
     }
 
     fn on_timer(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64) {

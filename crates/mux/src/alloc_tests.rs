@@ -1,16 +1,17 @@
 //! Messages cost no allocation once everything is warm: a real mux on the kernel's sockets, counted by the allocator.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use allocation_counter::AllocationInfo;
 use midmile_engine::kernel::Kernel;
 use midmile_engine::{Addr, Config, Core, LegOptions, Waker};
 
-use crate::sim_tests::{Owner, answer_to, query, service};
-use crate::{Bounds, Counters, End, Matching, Mux};
+use crate::sim_tests::{Owner, answer_to, cut_answer_to, query, service, with_datagrams};
+use crate::{Bounds, Counters, Detour, End, Matching, Mux, Transport};
 
 const CLIENTS: usize = 8;
 const QUERIES: usize = 50;
@@ -27,6 +28,22 @@ fn read_message(stream: &mut TcpStream) -> Option<Vec<u8>> {
 fn write_message(stream: &mut TcpStream, message: &[u8]) {
     let len = u16::try_from(message.len()).unwrap().to_be_bytes();
     stream.write_all(&[&len, message].concat()).unwrap();
+}
+
+/// The same by datagrams too, at the same address. Every fifth answer is cut.
+fn backend_by_datagrams() -> SocketAddr {
+    let at = backend();
+    let socket = UdpSocket::bind(at).unwrap();
+    thread::spawn(move || {
+        let mut buffer = [0; 2000];
+        for number in 0_u64.. {
+            let (len, from) = socket.recv_from(&mut buffer).unwrap();
+            let query = &buffer[..len];
+            let answer = if number % 5 == 0 { cut_answer_to(query) } else { answer_to(query) };
+            socket.send_to(&answer, from).unwrap();
+        }
+    });
+    at
 }
 
 /// A server that answers each query, those that come together in the wrong order.
@@ -94,8 +111,8 @@ fn serve(core: &mut Core<Kernel, Owner>, done: &AtomicBool) {
     }
 }
 
-#[test]
-fn messages_cost_no_allocation() {
+/// What serving clients costs, once others have been served.
+fn cost_of(backends: [SocketAddr; 2], transport: Transport) -> (AllocationInfo, Arc<Counters>) {
     let waker = Waker::new().unwrap();
     let mut kernel = Kernel::new().unwrap();
     midmile_engine::Backend::watch_waker(&mut kernel, &waker).unwrap();
@@ -105,9 +122,10 @@ fn messages_cost_no_allocation() {
     let (owner, cx) = core.parts();
     let (_, at) = cx.listen_at(&Addr::Inet(([127, 0, 0, 1], 0).into()), &LegOptions::default(), 128).unwrap();
     let at = at.inet().unwrap();
-    let backends = [backend().into(), backend().into()];
     let bounds = Bounds { outstanding_per_client: 20, ..Bounds::default() };
-    owner.service = Some(owner.mux.serve(cx, Arc::new(service(&backends, Matching::Id, bounds)), counters.clone()));
+    let service = service(&backends.map(Addr::from), Matching::Id, bounds);
+    let service = with_datagrams(service, |_| transport == Transport::Udp);
+    owner.service = Some(owner.mux.serve(cx, Arc::new(service), counters.clone()));
     owner.ended.reserve(10 * CLIENTS);
     for _ in 0..2 {
         serve(&mut core, &send_clients(at, &waker));
@@ -117,6 +135,21 @@ fn messages_cost_no_allocation() {
     assert_eq!(counters.ends[End::Finished.index()].value(), 3 * CLIENTS as u64);
     assert_eq!(counters.answers.value(), (3 * CLIENTS * QUERIES) as u64);
     assert_eq!((counters.servfails.value(), counters.upstreams_dialled.value()), (0, 4));
+    (counted, counters)
+}
+
+#[test]
+fn messages_cost_no_allocation() {
+    let (counted, counters) = cost_of([backend(), backend()], Transport::Tcp);
     assert!(counters.answers_stray.value() + counters.answers_late.value() > 0, "the backends said nothing twice");
+    assert_eq!(counted.count_total, 0, "{counted:?}");
+}
+
+#[test]
+fn datagrams_cost_no_allocation() {
+    let (counted, counters) = cost_of([backend_by_datagrams(), backend_by_datagrams()], Transport::Udp);
+    let all = (3 * CLIENTS * QUERIES) as u64;
+    assert_eq!(counters.datagrams.value(), all);
+    assert!(counters.detours[Detour::Truncated.index()].value() > all / 10, "nothing was cut");
     assert_eq!(counted.count_total, 0, "{counted:?}");
 }

@@ -25,7 +25,9 @@ impl Mux {
         let (matching, bounds) = (serving.service.matching, serving.service.bounds);
         for place in 0..serving.service.backends.len() {
             let upstreams = &self.upstreams;
-            let is_one = |upstream: &Upstream| upstream.place == Some(place) && upstream.transfer == Key::NONE;
+            let is_one = |upstream: &Upstream| {
+                upstream.place == Some(place) && upstream.transfer == Key::NONE && !upstream.is_datagrams()
+            };
             let is_there = |key: &&Key| upstreams.get(**key).is_some_and(is_one);
             let there = serving.upstreams.iter().filter(is_there).count();
             for _ in there..usize::from(bounds.upstreams_per_backend) {
@@ -35,15 +37,22 @@ impl Mux {
                 }
             }
         }
+        if self.services[at].has_datagrams {
+            self.man_datagrams(at, cx.now());
+        }
         self.redial(cx, at);
     }
 
-    /// Dials the upstreams whose rest is over.
+    /// Dials the upstreams whose rest is over, and looks at those of datagrams.
     pub(crate) fn redial<B: Backend>(&mut self, cx: &mut Cx<B>, at: u32) {
         let now = cx.now();
         for index in 0..self.services[at].upstreams.len() {
-            let key = self.services[at].upstreams[index];
+            let Some(key) = self.services[at].upstreams.get(index).copied() else { break };
             let Some(upstream) = self.upstreams.get_mut(key) else { continue };
+            if upstream.is_datagrams() {
+                self.tend_datagrams(cx, key);
+                continue;
+            }
             let (Stand::Resting { until }, Some(place)) = (upstream.stand, upstream.place) else { continue };
             if until > now {
                 continue;
@@ -84,7 +93,7 @@ impl Mux {
     /// A backend's whole message.
     pub(crate) fn answer_came<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, bytes: &[u8]) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        (upstream.heard, upstream.useful, upstream.suspect, upstream.failures) = (cx.now(), true, false, 0);
+        upstream.has_answered(cx.now());
         let serving = &self.services[upstream.service];
         let answer = bytes.get(2..).and_then(Message::new);
         let id = match (serving.service.matching, answer) {
@@ -131,24 +140,36 @@ impl Mux {
         }
     }
 
-    /// Sends an answer to its client, as it came but for the id and the keepalive option.
+    /// Sends what a connection brought to its client.
     fn hand_back<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, id: u16, bytes: &[u8], answer: Option<Message<'_>>) {
         let Some(client) = self.clients.get(key) else { return };
-        let service = &self.services[client.service].service;
-        if service.matching == Matching::Order {
-            return self.deliver(cx, key, &[bytes]);
+        match answer.filter(|_| self.services[client.service].service.matching == Matching::Id) {
+            Some(answer) => self.hand_back_message(cx, key, id, &bytes[2..], answer),
+            None => self.deliver(cx, key, &[bytes]),
         }
-        let additional = answer.and_then(Message::additional).filter(|additional| !additional.signed);
+    }
+
+    /// Sends a DNS message to its client, as it came but for the id and the keepalive option, with its length in front.
+    pub(crate) fn hand_back_message<B: Backend>(
+        &mut self,
+        cx: &mut Cx<B>,
+        key: Key,
+        id: u16,
+        message: &[u8],
+        answer: Message<'_>,
+    ) {
+        let Some(client) = self.clients.get(key) else { return };
+        let len = u16::try_from(message.len()).expect("no message is longer").to_be_bytes();
         let id = id.to_be_bytes();
+        let additional = answer.additional().filter(|additional| !additional.signed);
         match additional.and_then(|additional| additional.keepalive_at) {
             Some(at) => {
-                // Behind the length in front. The option counts tenths of a second (RFC 7828, 3.1).
-                let at = at + 2;
-                let tenths = service.bounds.idle_timeout.as_millis() / 100;
+                // The option counts tenths of a second (RFC 7828, 3.1).
+                let tenths = self.services[client.service].service.bounds.idle_timeout.as_millis() / 100;
                 let tenths = u16::try_from(tenths).unwrap_or(u16::MAX).to_be_bytes();
-                self.deliver(cx, key, &[&bytes[..2], &id, &bytes[4..at], &tenths, &bytes[at + 2..]]);
+                self.deliver(cx, key, &[&len, &id, &message[2..at], &tenths, &message[at + 2..]]);
             }
-            None => self.deliver(cx, key, &[&bytes[..2], &id, &bytes[4..]]),
+            None => self.deliver(cx, key, &[&len, &id, &message[2..]]),
         }
     }
 
@@ -157,6 +178,11 @@ impl Mux {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         upstream.place = None;
         if upstream.stand == Stand::Open && upstream.pending.len() > 0 {
+            // Datagrams are looked at until nobody waits for their answers.
+            upstream.look_at = cx.now();
+            if upstream.is_datagrams() {
+                return;
+            }
             if upstream.transfer != Key::NONE {
                 // It goes when the transfer ends.
                 return;
@@ -173,9 +199,12 @@ impl Mux {
         how.end(cx, upstream.conn);
         self.chunks.release(&mut upstream.out);
         let serving = &mut self.services[upstream.service];
+        if let Some(posts) = &mut upstream.posts {
+            posts.unbind_all(cx, &mut self.owners, &serving.counters);
+        }
         serving.upstreams.retain(|other| *other != key);
         serving.transfers -= usize::from(upstream.transfer != Key::NONE);
-        if upstream.stand == Stand::Open {
+        if upstream.stand == Stand::Open && !upstream.is_datagrams() {
             serving.counters.upstreams_open.sub(1);
         }
     }
@@ -183,6 +212,9 @@ impl Mux {
     /// An upstream's connection is gone, or not good any more, or its dial failed. Its requests go elsewhere.
     pub(crate) fn lose_upstream<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, how: How) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        if upstream.is_datagrams() {
+            return self.lose_datagrams(cx, key, false);
+        }
         how.end(cx, upstream.conn);
         let now = cx.now();
         let serving = &self.services[upstream.service];
@@ -216,12 +248,12 @@ impl Mux {
     }
 
     /// A request was on an upstream that is lost: if it isn't on another, it waits for one, or its client is told.
-    fn unsend<B: Backend>(&mut self, cx: &mut Cx<B>, upstream: Key, key: Key) {
+    pub(crate) fn unsend<B: Backend>(&mut self, cx: &mut Cx<B>, upstream: Key, key: Key) {
         let Some(request) = self.requests.get_mut(key) else { return };
         if request.upstream != upstream || request.state == State::Waiting {
             return;
         }
-        let serving = &mut self.services[request.service];
+        let serving = &self.services[request.service];
         let ours_to_answer = serving.service.matching == Matching::Id && !request.answered;
         if self.clients.get(request.client).is_none() {
             self.finish(key);
@@ -233,11 +265,7 @@ impl Mux {
         } else if !request.repeatable || request.sends >= crate::onward::SENDS_MAX {
             self.give_up(cx, key);
         } else {
-            if request.state == State::Sent {
-                self.turns.remove(&mut serving.sent, key.slot());
-            }
-            request.state = State::Waiting;
-            self.turns.push_front(&mut serving.waiting, key.slot());
+            self.restate(key, State::Waiting);
         }
     }
 
@@ -258,7 +286,7 @@ impl Mux {
 
 /// Whether an answer is one to this request (RFC 5452, 9.1): it's about the same question. An error may come without any, and so
 /// may a transfer's messages but the first (RFC 5936, 2.2).
-fn answers(request_bytes: &[u8], request: &Request, answer: Option<Message<'_>>) -> bool {
+pub(crate) fn answers(request_bytes: &[u8], request: &Request, answer: Option<Message<'_>>) -> bool {
     let (Some(query), Some(answer)) = (request_bytes.get(2..).and_then(Message::new), answer) else { return false };
     if query.opcode() != answer.opcode() {
         return false;

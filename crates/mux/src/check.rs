@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use midmile_engine::Key;
 
 use crate::chunks::Chain;
+use crate::detour::By;
 use crate::list::List;
 use crate::mux::Mux;
 use crate::request::State;
 use crate::serving::Serving;
 use crate::token::Token;
-use crate::upstream::Stand;
+use crate::upstream::{Pending, Stand};
 
 impl Mux {
     /// Asserts, between turns, the invariants between all of its tables. Simulation calls it each turn; it looks at everything.
@@ -68,12 +69,23 @@ impl Mux {
     }
 
     fn check_states(&self, serving: &Serving, ages: &[Key]) {
-        for (list, state) in [(&serving.waiting, State::Waiting), (&serving.sent, State::Sent)] {
+        let lists = [
+            (&serving.waiting, State::Waiting, Some(By::Connection)),
+            (&serving.waiting_datagrams, State::Waiting, Some(By::Datagram)),
+            (&serving.sent, State::Sent, None),
+            (&serving.posted, State::Posted, None),
+            (&serving.reposted, State::Reposted, None),
+        ];
+        for (list, state, by) in lists {
             let listed = self.in_list(list, &self.turns);
-            let of_state =
-                ages.iter().filter(|key| self.requests.get(**key).is_some_and(|request| request.state == state));
-            assert_eq!(listed.len(), of_state.count(), "requests of {state:?}");
-            assert!(listed.iter().all(|key| self.requests.get(*key).is_some_and(|request| request.state == state)));
+            let is_of = |key: &&Key| {
+                let request = self.requests.get(**key);
+                request.is_some_and(|request| request.state == state && by.is_none_or(|by| request.by == by))
+            };
+            assert_eq!(listed.len(), ages.iter().filter(is_of).count(), "requests of {state:?}");
+            assert!(listed.iter().all(|key| is_of(&key)), "requests of another state than {state:?}");
+            let sent: Vec<_> = listed.iter().filter_map(|key| Some(self.requests.get(*key)?.sent_at)).collect();
+            assert!(state == State::Waiting || sent.is_sorted(), "requests of {state:?} stand out of their order");
         }
         for key in ages {
             let Some(request) = self.requests.get(*key).filter(|request| request.state != State::Waiting) else {
@@ -84,6 +96,10 @@ impl Mux {
                 upstream.pending.keys().any(|other| other == *key),
                 "an upstream doesn't know a request of its own"
             );
+            if matches!(request.state, State::Posted | State::Reposted) {
+                let known = upstream.pending.at(request.posted_id);
+                assert!(upstream.is_datagrams() && known == Some(*key), "a datagram is out under another id");
+            }
         }
     }
 
@@ -95,7 +111,9 @@ impl Mux {
     }
 
     fn check_upstreams(&self) {
+        let mut sockets = 0;
         for key in self.upstreams.keys() {
+            sockets += self.check_datagrams(key);
             let Some(upstream) = self.upstreams.get(key) else { continue };
             assert!(self.services[upstream.service].upstreams.contains(&key), "an upstream belongs to no service");
             assert_eq!(upstream.pending.keys().count(), upstream.pending.len(), "an id is lost, or is in use twice");
@@ -107,5 +125,20 @@ impl Mux {
         }
         let listed: usize = self.services.iter().map(|serving| serving.upstreams.len()).sum();
         assert_eq!(listed, self.upstreams.len(), "a service lists an upstream that's gone");
+        assert_eq!(sockets, self.owners.count(), "a socket belongs to nobody");
+    }
+
+    /// Of an upstream of datagrams; says how many sockets it has.
+    fn check_datagrams(&self, key: Key) -> usize {
+        let Some(upstream) = self.upstreams.get(key) else { return 0 };
+        let Some(posts) = &upstream.posts else { return 0 };
+        let Pending::Drawn(drawn) = &upstream.pending else { panic!("datagrams whose ids aren't drawn") };
+        drawn.check();
+        let bound: Vec<_> = posts.bound().collect();
+        assert!(bound.iter().all(|(_, socket)| self.owners.of(*socket) == Some(key)), "a socket of another's");
+        assert_eq!(upstream.stand == Stand::Open, posts.in_use() > 0, "datagrams have no socket to go by");
+        let uses = drawn.posts().all(|place| posts.at(place).is_some());
+        assert!(uses, "a request went by a socket that's gone");
+        bound.len()
     }
 }

@@ -104,6 +104,19 @@ impl Chunks {
         true
     }
 
+    /// Tells the bytes of a chain behind its first `skip`, piece by piece.
+    pub(crate) fn copy_from(&self, from: &Chain, mut skip: usize, mut tell: impl FnMut(&[u8])) {
+        let mut at = from.head;
+        while at != NONE {
+            let chunk = &self.chunks[index(at)];
+            let bytes = &chunk.bytes[Self::span(from, at)];
+            let kept = &bytes[skip.min(bytes.len())..];
+            skip -= bytes.len() - kept.len();
+            tell(kept);
+            at = if at == from.tail { NONE } else { chunk.next };
+        }
+    }
+
     fn has_room(&self, chain: &Chain, len: usize) -> bool {
         let more = len.saturating_sub(CHUNK_BYTES - chain.end);
         more.div_ceil(CHUNK_BYTES) <= self.max - self.used
@@ -257,6 +270,9 @@ mod tests {
                     prop_assert_eq!(bytes(&chunks, &copy), expected);
                 }
                 chunks.release(&mut copy);
+                let mut told: Vec<u8> = Vec::new();
+                chunks.copy_from(&chain, skip, |bytes| told.extend(bytes));
+                prop_assert_eq!(&told, &model[skip.min(model.len())..]);
                 prop_assert_eq!(chain.is_empty(), chunks.used() == 0);
             }
             chunks.release(&mut chain);

@@ -5,6 +5,7 @@
 
 use midmile_engine::Counter;
 
+use crate::detour::Detour;
 use crate::reason::{End, Refused};
 
 /// Counters of one service on one core.
@@ -46,6 +47,18 @@ pub struct Counters {
     pub dials_failed: Counter,
     /// Upstreams that had stood and were lost, by either side's doing; those that a reload or a drain closed aren't counted.
     pub upstreams_lost: Counter,
+    /// Requests that were sent as datagrams, each time to another backend or after a failure counted.
+    pub datagrams: Counter,
+    /// Datagrams that were sent once more, because no answer came soon.
+    pub datagrams_again: Counter,
+    /// Times that a backend took no datagrams: nobody was bound there, there was no way, or it left them all unanswered.
+    pub datagrams_failed: Counter,
+    /// Sockets for datagrams that are bound now.
+    pub sockets_open: Counter,
+    /// Sockets for datagrams that couldn't be bound.
+    pub binds_failed: Counter,
+    /// Requests that went by a connection though their backend is asked by datagrams, each at its [`Detour::index`].
+    pub detours: [Counter; Detour::COUNT],
     /// Clients ended, each at its [`End::index`].
     pub ends: [Counter; End::COUNT],
     /// Clients refused, each at its [`Refused::index`].

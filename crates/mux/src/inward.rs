@@ -6,19 +6,23 @@ use midmile_wire::frame::FrameError;
 
 use crate::chunks::Chain;
 use crate::client::Client;
+use crate::detour::{By, Detour};
 use crate::measure::measure;
 use crate::mux::{Ended, Mux};
 use crate::reason::End;
 use crate::request::{Request, State};
 use crate::sending::How;
 use crate::service::{Matching, ServiceId};
+use crate::serving::Serving;
 
 /// What of a request matters for its way; nothing of those that have no id.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Traits {
     id: u16,
     repeatable: bool,
     transfer: bool,
+    by: By,
+    size_at: u16,
 }
 
 impl Mux {
@@ -81,7 +85,7 @@ impl Mux {
         let serving = &self.services[client.service];
         serving.counters.requests.add(1);
         serving.counters.request_bytes.add(bytes.len() as u64);
-        let mut traits = Traits::default();
+        let mut traits = Traits { id: 0, repeatable: false, transfer: false, by: By::Connection, size_at: 0 };
         if serving.service.matching == Matching::Id {
             let Some(query) = query_in(bytes) else { return self.end_after_answers(cx, key, End::MessageBroken) };
             if query.opcode() == dns::OPCODE_DSO {
@@ -90,10 +94,13 @@ impl Mux {
                 self.deliver(cx, key, &[refusal.framed()]);
                 return;
             }
+            let (by, size_at) = way_of(serving, query, bytes.len() - 2);
             traits = Traits {
                 id: query.id(),
                 repeatable: query.opcode() != dns::OPCODE_UPDATE,
                 transfer: query.question().is_some_and(|question| question.is_transfer()),
+                by,
+                size_at,
             };
         }
         match self.keep(cx, key, bytes, traits) {
@@ -119,6 +126,10 @@ impl Mux {
             upstream: Key::NONE,
             place: 0,
             id: traits.id,
+            by: traits.by,
+            size_at: traits.size_at,
+            posted_id: 0,
+            returns: false,
             sends: 0,
             repeatable: traits.repeatable,
             transfer: traits.transfer,
@@ -216,6 +227,20 @@ impl Mux {
         serving.farewell(origin);
         serving.counters.ends[end.index()].add(1);
         self.ended.push_back(Ended { owner, service: ServiceId(service), end });
+    }
+}
+
+/// How a query may go, and where in it is said how long a datagram may be; counted, where it can't go as one though it might have.
+fn way_of(serving: &Serving, query: Message<'_>, len: usize) -> (By, u16) {
+    if !serving.has_datagrams {
+        return (By::Connection, 0);
+    }
+    match Detour::unless_plain(query, len) {
+        Ok(size_at) => (By::Datagram, size_at),
+        Err(why) => {
+            serving.counters.detours[why.index()].add(1);
+            (By::Connection, 0)
+        }
     }
 }
 

@@ -18,6 +18,7 @@
 //! # The contract with the owner
 //! - **Tokens** of connections that the mux has made have the top bit set ([`Mux::owns`]); the owner's must not. Each upcall about
 //!   such a connection goes to the method of the same name.
+//! - **Datagrams**: each upcall about a socket goes to the method of the same name, which says whether the socket is the mux's.
 //! - **[`Mux::on_turn_end`]** is called at each turn's end: what was gathered leaves there, clients go on being read there, and what
 //!   is due happens there.
 //! - **[`Mux::due`]** says when a turn has to have ended at the latest: the owner sets its alarm by it after each `on_turn_end`. Its
@@ -36,6 +37,9 @@
 //! A request has a slot until it's answered or its time is up, and is in exactly one of these states. Where its client ends before, the
 //! slot stays until then all the same, and the answer is dropped.
 //!
+//! To a place that is asked by datagrams a plain query goes so: posted, posted again, then elsewhere. Others, and those whose answer was
+//! cut, go there by a connection ([`Detour`]).
+//!
 //! # An upstream's way
 //! ```text
 //!  Resting (until the pause is over) ──► Dialling ──► Open ──► lost: Resting again, for longer if it was of no use
@@ -50,8 +54,10 @@
 //!
 //! # Modules
 //! `mux` is the public half and the services; `inward` has clients' upcalls, `onward` sends requests and watches their time, `back` has
-//! upstreams' upcalls and matches answers, `transfer` gives zones' transfers upstreams of their own, `sending` gathers and flushes. `client`, `upstream`, `request`, `chunks` and `list` hold the
-//! state; `check` says what holds between them.
+//! upstreams' upcalls and matches answers, `transfer` gives zones' transfers upstreams of their own, `sending` gathers and flushes.
+//! `datagrams` does for datagrams what `onward` and `back` do: `posts` are their sockets, `drawn` their ids, `window` says how many may be
+//! out, `detour` which requests may not go so. `client`, `upstream`, `request`, `chunks` and `list` hold the state; `check` says what holds
+//! between them.
 
 #![forbid(unsafe_code)]
 
@@ -60,11 +66,15 @@ mod check;
 mod chunks;
 mod client;
 mod counters;
+mod datagrams;
+mod detour;
+mod drawn;
 mod inward;
 mod list;
 mod measure;
 mod mux;
 mod onward;
+mod posts;
 mod reason;
 mod request;
 mod sending;
@@ -74,6 +84,7 @@ pub mod socket;
 mod token;
 mod transfer;
 mod upstream;
+mod window;
 
 #[cfg(test)]
 mod alloc_tests;
@@ -81,9 +92,11 @@ mod alloc_tests;
 mod sim_tests;
 
 pub use counters::Counters;
+pub use detour::Detour;
 pub use mux::{Ended, Mux};
+pub use posts::SOCKETS_MAX;
 pub use reason::{End, Refused};
-pub use service::{Bounds, Matching, Place, Service, ServiceId};
+pub use service::{Bounds, Matching, Place, Service, ServiceId, Transport};
 
 /// A simulated world whose decisions are the fuzzer's.
 #[cfg(fuzzing)]

@@ -3,16 +3,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use midmile_engine::{Backend, ConnError, ConnId, Cx, Frame, Incoming, Key, MeterId, Slab, Time};
+use midmile_engine::{Backend, ConnError, ConnId, Cx, DatagramId, Flow, Frame, Incoming, Key, MeterId, Slab, Time};
 
 use crate::chunks::Chunks;
 use crate::client::{Client, Origin};
 use crate::counters::Counters;
 use crate::list::Links;
+use crate::posts::{Lots, Owners};
 use crate::reason::{End, Refused};
 use crate::request::Request;
 use crate::sending::How;
-use crate::service::{Service, ServiceId};
+use crate::service::{Matching, Service, ServiceId};
 use crate::serving::{Services, Serving};
 use crate::token::Token;
 use crate::upstream::Upstream;
@@ -44,6 +45,9 @@ pub struct Mux {
     pub(crate) turns: Links,
     pub(crate) chunks: Chunks,
     pub(crate) services: Services,
+    /// Whose each socket for datagrams is, and where its ids and ports are drawn from.
+    pub(crate) owners: Owners,
+    pub(crate) lots: Lots,
     /// Clients and upstreams to be flushed at the turn's end. Invariant: each that says it's queued, and others that are gone.
     pub(crate) dirty: Vec<Token>,
     /// Clients of which a message has begun in this turn.
@@ -72,6 +76,8 @@ impl Mux {
             turns: Links::with_capacity(slots),
             chunks: Chunks::new(slots.saturating_add(clients_max).saturating_add(CHUNKS_MORE)),
             services: Services::default(),
+            owners: Owners::default(),
+            lots: Lots::default(),
             dirty: Vec::with_capacity(2 * many + UPSTREAMS_MAX as usize),
             noted: Vec::with_capacity(2 * many),
             starved: VecDeque::with_capacity(2 * many),
@@ -88,7 +94,11 @@ impl Mux {
     }
 
     /// Begins a service: its upstreams are dialled.
+    ///
+    /// # Panics
+    /// If a place is asked by datagrams and answers are matched by their order: datagrams have none.
     pub fn serve<B: Backend>(&mut self, cx: &mut Cx<B>, service: Arc<Service>, counters: Arc<Counters>) -> ServiceId {
+        assert!(service.matching == Matching::Id || !service.has_datagrams(), "datagrams have no order");
         let at = self.services.insert(Serving::new(service, counters));
         self.man(cx, at);
         ServiceId(at)
@@ -99,13 +109,15 @@ impl Mux {
     /// another.
     ///
     /// # Panics
-    /// If the matching is another.
+    /// If the matching is another, or as [`Mux::serve`].
     pub fn swap<B: Backend>(&mut self, cx: &mut Cx<B>, id: ServiceId, service: Arc<Service>) {
         let serving = &mut self.services[id.0];
         assert_eq!(serving.service.matching, service.matching, "a service's matching stays");
+        assert!(service.matching == Matching::Id || !service.has_datagrams(), "datagrams have no order");
         let before = serving.replace(service);
         let keys = std::mem::take(&mut serving.upstreams);
-        let mut kept = vec![0; serving.service.backends.len()];
+        // Connections, and upstreams of datagrams, of each place.
+        let mut kept = vec![[0, 0]; serving.service.backends.len()];
         for key in keys {
             let serving = &mut self.services[id.0];
             let Some(upstream) = self.upstreams.get_mut(key) else { continue };
@@ -115,10 +127,11 @@ impl Mux {
                 continue;
             }
             let place = upstream.place.and_then(|place| serving.place_like(&before.backends[place]));
-            let bounds = &serving.service.bounds;
-            match place.filter(|place| kept[*place] < bounds.upstreams_per_backend) {
+            let sort = usize::from(upstream.is_datagrams());
+            let most = [serving.service.bounds.upstreams_per_backend, 1][sort];
+            match place.filter(|place| kept[*place][sort] < most) {
                 Some(place) => {
-                    kept[place] += 1;
+                    kept[place][sort] += 1;
                     upstream.place = Some(place);
                 }
                 None => self.dismiss(cx, key),
@@ -276,6 +289,24 @@ impl Mux {
         }
     }
 
+    /// A datagram has come. Says whether the socket is the mux's.
+    pub fn on_datagram<B: Backend>(&mut self, cx: &mut Cx<B>, socket: DatagramId, flow: Flow, bytes: &[u8]) -> bool {
+        let ours = self.owners.of(socket).is_some();
+        if ours {
+            self.datagram_came(cx, socket, flow, bytes);
+        }
+        ours
+    }
+
+    /// What was sent by a socket isn't taken. Says whether the socket is the mux's.
+    pub fn on_datagrams_failed<B: Backend>(&mut self, cx: &mut Cx<B>, socket: DatagramId) -> bool {
+        let upstream = self.owners.of(socket);
+        if let Some(key) = upstream {
+            self.lose_datagrams(cx, key, true);
+        }
+        upstream.is_some()
+    }
+
     /// There's room again for what waits to be sent.
     pub fn on_writable<B: Backend>(&mut self, cx: &mut Cx<B>, _conn: ConnId, token: u64) {
         match Token::from_bits(token) {
@@ -326,8 +357,9 @@ impl Mux {
                 self.expire(cx, at);
                 // Those that are over leave room for others.
                 self.look_at_transfers(cx, at);
-                self.dispatch(cx, at);
+                // Before requests are sent: sockets for datagrams stand at once, and no event tells of it.
                 self.redial(cx, at);
+                self.dispatch(cx, at);
             }
         }
         self.flush_all(cx);

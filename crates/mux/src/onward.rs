@@ -3,13 +3,15 @@
 use midmile_engine::{Backend, Cx, Key, Time};
 use midmile_wire::dns::{self, Message};
 
+use crate::detour::{By, Detour};
+use crate::list::List;
 use crate::mux::Mux;
 use crate::reason::End;
-use crate::request::State;
-use crate::sending::{How, OWED_MAX};
-use crate::service::Matching;
+use crate::request::{Request, State};
+use crate::sending::How;
+use crate::service::{Matching, Transport};
 use crate::serving::Serving;
-use crate::upstream::{Stand, Upstream};
+use crate::upstream::Upstream;
 
 /// How often a request is sent at most: where one backend after another is lost, another time or two is likely too much.
 pub(crate) const SENDS_MAX: u8 = 3;
@@ -24,26 +26,42 @@ pub(crate) enum Avoid {
     Rather(usize),
     /// A place, by all means.
     Strictly(usize),
+    /// All others, if this place will do.
+    Others(usize),
 }
 
 impl Mux {
     /// Sends a request that has just come, or has it wait behind those that do.
     pub(crate) fn assign<B: Backend>(&mut self, cx: &mut Cx<B>, request: Key, bytes: &[u8]) {
-        let Some(at) = self.requests.get(request).map(|request| request.service) else { return };
-        if self.requests.get(request).is_some_and(|request| request.transfer) {
+        let Some((at, by, transfer)) =
+            self.requests.get(request).map(|request| (request.service, request.by, request.transfer))
+        else {
+            return;
+        };
+        let is_first = |list: &mut List| list.is_empty();
+        if transfer {
             self.begin_transfer(cx, request);
-        } else if self.services[at].waiting.is_empty()
+        } else if self.services[at].list_of(State::Waiting, by).is_some_and(is_first)
             && let Some(upstream) = self.choice(request)
             && self.send_on(cx, request, upstream, Some(bytes))
         {
             return;
         }
-        self.turns.push_back(&mut self.services[at].waiting, request.slot());
+        if let Some(list) = self.services[at].list_of(State::Waiting, by) {
+            self.turns.push_back(list, request.slot());
+        }
     }
 
     /// Sends those that wait, as far as there's room for them.
     pub(crate) fn dispatch<B: Backend>(&mut self, cx: &mut Cx<B>, at: u32) {
-        let mut next = self.services[at].waiting.front();
+        // Two rows: those for whom only a connection will do don't hold up the others.
+        for by in [By::Connection, By::Datagram] {
+            self.dispatch_row(cx, at, by);
+        }
+    }
+
+    fn dispatch_row<B: Backend>(&mut self, cx: &mut Cx<B>, at: u32, by: By) {
+        let mut next = self.services[at].list_of(State::Waiting, by).and_then(|list| list.front());
         let mut passed = 0;
         while let Some(slot) = next {
             next = self.turns.after(slot);
@@ -57,9 +75,9 @@ impl Mux {
                 self.begin_transfer(cx, key);
             }
             if let Some(upstream) = self.choice(key) {
-                self.turns.remove(&mut self.services[at].waiting, slot);
+                self.leave(key);
                 if !self.send_on(cx, key, upstream, None) {
-                    self.turns.push_front(&mut self.services[at].waiting, slot);
+                    self.restate(key, State::Waiting);
                     break;
                 }
             } else {
@@ -84,7 +102,7 @@ impl Mux {
         let at = request.service;
         if request.transfer {
             let own = request.upstream;
-            return self.upstreams.get(own).filter(|upstream| has_room(upstream)).map(|_| own);
+            return self.upstreams.get(own).filter(|upstream| upstream.has_room()).map(|_| own);
         }
         match self.services[at].service.matching {
             Matching::Order => {
@@ -92,15 +110,28 @@ impl Mux {
                 if bound_to == Key::NONE {
                     return self.choose(at, Avoid::Nothing);
                 }
-                self.upstreams.get(bound_to).filter(|upstream| has_room(upstream)).map(|_| bound_to)
+                self.upstreams.get(bound_to).filter(|upstream| upstream.has_room()).map(|_| bound_to)
             }
-            Matching::Id if request.sends == 0 => self.choose(at, Avoid::Nothing),
-            Matching::Id => self.choose(at, Avoid::Rather(request.place)),
+            Matching::Id => {
+                let avoid = match request {
+                    Request { returns: true, place, .. } => Avoid::Others(*place),
+                    Request { sends: 0, .. } => Avoid::Nothing,
+                    Request { place, .. } => Avoid::Rather(*place),
+                };
+                let by = request.by;
+                self.choose_by(at, avoid, by)
+            }
         }
     }
 
-    /// Among the upstreams that have room: healthy places first, then those that answer, then the least outstanding.
+    /// As [`Mux::choose_by`], among connections.
     pub(crate) fn choose(&mut self, at: u32, avoid: Avoid) -> Option<Key> {
+        self.choose_by(at, avoid, By::Connection)
+    }
+
+    /// Among the upstreams that have room: healthy places first, then those that answer, then those that aren't a way round a place's
+    /// datagrams, then the least outstanding.
+    pub(crate) fn choose_by(&mut self, at: u32, avoid: Avoid, by: By) -> Option<Key> {
         let serving = &mut self.services[at];
         let count = serving.upstreams.len();
         let first = serving.next.checked_rem(count)?;
@@ -108,13 +139,22 @@ impl Mux {
         let (behind, ahead) = serving.upstreams.split_at(first);
         let mut best = None;
         for key in ahead.iter().chain(behind) {
-            let Some(upstream) = self.upstreams.get(*key).filter(|upstream| has_room(upstream)) else { continue };
+            let Some(upstream) = self.upstreams.get(*key).filter(|upstream| upstream.has_room()) else { continue };
             let Some(place) = upstream.place else { continue };
-            if avoid == Avoid::Strictly(place) || upstream.transfer != Key::NONE {
+            let is_datagrams = upstream.is_datagrams();
+            if avoid == Avoid::Strictly(place)
+                || upstream.transfer != Key::NONE
+                || (is_datagrams && by == By::Connection)
+            {
                 continue;
             }
-            let sick = !serving.service.backends[place].is_healthy();
-            let score = (sick, upstream.suspect, avoid == Avoid::Rather(place), upstream.pending.len());
+            let backend = &serving.service.backends[place];
+            let avoided = match avoid {
+                Avoid::Others(kept) => kept != place,
+                avoid => avoid == Avoid::Rather(place),
+            };
+            let is_round = !is_datagrams && by == By::Datagram && backend.transport == Transport::Udp;
+            let score = (!backend.is_healthy(), upstream.suspect, avoided, is_round, upstream.pending.len());
             if best.is_none_or(|(least, _)| score < least) {
                 best = Some((score, *key));
             }
@@ -127,7 +167,10 @@ impl Mux {
         let (Some(request), Some(upstream)) = (self.requests.get_mut(key), self.upstreams.get_mut(to)) else {
             return false;
         };
-        let serving = &mut self.services[request.service];
+        if upstream.is_datagrams() {
+            return self.post_on(cx, key, to, bytes);
+        }
+        let serving = &self.services[request.service];
         let Some(id) = upstream.pending.insert(key) else { return false };
         let id_bytes = id.to_be_bytes();
         let by_id = serving.service.matching == Matching::Id;
@@ -146,18 +189,51 @@ impl Mux {
             upstream.pending.undo(id);
             return false;
         }
-        if request.sends > 0 {
-            serving.counters.retries.add(1);
+        let by_datagrams = |place: usize| serving.service.backends[place].transport == Transport::Udp;
+        if request.by == By::Datagram && upstream.place.is_some_and(by_datagrams) {
+            serving.counters.detours[Detour::Unavailable.index()].add(1);
         }
-        (request.state, request.upstream, request.sent_at) = (State::Sent, to, cx.now());
-        request.sends += 1;
-        request.place = upstream.place.unwrap_or(0);
-        self.turns.push_back(&mut serving.sent, key.slot());
         if !by_id && let Some(client) = self.clients.get_mut(request.client) {
             client.upstream = to;
         }
+        self.note_sent(cx, key, to, State::Sent);
         self.gathered(cx, to);
         true
+    }
+
+    /// A request that stood in no list has been sent.
+    pub(crate) fn note_sent<B: Backend>(&mut self, cx: &Cx<B>, key: Key, to: Key, state: State) {
+        let Some(request) = self.requests.get_mut(key) else { return };
+        if request.sends > 0 {
+            self.services[request.service].counters.retries.add(1);
+        }
+        (request.state, request.upstream, request.sent_at, request.returns) = (state, to, cx.now(), false);
+        request.sends += 1;
+        request.place = self.upstreams.get(to).and_then(|upstream| upstream.place).unwrap_or(0);
+        if let Some(list) = self.services[request.service].list_of(state, request.by) {
+            self.turns.push_back(list, key.slot());
+        }
+    }
+
+    /// Has a request leave the list that it stands in.
+    fn leave(&mut self, key: Key) {
+        let Some(request) = self.requests.get_mut(key) else { return };
+        if let Some(list) = self.services[request.service].list_of(request.state, request.by) {
+            self.turns.remove(list, key.slot());
+        }
+        request.state = State::Settled;
+    }
+
+    /// Has a request be in another state: behind others, or before those that wait.
+    pub(crate) fn restate(&mut self, key: Key, state: State) {
+        self.leave(key);
+        let Some(request) = self.requests.get_mut(key) else { return };
+        request.state = state;
+        match self.services[request.service].list_of(state, request.by) {
+            Some(list) if state == State::Waiting => self.turns.push_front(list, key.slot()),
+            Some(list) => self.turns.push_back(list, key.slot()),
+            None => {}
+        }
     }
 
     /// When something of a service is due.
@@ -165,23 +241,32 @@ impl Mux {
         let bounds = &serving.service.bounds;
         let front = |slot: Option<u32>| self.requests.get(self.requests.key_at(slot?)?);
         let answer = front(serving.age.front()).map(|request| request.since.after(bounds.answer_timeout));
-        let attempt = front(serving.sent.front()).map(|request| request.sent_at.after(bounds.attempt_timeout));
-        let dial = serving.upstreams.iter().filter_map(|key| match self.upstreams.get(*key)?.stand {
-            Stand::Resting { until } => Some(until),
-            Stand::Dialling | Stand::Open => None,
-        });
-        dial.chain(answer).chain(attempt).min()
+        let sent = |list: &List, wait| front(list.front()).map(|request| request.sent_at.after(wait));
+        let attempts = [
+            sent(&serving.sent, bounds.attempt_timeout),
+            sent(&serving.posted, bounds.datagram_wait()),
+            sent(&serving.reposted, bounds.attempt_timeout),
+        ];
+        let dial = serving.upstreams.iter().filter_map(|key| self.upstreams.get(*key)?.due());
+        dial.chain(answer).chain(attempts.into_iter().flatten()).min()
     }
 
     /// Deals with requests whose time is up.
     pub(crate) fn expire<B: Backend>(&mut self, cx: &mut Cx<B>, at: u32) {
         let now = cx.now();
         let bounds = self.services[at].service.bounds;
-        while let Some(key) = self.services[at].sent.front().and_then(|slot| self.requests.key_at(slot)) {
-            if self.requests.get(key).is_none_or(|request| request.sent_at.after(bounds.attempt_timeout) > now) {
-                break;
+        for state in [State::Posted, State::Reposted, State::Sent] {
+            let wait = if state == State::Posted { bounds.datagram_wait() } else { bounds.attempt_timeout };
+            while let Some(slot) = self.services[at].list_of(state, By::Connection).and_then(|list| list.front())
+                && let Some(key) = self.requests.key_at(slot)
+                && self.requests.get(key).is_some_and(|request| request.sent_at.after(wait) <= now)
+            {
+                if state == State::Posted {
+                    self.post_again(cx, key);
+                } else {
+                    self.attempt_over(cx, key);
+                }
             }
-            self.attempt_over(cx, key);
         }
         while let Some(key) = self.services[at].age.front().and_then(|slot| self.requests.key_at(slot)) {
             if self.requests.get(key).is_none_or(|request| request.since.after(bounds.answer_timeout) > now) {
@@ -193,21 +278,29 @@ impl Mux {
 
     /// An upstream has had a request for as long as it has for one: another backend gets it as well. Whichever answers first is heard.
     fn attempt_over<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
-        let Some(request) = self.requests.get_mut(key) else { return };
-        let (at, place, upstream) = (request.service, request.place, request.upstream);
+        self.leave(key);
+        let Some(request) = self.requests.get(key) else { return };
+        let (at, place, upstream_key, by) = (request.service, request.place, request.upstream, request.by);
         let again = request.repeatable && !request.transfer && request.sends < SENDS_MAX;
-        request.state = State::Settled;
-        let sent_at = request.sent_at;
-        let serving = &mut self.services[at];
-        self.turns.remove(&mut serving.sent, key.slot());
-        if let Some(upstream) = self.upstreams.get_mut(upstream) {
-            upstream.suspect |= upstream.heard < sent_at;
+        let mut silent_datagrams = false;
+        if let Some(upstream) = self.upstreams.get_mut(upstream_key) {
+            let silent = upstream.heard < request.sent_at;
+            upstream.suspect |= silent;
+            silent_datagrams = silent && upstream.is_datagrams();
         }
-        if again
-            && self.client_of(key).is_some()
-            && let Some(other) = self.choose(at, Avoid::Strictly(place))
-        {
-            self.send_on(cx, key, other, None);
+        if again && self.client_of(key).is_some() {
+            if let Some(other) = self.choose_by(at, Avoid::Strictly(place), by) {
+                self.send_on(cx, key, other, None);
+            } else if self.upstreams.get(upstream_key).is_some_and(Upstream::is_datagrams) {
+                // The same backend may be heard by other means.
+                self.detour(key, Detour::Unanswered);
+                if let Some(connection) = self.choose(at, Avoid::Others(place)) {
+                    self.send_on(cx, key, connection, None);
+                }
+            }
+        }
+        if silent_datagrams {
+            self.lose_datagrams(cx, upstream_key, false);
         }
     }
 
@@ -255,10 +348,8 @@ impl Mux {
         let Some(mut request) = self.requests.remove(key) else { return };
         let serving = &mut self.services[request.service];
         self.ages.remove(&mut serving.age, key.slot());
-        match request.state {
-            State::Waiting => self.turns.remove(&mut serving.waiting, key.slot()),
-            State::Sent => self.turns.remove(&mut serving.sent, key.slot()),
-            State::Settled => {}
+        if let Some(list) = serving.list_of(request.state, request.by) {
+            self.turns.remove(list, key.slot());
         }
         self.chunks.release(&mut request.bytes);
         serving.counters.requests_open.sub(1);
@@ -270,9 +361,4 @@ impl Mux {
             self.queue_client(request.client);
         }
     }
-}
-
-/// Whether a request can be put on an upstream.
-fn has_room(upstream: &Upstream) -> bool {
-    upstream.stand == Stand::Open && !upstream.pending.is_full() && upstream.out.len() <= OWED_MAX
 }

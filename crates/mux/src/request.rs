@@ -4,6 +4,7 @@ use midmile_engine::{Key, Time};
 use midmile_wire::dns::transfer::Transfer;
 
 use crate::chunks::Chain;
+use crate::detour::By;
 
 /// Where a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +13,10 @@ pub(crate) enum State {
     Waiting,
     /// On an upstream, and it may be sent on another yet. Invariant: it stands among those sent.
     Sent,
+    /// Sent as a datagram, which goes once more if no answer comes soon. Invariant: it stands among those posted.
+    Posted,
+    /// Sent as a datagram twice, and it may be sent on another upstream yet. Invariant: it stands among those posted again.
+    Reposted,
     /// On an upstream, and stays there.
     Settled,
 }
@@ -31,6 +36,12 @@ pub(crate) struct Request {
     pub(crate) place: usize,
     /// The id that its client gave it (DNS).
     pub(crate) id: u16,
+    /// How it may go.
+    pub(crate) by: By,
+    /// Where in it its sender says how long a datagram may be that it takes; 0 if nowhere.
+    pub(crate) size_at: u16,
+    /// The id under which it was last sent as a datagram.
+    pub(crate) posted_id: u16,
     /// How often it was sent.
     pub(crate) sends: u8,
     /// It may be sent again: it means no more when it comes twice.
@@ -39,6 +50,8 @@ pub(crate) struct Request {
     pub(crate) transfer: bool,
     /// Which of them is the last, while it's on an upstream; `None` where that can't be known.
     pub(crate) following: Option<Box<Transfer>>,
+    /// It's to go to the place again that it was sent to last, if that has room.
+    pub(crate) returns: bool,
     /// It has had one.
     pub(crate) answered: bool,
     /// From when its time runs: its coming, or a transfer's last answer. Requests stand in the order of it among a service's.

@@ -18,6 +18,16 @@ pub enum Matching {
     Order,
 }
 
+/// How a backend is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// By connections that are kept open.
+    #[default]
+    Tcp,
+    /// Plain DNS queries by datagrams, all others, and those whose answer doesn't fit, by connections ([`Matching::Id`] only).
+    Udp,
+}
+
 /// A backend: where requests may go.
 #[derive(Debug)]
 pub struct Place {
@@ -25,20 +35,33 @@ pub struct Place {
     pub name: Arc<str>,
     /// Its addresses, tried in turn; at least one.
     pub addrs: Vec<Addr>,
+    /// How it's asked.
+    pub transport: Transport,
     /// Whether health checks say that it works. Written by the control side at any time. While one healthy place can be reached,
     /// unhealthy ones get no new requests.
     pub healthy: AtomicBool,
 }
 
 impl Place {
-    /// A place that is healthy until somebody says otherwise.
+    /// A place that is asked by connections, and healthy until somebody says otherwise.
     ///
     /// # Panics
     /// If there's no address.
     #[must_use]
     pub const fn new(name: Arc<str>, addrs: Vec<Addr>) -> Self {
         assert!(!addrs.is_empty(), "a backend has an address");
-        Self { name, addrs, healthy: AtomicBool::new(true) }
+        Self { name, addrs, transport: Transport::Tcp, healthy: AtomicBool::new(true) }
+    }
+
+    /// The same, asked otherwise.
+    ///
+    /// # Panics
+    /// If it's to be asked by datagrams, and an address is of a Unix-domain socket.
+    #[must_use]
+    pub fn asked_by(self, transport: Transport) -> Self {
+        let inet = transport == Transport::Tcp || self.addrs.iter().all(|addr| addr.inet().is_some());
+        assert!(inet, "datagrams go to IP addresses");
+        Self { transport, ..self }
     }
 
     pub(crate) fn is_healthy(&self) -> bool {
@@ -64,11 +87,12 @@ pub struct Bounds {
     /// How long after a request its answer may come; 5 s by default. Then it's answered SERVFAIL (DNS), or its client ends.
     pub answer_timeout: Duration,
     /// How long an upstream has for a request before that is sent to another backend as well ([`Matching::Id`]), and how long a dial has;
-    /// 2 s by default.
+    /// 2 s by default. A datagram is sent once more after a quarter of it.
     pub attempt_timeout: Duration,
     /// Connections kept warm to each backend by each core, 1 to 1,000; 2 by default.
     pub upstreams_per_backend: u16,
-    /// Requests on one upstream, 1 to 65,535; 4,096 by default.
+    /// Requests on one upstream, 1 to 65,535; 4,096 by default. Of datagrams, a place has as many out as its connections may have
+    /// together, and no more than 32,768.
     pub outstanding_per_upstream: u16,
 }
 
@@ -88,6 +112,18 @@ impl Default for Bounds {
     }
 }
 
+impl Bounds {
+    /// How long a datagram's answer has before the same is sent once more.
+    pub(crate) fn datagram_wait(&self) -> Duration {
+        self.attempt_timeout / 4
+    }
+
+    /// How many datagrams may be out to a place.
+    pub(crate) fn datagrams_max(&self) -> u16 {
+        self.outstanding_per_upstream.saturating_mul(self.upstreams_per_backend)
+    }
+}
+
 /// What the clients of a route are given. Immutable; a reload replaces it as a whole ([`crate::Mux::swap`]).
 #[derive(Debug)]
 pub struct Service {
@@ -103,6 +139,13 @@ pub struct Service {
     pub server: LegOptions,
     /// What its clients may cost.
     pub bounds: Bounds,
+}
+
+impl Service {
+    /// Whether any of its places is asked by datagrams.
+    pub(crate) fn has_datagrams(&self) -> bool {
+        self.backends.iter().any(|place| place.transport == Transport::Udp)
+    }
 }
 
 /// A service of a [`crate::Mux`].

@@ -9,7 +9,9 @@ use midmile_wire::frame::{Framing, Resp, Side};
 
 use crate::client::Origin;
 use crate::counters::Counters;
+use crate::detour::By;
 use crate::list::List;
+use crate::request::State;
 use crate::service::{Place, Service};
 
 /// A service, its upstreams and its requests.
@@ -24,10 +26,17 @@ pub(crate) struct Serving {
     pub(crate) transfers: usize,
     /// With which of them the next choice begins.
     pub(crate) next: usize,
-    /// All its requests, those that are on no upstream, and those that may be sent on another yet.
+    /// All its requests, those that are on no upstream and go by connections, and those on one that may be sent on another yet.
     pub(crate) age: List,
     pub(crate) waiting: List,
+    /// Those of them that may go as datagrams.
+    pub(crate) waiting_datagrams: List,
     pub(crate) sent: List,
+    /// Those that were sent as a datagram once, and twice.
+    pub(crate) posted: List,
+    pub(crate) reposted: List,
+    /// Whether any place is asked by datagrams.
+    pub(crate) has_datagrams: bool,
     pub(crate) clients: usize,
     origins: HashMap<Origin, u32>,
     pub(crate) retired: bool,
@@ -38,6 +47,7 @@ impl Serving {
     pub(crate) fn new(service: Arc<Service>, counters: Arc<Counters>) -> Self {
         Self {
             answers: of_answers(&service.framing),
+            has_datagrams: service.has_datagrams(),
             service,
             counters,
             upstreams: Vec::new(),
@@ -45,7 +55,10 @@ impl Serving {
             next: 0,
             age: List::EMPTY,
             waiting: List::EMPTY,
+            waiting_datagrams: List::EMPTY,
             sent: List::EMPTY,
+            posted: List::EMPTY,
+            reposted: List::EMPTY,
             clients: 0,
             origins: HashMap::new(),
             retired: false,
@@ -56,12 +69,28 @@ impl Serving {
     /// Goes on with another version, and says which was there before.
     pub(crate) fn replace(&mut self, service: Arc<Service>) -> Arc<Service> {
         self.answers = of_answers(&service.framing);
+        self.has_datagrams = service.has_datagrams();
         std::mem::replace(&mut self.service, service)
     }
 
     /// The place that is the same as one of another version.
     pub(crate) fn place_like(&self, other: &Place) -> Option<usize> {
-        self.service.backends.iter().position(|place| place.name == other.name && place.addrs == other.addrs)
+        let is_like = |place: &Arc<Place>| {
+            place.name == other.name && place.addrs == other.addrs && place.transport == other.transport
+        };
+        self.service.backends.iter().position(is_like)
+    }
+
+    /// The list in which requests of a state stand, if they stand in one.
+    pub(crate) const fn list_of(&mut self, state: State, by: By) -> Option<&mut List> {
+        match (state, by) {
+            (State::Waiting, By::Connection) => Some(&mut self.waiting),
+            (State::Waiting, By::Datagram) => Some(&mut self.waiting_datagrams),
+            (State::Sent, _) => Some(&mut self.sent),
+            (State::Posted, _) => Some(&mut self.posted),
+            (State::Reposted, _) => Some(&mut self.reposted),
+            (State::Settled, _) => None,
+        }
     }
 
     pub(crate) fn clients_of(&self, origin: Origin) -> u32 {

@@ -7,6 +7,9 @@
 mod actors;
 #[cfg(test)]
 mod cases;
+mod correspondents;
+#[cfg(test)]
+mod datagram_cases;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,14 +17,18 @@ use std::time::Duration;
 
 use midmile_engine::sim::{DialOutcome, Rng, Sim};
 use midmile_engine::{
-    Addr, Config, ConnError, ConnId, Core, Cx, Frame, Handler, Incoming, LegOptions, ListenerId, Time,
+    Addr, Config, ConnError, ConnId, Core, Counter, Cx, DatagramId, Flow, Frame, Handler, Incoming, LegOptions,
+    ListenerId, Time,
 };
 use midmile_wire::frame::{Framing, Line};
 
-use crate::{Bounds, Counters, End, Ended, Matching, Mux, Place, Service, ServiceId};
+use crate::{Bounds, Counters, End, Ended, Matching, Mux, Place, Service, ServiceId, Transport};
 use actors::{Backend, Client, Manners};
 #[cfg(test)]
 pub(crate) use actors::{answer_to, query};
+#[cfg(test)]
+pub(crate) use correspondents::cut_answer_to;
+use correspondents::{Correspondent, weather};
 
 /// More turns than any world needs.
 const TURNS_MAX: u64 = 100_000;
@@ -106,6 +113,14 @@ impl<B: midmile_engine::Backend> Handler<B> for Owner {
         self.mux.on_timer(cx, conn, token);
     }
 
+    fn on_datagram(&mut self, cx: &mut Cx<B>, socket: DatagramId, flow: Flow, bytes: &[u8]) {
+        assert!(self.mux.on_datagram(cx, socket, flow, bytes), "a socket that nobody has bound");
+    }
+
+    fn on_datagrams_failed(&mut self, cx: &mut Cx<B>, socket: DatagramId, _: ConnError) {
+        assert!(self.mux.on_datagrams_failed(cx, socket), "a socket that nobody has bound");
+    }
+
     fn on_turn_end(&mut self, cx: &mut Cx<B>) {
         self.mux.on_turn_end(cx);
         if let Some(due) = self.mux.due() {
@@ -121,6 +136,7 @@ pub(super) struct World {
     pub(super) core: Core<Sim, Owner>,
     clients: Vec<Client>,
     backends: Vec<Backend>,
+    correspondents: Vec<Correspondent>,
     pub(super) places: Vec<Addr>,
     pub(super) counters: Arc<Counters>,
     pub(super) matching: Matching,
@@ -179,6 +195,16 @@ pub(crate) fn service(places: &[Addr], matching: Matching, bounds: Bounds) -> Se
     }
 }
 
+/// The service, with places that are asked by datagrams.
+pub(crate) fn with_datagrams(service: Service, is_one: impl Fn(usize) -> bool) -> Service {
+    let place = |(index, place): (usize, &Arc<Place>)| {
+        let transport = if is_one(index) { Transport::Udp } else { Transport::Tcp };
+        Arc::new(Place::new(place.name.clone(), place.addrs.clone()).asked_by(transport))
+    };
+    let backends = service.backends.iter().enumerate().map(place).collect();
+    Service { backends, ..service }
+}
+
 impl World {
     fn new(mut rng: Rng, matching: Matching, mood: Mood) -> Self {
         let count = 1 + rng.up_to(5);
@@ -196,7 +222,16 @@ impl World {
         }
         let at = port(1000);
         cx.listen_at(&at, &LegOptions::default(), 100).unwrap();
-        owner.service = Some(owner.mux.serve(cx, Arc::new(service(&places, matching, BOUNDS)), counters.clone()));
+        let by_datagrams = if matching == Matching::Id { rng.up_to(7) } else { 0 };
+        let is_one = |place: usize| by_datagrams & 1 << place != 0;
+        let service = with_datagrams(service(&places, matching, BOUNDS), is_one);
+        let unkind = mood == Mood::Any;
+        let weather = weather(&mut rng, unkind);
+        cx.backend().set_weather(weather);
+        let asked = places.iter().enumerate().filter(|(place, _)| is_one(*place));
+        let correspondents =
+            asked.map(|(_, addr)| Correspondent::new(&mut rng, addr.inet().unwrap(), unkind)).collect();
+        owner.service = Some(owner.mux.serve(cx, Arc::new(service), counters.clone()));
         let clients = (0..count)
             .map(|number| {
                 let manners = if mood == Mood::Any && rng.one_in(2) { Manners::Any } else { Manners::Good };
@@ -206,7 +241,19 @@ impl World {
                 Client::new(&mut rng, remote, number, manners, matching, mood == Mood::Kind)
             })
             .collect();
-        Self { core, clients, backends: Vec::new(), places, counters, matching, rng, mood, faults, turns: 0 }
+        Self {
+            core,
+            clients,
+            backends: Vec::new(),
+            correspondents,
+            places,
+            counters,
+            matching,
+            rng,
+            mood,
+            faults,
+            turns: 0,
+        }
     }
 
     /// One turn, and then what everybody else does.
@@ -228,6 +275,9 @@ impl World {
         let mut next = None;
         for backend in &mut self.backends {
             next = next.into_iter().chain(backend.act(cx.backend(), &mut self.rng, now)).min();
+        }
+        for correspondent in &mut self.correspondents {
+            next = next.into_iter().chain(correspondent.act(cx.backend(), &mut self.rng, now)).min();
         }
         for client in &mut self.clients {
             next = next.into_iter().chain(client.act(cx.backend(), &mut self.rng, now)).min();
@@ -266,9 +316,10 @@ impl World {
         for ended in &owner.ended {
             assert!(ends.insert(ended.owner, ended.end).is_none(), "a client ended twice");
         }
-        let counted: u64 = self.counters.ends.iter().map(midmile_engine::Counter::value).sum();
+        let counted: u64 = self.counters.ends.iter().map(Counter::value).sum();
         assert_eq!(counted, ends.len() as u64);
-        assert_eq!((self.counters.clients_open.value(), self.counters.upstreams_open.value()), (0, 0));
+        let open = [&self.counters.clients_open, &self.counters.upstreams_open, &self.counters.sockets_open];
+        assert_eq!(open.map(Counter::value), [0; 3]);
         for client in &self.clients {
             let port = client.remote.addr().inet().unwrap().port();
             let end = ends.get(&u64::from(port)).copied();

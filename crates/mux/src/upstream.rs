@@ -1,12 +1,16 @@
-//! An upstream: a connection to a backend that carries many clients' requests.
+//! An upstream: a connection to a backend that carries many clients' requests, or the sockets by which datagrams go there.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use midmile_engine::{ConnId, Key, Time};
 use midmile_wire::frame::Seen;
 
 use crate::chunks::Chain;
+use crate::drawn::Drawn;
+use crate::posts::Posts;
+use crate::sending::OWED_MAX;
 use crate::service::Matching;
 
 /// How long an upstream rests after its first failure; twice as long after each that follows, up to the most.
@@ -30,6 +34,8 @@ pub(crate) enum Stand {
 pub(crate) enum Pending {
     /// By the id that each has here. Invariant: an id is free if, and only if, nothing stands at it.
     Ids { slots: Box<[Key]>, free: VecDeque<u16> },
+    /// By ids that nobody can guess, of datagrams.
+    Drawn(Drawn),
     /// In the order of their answers.
     Order { queue: VecDeque<Key>, max: usize },
 }
@@ -46,6 +52,7 @@ impl Pending {
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Ids { slots, free } => slots.len() - free.len(),
+            Self::Drawn(drawn) => drawn.len(),
             Self::Order { queue, .. } => queue.len(),
         }
     }
@@ -53,11 +60,13 @@ impl Pending {
     pub(crate) fn is_full(&self) -> bool {
         match self {
             Self::Ids { free, .. } => free.is_empty(),
+            Self::Drawn(drawn) => drawn.is_full(),
             Self::Order { queue, max } => queue.len() == *max,
         }
     }
 
-    /// Takes a request in, and says its id here; 0 where there are none. `None` when full.
+    /// Takes a request in, and says its id here; 0 where there are none. `None` when full, and of datagrams, whose ids are drawn with
+    /// the socket ([`Drawn::insert`]).
     pub(crate) fn insert(&mut self, request: Key) -> Option<u16> {
         match self {
             Self::Ids { slots, free } => {
@@ -65,6 +74,7 @@ impl Pending {
                 slots[usize::from(id)] = request;
                 Some(id)
             }
+            Self::Drawn(_) => None,
             Self::Order { queue, max } => (queue.len() < *max).then(|| {
                 queue.push_back(request);
                 0
@@ -76,6 +86,7 @@ impl Pending {
     pub(crate) fn at(&self, id: u16) -> Option<Key> {
         match self {
             Self::Ids { slots, .. } => slots.get(usize::from(id)).copied().filter(|key| *key != Key::NONE),
+            Self::Drawn(drawn) => drawn.at(id),
             Self::Order { queue, .. } => queue.front().copied(),
         }
     }
@@ -87,6 +98,7 @@ impl Pending {
                 slots[usize::from(id)] = Key::NONE;
                 free.push_back(id);
             }
+            Self::Drawn(drawn) => drawn.remove(id),
             Self::Order { queue, .. } => {
                 queue.pop_front();
             }
@@ -100,6 +112,7 @@ impl Pending {
                 slots[usize::from(id)] = Key::NONE;
                 free.push_front(id);
             }
+            Self::Drawn(drawn) => drawn.remove(id),
             Self::Order { queue, .. } => {
                 queue.pop_back();
             }
@@ -118,6 +131,7 @@ impl Pending {
                     return Some(key);
                 }
             },
+            Self::Drawn(drawn) => drawn.pop(from),
             Self::Order { queue, .. } => queue.pop_front(),
         }
     }
@@ -126,6 +140,7 @@ impl Pending {
     pub(crate) fn keys(&self) -> Box<dyn Iterator<Item = Key> + '_> {
         match self {
             Self::Ids { slots, .. } => Box::new(slots.iter().copied().filter(|key| *key != Key::NONE)),
+            Self::Drawn(drawn) => Box::new(drawn.keys()),
             Self::Order { queue, .. } => Box::new(queue.iter().copied()),
         }
     }
@@ -139,6 +154,10 @@ pub(crate) struct Upstream {
     pub(crate) service: u32,
     /// The backend's place in the service; `None` once a reload has dropped it: it then goes when its requests are answered.
     pub(crate) place: Option<usize>,
+    /// The sockets of one that is datagrams to a place; nothing of a connection. Empty unless it stands.
+    pub(crate) posts: Option<Box<Posts>>,
+    /// When those are looked at next.
+    pub(crate) look_at: Time,
     /// The request that it's there for alone, a zone's transfer; [`Key::NONE`]: it's for all.
     pub(crate) transfer: Key,
     /// It isn't read, because that request's client hasn't taken what came.
@@ -169,6 +188,8 @@ impl Upstream {
             conn: Key::NONE,
             service,
             place: Some(place),
+            posts: None,
+            look_at: now,
             transfer: Key::NONE,
             held: false,
             addr: 0,
@@ -182,6 +203,45 @@ impl Upstream {
             useful: false,
             suspect: false,
         }
+    }
+
+    /// One of datagrams to a place, of which `max` may be out at most.
+    pub(crate) fn of_datagrams(service: u32, place: usize, peer: SocketAddr, max: u16, now: Time) -> Self {
+        Self {
+            posts: Some(Box::new(Posts::new(peer))),
+            pending: Pending::Drawn(Drawn::new(max)),
+            ..Self::new(service, place, Matching::Order, 0, now)
+        }
+    }
+
+    /// Whether it's datagrams.
+    pub(crate) const fn is_datagrams(&self) -> bool {
+        self.posts.is_some()
+    }
+
+    /// Whether a request more can be put on it. One of datagrams that has failed is tried with one at a time until that is answered.
+    pub(crate) fn has_room(&self) -> bool {
+        let out = self.pending.len();
+        let may_try = |posts: &Posts| posts.window.has_room(out) && (self.failures == 0 || out == 0);
+        self.stand == Stand::Open
+            && self.posts.as_deref().is_none_or(may_try)
+            && !self.pending.is_full()
+            && self.out.len() <= OWED_MAX
+    }
+
+    /// When it has to be looked at, whatever else happens.
+    pub(crate) fn due(&self) -> Option<Time> {
+        match self.stand {
+            Stand::Resting { until } => Some(until),
+            // Datagrams that nobody waits for are nobody's hurry, but those of one that is to go.
+            Stand::Open if self.is_datagrams() && self.place.is_none() => Some(self.look_at),
+            Stand::Dialling | Stand::Open => None,
+        }
+    }
+
+    /// Notes that it has answered.
+    pub(crate) const fn has_answered(&mut self, now: Time) {
+        (self.heard, self.useful, self.suspect, self.failures) = (now, true, false, 0);
     }
 
     /// Notes a failure, and says until when it rests. Each of `addrs` addresses is tried before it does.

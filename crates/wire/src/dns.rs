@@ -29,6 +29,8 @@ const MASK_RCODE: u16 = 0x000f;
 /// In an OPT record's TTL: the client wants DNSSEC's records (RFC 3225).
 const OPT_FLAG_DO: u8 = 0x80;
 
+/// A plain query (RFC 1035, 4.1.1).
+pub const OPCODE_QUERY: u8 = 0;
 /// A change to a zone (RFC 2136): what it does may differ when it's sent twice.
 pub const OPCODE_UPDATE: u8 = 5;
 /// Stateful operations between two ends (RFC 8490): they mean the connection, so nobody in the middle may carry them.
@@ -37,6 +39,10 @@ pub const OPCODE_DSO: u8 = 6;
 pub const RCODE_SERVFAIL: u8 = 2;
 /// The server doesn't know this kind of query.
 pub const RCODE_NOTIMP: u8 = 4;
+
+/// The server wants a cookie that it has made (RFC 7873, 8), as the twelve bits of EDNS have it: over UDP only, for over TCP the address
+/// is proven.
+pub const RCODE_BADCOOKIE: u16 = 23;
 
 const TYPE_SOA: u16 = 6;
 const TYPE_SIG: u16 = 24;
@@ -70,8 +76,14 @@ pub struct Additional {
     pub signed: bool,
     /// There's an OPT record (EDNS, RFC 6891).
     pub edns: bool,
+    /// Where its two bytes stand that say how long a datagram may be that its sender takes (RFC 6891, 6.2.3).
+    pub udp_size_at: Option<usize>,
+    /// The upper eight bits of what became of a query (RFC 6891, 6.1.3); 0 without EDNS.
+    pub rcode_high: u8,
     /// The DO flag in it.
     pub wants_dnssec: bool,
+    /// It has the keepalive option, be it with a timeout or, as a query has it, without.
+    pub keepalive: bool,
     /// Where the two bytes of the keepalive option's timeout stand, in units of 100 ms; only where it has one.
     pub keepalive_at: Option<usize>,
 }
@@ -153,7 +165,7 @@ impl<'a> Message<'a> {
         Some(Question { bytes, kind: self.word(name_end) })
     }
 
-    /// What the additional section says; `None` where the records can't be followed to the end.
+    /// What the additional section says; `None` where the records can't be followed to the end, or several are OPT (RFC 6891, 6.1.1).
     #[must_use]
     pub fn additional(self) -> Option<Additional> {
         let mut said = Additional::default();
@@ -169,10 +181,16 @@ impl<'a> Message<'a> {
             let record = Record::at(self.bytes, at)?;
             let content = &self.bytes[record.content..record.end];
             match record.kind {
+                TYPE_OPT if said.edns => return None,
                 TYPE_OPT => {
                     said.edns = true;
+                    // Class and TTL have other meanings in this one (RFC 6891, 6.1.3).
+                    said.udp_size_at = Some(record.content - 8);
+                    said.rcode_high = self.bytes[record.content - 6];
                     said.wants_dnssec = self.bytes[record.content - 4] & OPT_FLAG_DO != 0;
-                    said.keepalive_at = keepalive_in(content).map(|place| record.content + place);
+                    let keepalive = keepalive_in(content);
+                    said.keepalive = keepalive.is_some();
+                    said.keepalive_at = keepalive.filter(|(_, len)| *len == 2).map(|(place, _)| record.content + place);
                 }
                 TYPE_TSIG => said.signed |= left == 0,
                 TYPE_SIG => said.signed |= left == 0 && word(content, 0) == Some(0),
@@ -252,14 +270,14 @@ fn end_of_plain_name(bytes: &[u8]) -> Option<usize> {
     (at < HEADER_LEN + NAME_LEN_MAX).then_some(at + 1)
 }
 
-/// Where the keepalive option's timeout stands in an OPT record's content.
-fn keepalive_in(options: &[u8]) -> Option<usize> {
+/// Where the keepalive option's timeout stands in an OPT record's content, and how many bytes it has.
+fn keepalive_in(options: &[u8]) -> Option<(usize, u16)> {
     let mut at = 0;
     loop {
         let (code, len) = (word(options, at)?, word(options, at + 2)?);
         let next = at + 4 + usize::from(len);
-        if code == OPTION_TCP_KEEPALIVE && len == 2 && next <= options.len() {
-            return Some(at + 4);
+        if code == OPTION_TCP_KEEPALIVE && next <= options.len() {
+            return Some((at + 4, len));
         }
         at = next;
     }

@@ -52,6 +52,14 @@ fn route(name: &str, retired: bool) -> RouteSnapshot {
             upstreams_dialled: 9,
             dials_failed: 1,
             upstreams_lost: 2,
+            datagrams: DatagramsSnapshot {
+                sent: 30,
+                again: 3,
+                failed: 1,
+                sockets_open: 8,
+                binds_failed: 1,
+                detours: [2; Detour::COUNT],
+            },
         }),
         retired,
     }
@@ -268,6 +276,8 @@ fn a_retired_route_counts_with_the_one_that_has_its_name() {
     check("midmile_mux_requests", &[("route", "dns")], 100.0);
     check("midmile_mux_upstreams_open", &[("route", "dns")], 12.0);
     check("midmile_mux_transfers_unclear", &[("route", "dns")], 14.0);
+    check("midmile_mux_datagrams", &[("route", "dns")], 60.0);
+    check("midmile_mux_detours", &[("route", "dns"), ("reason", "truncated")], 4.0);
     check("midmile_early_used", &[("route", "web")], 4.0);
     check("midmile_early_wasted", &[("route", "web")], 2.0);
 }

@@ -54,6 +54,27 @@ fn a_framing_means_what_it_says() {
 }
 
 #[test]
+fn backends_of_dns_alone_are_asked_over_udp() {
+    let read = |to: &str, more: &str| {
+        let text = format!("[[listener]]\nlisten = \"127.0.0.1:53\"\nto = {to}\n{more}\n");
+        parse("f", &text, &Host { cpus: 2, congestion: None })
+    };
+    let config = read("[\"udp:10.0.0.1:53\", \"10.0.0.2:53\"]", "framing = \"dns\"").unwrap();
+    let listener = &config.listeners[0];
+    assert_eq!(listener.to.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.1:53", "10.0.0.2:53"]);
+    assert_eq!(listener.messages.as_ref().unwrap().udp, BTreeSet::from(["10.0.0.1:53".parse().unwrap()]));
+    assert_eq!(config.sockets_max(), 16);
+    let only =
+        "f:3: listener.to: udp:10.0.0.1:53: only DNS is asked over UDP; set framing = \"dns\", or leave \"udp:\" out";
+    for more in ["", "framing = \"resp\"", "framing = { length = {} }"] {
+        assert_eq!(read("\"udp:10.0.0.1:53\"", more), Err(vec![only.to_owned()]), "{more}");
+    }
+    let twice = "f:3: listener.to: 10.0.0.1:53 is there twice; leave one out";
+    let both = "[\"udp:10.0.0.1:53\", \"10.0.0.1:53\"]";
+    assert_eq!(read(both, "framing = \"dns\""), Err(vec![twice.to_owned()]));
+}
+
+#[test]
 fn a_program_is_read_and_checked() {
     let path = std::env::temp_dir().join(format!("midmile-framer-{}", std::process::id()));
     let with = |program: &str| {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use midmile_engine::Counter;
-use midmile_mux::Counters;
+use midmile_mux::{Counters, Detour};
 
 use crate::counters::RouteCounters;
 
@@ -42,14 +42,44 @@ pub struct MessagesSnapshot {
     pub dials_failed: u64,
     /// Connections to backends that had stood and were lost.
     pub upstreams_lost: u64,
+    /// What went as datagrams.
+    pub datagrams: DatagramsSnapshot,
+}
+
+/// What a listener carries by datagrams to its backends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DatagramsSnapshot {
+    /// Requests that were sent as datagrams.
+    pub sent: u64,
+    /// Those that were sent once more, because no answer came soon.
+    pub again: u64,
+    /// Times that a backend took none, or left all unanswered.
+    pub failed: u64,
+    /// Sockets for them.
+    pub sockets_open: u64,
+    /// Sockets that couldn't be bound.
+    pub binds_failed: u64,
+    /// Requests that went by a connection though their backend is asked by datagrams, each at its [`Detour::index`].
+    pub detours: [u64; Detour::COUNT],
+}
+
+impl DatagramsSnapshot {
+    fn absorb(&mut self, from: &Self) {
+        self.sent += from.sent;
+        self.again += from.again;
+        self.failed += from.failed;
+        self.sockets_open += from.sockets_open;
+        self.binds_failed += from.binds_failed;
+        self.detours.iter_mut().zip(&from.detours).for_each(|(sum, count)| *sum += count);
+    }
 }
 
 impl MessagesSnapshot {
     /// The sums over the cores.
     pub(super) fn of(cores: &[Arc<RouteCounters>]) -> Self {
-        let sum = |of: fn(&Counters) -> &Counter| {
-            cores.iter().fold(0, |sum: u64, core| sum.wrapping_add(of(&core.mux).value()))
-        };
+        let sum_of =
+            |of: &dyn Fn(&Counters) -> u64| cores.iter().fold(0, |sum: u64, core| sum.wrapping_add(of(&core.mux)));
+        let sum = |of: fn(&Counters) -> &Counter| sum_of(&|core| of(core).value());
         Self {
             requests: sum(|core| &core.requests),
             request_bytes: sum(|core| &core.request_bytes),
@@ -67,6 +97,14 @@ impl MessagesSnapshot {
             upstreams_dialled: sum(|core| &core.upstreams_dialled),
             dials_failed: sum(|core| &core.dials_failed),
             upstreams_lost: sum(|core| &core.upstreams_lost),
+            datagrams: DatagramsSnapshot {
+                sent: sum(|core| &core.datagrams),
+                again: sum(|core| &core.datagrams_again),
+                failed: sum(|core| &core.datagrams_failed),
+                sockets_open: sum(|core| &core.sockets_open),
+                binds_failed: sum(|core| &core.binds_failed),
+                detours: std::array::from_fn(|index| sum_of(&|core| core.detours[index].value())),
+            },
         }
     }
 
@@ -88,5 +126,6 @@ impl MessagesSnapshot {
         self.upstreams_dialled += from.upstreams_dialled;
         self.dials_failed += from.dials_failed;
         self.upstreams_lost += from.upstreams_lost;
+        self.datagrams.absorb(&from.datagrams);
     }
 }

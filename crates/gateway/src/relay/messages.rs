@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use midmile_engine::{Addr, Backend, Cx, Incoming, Key, Slab, Time};
+use midmile_engine::{Addr, Backend, Cx, DatagramId, Flow, Incoming, Key, Slab, Time};
 use midmile_mux::{self as mux, Mux, Service, ServiceId};
 
 use super::Relay;
@@ -167,6 +167,20 @@ impl<L> Relay<L> {
                 self.servings.pair_ended(serving_key);
                 cx.refuse(incoming);
             }
+        }
+    }
+
+    /// A backend has answered by a datagram. Nobody else here has sockets for them.
+    pub(super) fn datagram_came<B: Backend>(&mut self, cx: &mut Cx<B>, socket: DatagramId, flow: Flow, bytes: &[u8]) {
+        if let Some(mux) = &mut self.messages.mux {
+            mux.on_datagram(cx, socket, flow, bytes);
+        }
+    }
+
+    /// A backend doesn't take datagrams.
+    pub(super) fn datagrams_failed<B: Backend>(&mut self, cx: &mut Cx<B>, socket: DatagramId) {
+        if let Some(mux) = &mut self.messages.mux {
+            mux.on_datagrams_failed(cx, socket);
         }
     }
 

@@ -11,7 +11,7 @@ use super::BOUNDS;
 use crate::{End, Matching};
 
 /// A transfer, of some messages.
-const AXFR: u16 = 252;
+pub(super) const AXFR: u16 = 252;
 /// The first letter of zones whose transfer can't be followed to its end.
 const UNCLEAR: char = 'u';
 

@@ -11,19 +11,24 @@ use midmile_engine::{Addr, Config, Core, LegOptions, Time};
 
 use super::actors::{answer_to, framed, query, transfer_of};
 use super::{BOUNDS, Owner, port, service};
-use crate::{Bounds, Counters, End, Matching, Mux, Refused};
+use crate::{Bounds, Counters, End, Matching, Mux, Refused, Service};
 
-const ROOM: usize = 100_000;
+pub(super) const ROOM: usize = 100_000;
 
 /// A mux with some backends, all of whom a test acts for.
-struct Stage {
-    core: Core<Sim, Owner>,
-    places: Vec<Addr>,
-    counters: Arc<Counters>,
+pub(super) struct Stage {
+    pub(super) core: Core<Sim, Owner>,
+    pub(super) places: Vec<Addr>,
+    pub(super) counters: Arc<Counters>,
 }
 
 impl Stage {
     fn new(matching: Matching, places: usize, bounds: Bounds) -> Self {
+        Self::with(places, |places| service(places, matching, bounds))
+    }
+
+    /// So many places, and what is served of them.
+    pub(super) fn with(places: usize, service: impl FnOnce(&[Addr]) -> Service) -> Self {
         let config = Config { conns_max: 100, catch_panics: false, ..Config::default() };
         let mut core = Core::new(Sim::new(7, false), config, Owner::new(Mux::new(10, 100)));
         let places: Vec<Addr> = (0..places).map(|place| port(2000 + place)).collect();
@@ -33,14 +38,14 @@ impl Stage {
             cx.backend().server(place, vec![DialOutcome::ByHand(Duration::from_millis(1), ROOM)]);
         }
         cx.listen_at(&port(1000), &LegOptions::default(), 100).unwrap();
-        owner.service = Some(owner.mux.serve(cx, Arc::new(service(&places, matching, bounds)), counters.clone()));
+        owner.service = Some(owner.mux.serve(cx, Arc::new(service(&places)), counters.clone()));
         let mut stage = Self { core, places, counters };
         stage.pass(20);
         stage
     }
 
     /// Lets so many milliseconds pass.
-    fn pass(&mut self, millis: u64) {
+    pub(super) fn pass(&mut self, millis: u64) {
         let until = self.core.parts().1.now().after(Duration::from_millis(millis));
         while self.core.parts().1.now() < until {
             self.core.turn().unwrap();
@@ -51,13 +56,13 @@ impl Stage {
         }
     }
 
-    fn client(&mut self) -> RemoteId {
+    pub(super) fn client(&mut self) -> RemoteId {
         let client = self.core.parts().1.backend().hand_client(&port(1000), ROOM);
         self.pass(20);
         client
     }
 
-    fn say(&mut self, remote: RemoteId, mut bytes: &[u8]) {
+    pub(super) fn say(&mut self, remote: RemoteId, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             match self.core.parts().1.backend().hand_send(remote, bytes).unwrap() {
                 Progress::Moved(count) => bytes = &bytes[count..],
@@ -68,7 +73,7 @@ impl Stage {
     }
 
     /// What has come to a remote since it was last asked, and whether it has seen the end.
-    fn hear(&mut self, remote: RemoteId) -> (Vec<u8>, bool) {
+    pub(super) fn hear(&mut self, remote: RemoteId) -> (Vec<u8>, bool) {
         let (mut all, mut buffer) = (Vec::new(), [0; 5000]);
         loop {
             match self.core.parts().1.backend().hand_recv(remote, &mut buffer) {
@@ -80,12 +85,12 @@ impl Stage {
     }
 
     /// The upstreams of a place that were ever dialled.
-    fn upstreams(&mut self, place: usize) -> Vec<RemoteId> {
+    pub(super) fn upstreams(&mut self, place: usize) -> Vec<RemoteId> {
         self.core.parts().1.backend().dialled(&self.places[place]).collect()
     }
 
     /// The upstream on which a request has come, and the request, which is the only one there.
-    fn asked(&mut self) -> Option<(RemoteId, Vec<u8>)> {
+    pub(super) fn asked(&mut self) -> Option<(RemoteId, Vec<u8>)> {
         let all: Vec<RemoteId> = (0..self.places.len()).flat_map(|place| self.upstreams(place)).collect();
         all.into_iter().find_map(|upstream| {
             let (heard, _) = self.hear(upstream);
@@ -98,20 +103,20 @@ impl Stage {
     }
 }
 
-fn with_id(framed: &[u8], id: &[u8]) -> Vec<u8> {
+pub(super) fn with_id(framed: &[u8], id: &[u8]) -> Vec<u8> {
     [&framed[..2], id, &framed[4..]].concat()
 }
 
 /// A query for `a` with these bytes behind its question, which are one additional record.
-fn query_with(id: u16, record: &[u8]) -> Vec<u8> {
+pub(super) fn query_with(id: u16, record: &[u8]) -> Vec<u8> {
     let mut bytes = query(id, "a", 1)[2..].to_vec();
     bytes[11] = 1;
     bytes.extend(record);
     framed(&bytes)
 }
 
-const TSIG: &[u8] = &[1, b'k', 0, 0, 250, 0, 255, 0, 0, 0, 0, 0, 3, 1, 2, 3];
-const KEEPALIVE: &[u8] = &[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 6, 0, 11, 0, 2, 0xff, 0xff];
+pub(super) const TSIG: &[u8] = &[1, b'k', 0, 0, 250, 0, 255, 0, 0, 0, 0, 0, 3, 1, 2, 3];
+pub(super) const KEEPALIVE: &[u8] = &[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 6, 0, 11, 0, 2, 0xff, 0xff];
 
 #[test]
 fn signed_messages_cross_untouched_but_for_the_id() {

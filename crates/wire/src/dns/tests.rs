@@ -72,7 +72,13 @@ fn the_additional_section_is_understood() {
     assert!(!said(&[TSIG, OPT]).signed, "a signature stands at the end");
     assert!(said(&[SIG0]).signed && !said(&[SIG]).signed);
     let asks = said(&[OPT_ASKS]);
-    assert!(asks.edns && !asks.wants_dnssec && asks.keepalive_at.is_none());
+    assert!(asks.edns && !asks.wants_dnssec && asks.keepalive && asks.keepalive_at.is_none());
+    assert!(all.keepalive && !said(&[TSIG]).keepalive);
+    let size = all.udp_size_at.unwrap();
+    assert_eq!((&query(1, &[OPT, TSIG])[size..size + 2], all.rcode_high), (&[4, 208][..], 0));
+    let bad_cookie = [&OPT[..5], &[1], &OPT[6..]].concat();
+    assert_eq!(said(&[&bad_cookie]).rcode_high, 1);
+    assert_eq!(Message::new(&query(1, &[OPT, OPT])).unwrap().additional(), None, "two say different things");
     let mut cut = query(1, &[OPT]);
     cut.pop();
     assert_eq!(Message::new(&cut).unwrap().additional(), None);

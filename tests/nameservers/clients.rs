@@ -1,0 +1,141 @@
+//! Programs that ask name servers, and what they are asked through.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+
+use super::servers::{Kind, NameServer};
+use super::zone::{self, HOSTS, QUESTIONS_PER_HOST};
+use crate::process::{Scratch, until};
+use crate::programs::relay::Relay;
+use crate::programs::{client, connections_to, lacks, said};
+
+/// Does it with each server that is installed, behind a multiplexor; `how` stands in front of its address.
+pub(crate) fn with_each(
+    how: &str,
+    name: &str,
+    kinds: &[Kind],
+    more: &[&str],
+    work: impl Fn(Kind, &NameServer, &Relay),
+) {
+    for &kind in kinds {
+        if lacks(&[&[kind.program()], more].concat()) {
+            continue;
+        }
+        let scratch = Scratch::new(&format!("mux-{name}-{}", kind.program()));
+        let server = NameServer::start(kind, &scratch, "server");
+        let mux = Relay::mux_to("dns", &[format!("{how}{}", server.addr)], &[]);
+        work(kind, &server, &mux);
+        mux.settled();
+    }
+}
+
+/// kdig's words, without a second try.
+pub(crate) fn kdig(port: &str, args: &[&str]) -> String {
+    let mut command = client("kdig");
+    said(command.args(["@127.0.0.1", "-p", port, "+tcp", "+retry=0", "+timeout=20"]).args(args))
+}
+
+/// A file of questions for dnsperf, and how many there are.
+pub(crate) struct Questions {
+    file: String,
+    pub(crate) count: usize,
+}
+
+impl Questions {
+    pub(crate) fn write(scratch: &Scratch, hosts: usize) -> Self {
+        let file = scratch.write(&format!("questions-{hosts}"), &zone::for_dnsperf(hosts));
+        Self { file, count: hosts * QUESTIONS_PER_HOST }
+    }
+}
+
+/// Runs dnsperf, so often through the questions; each has to have its answer.
+pub(crate) fn dnsperf(port: &str, questions: &Questions, runs: usize, more: &[&str]) {
+    let all = runs * questions.count;
+    let mut command = client("dnsperf");
+    command.args([
+        "-s",
+        "127.0.0.1",
+        "-p",
+        port,
+        "-m",
+        "tcp",
+        "-d",
+        &questions.file,
+        "-n",
+        &runs.to_string(),
+        "-t",
+        "20",
+    ]);
+    let said = said(command.args(more));
+    for line in [
+        format!("Queries completed:    {all} (100.00%)"),
+        "Queries lost:         0 (0.00%)".to_owned(),
+        format!("Response codes:       NOERROR {all} (100.00%)"),
+    ] {
+        assert!(said.contains(&line), "{more:?}: no {line:?} in {said}");
+    }
+}
+
+/// The records of a transfer, without kdig's remarks.
+pub(crate) fn transferred(port: &str, at: &str, args: &[&str]) -> Vec<String> {
+    let mut command = client("kdig");
+    command.args([&format!("@{at}"), "-p", port, "+tcp", "+retry=0", "+timeout=20"]).args(args);
+    let said = said(&mut command);
+    // A signature has its time in it.
+    let is_record = |line: &&str| !line.is_empty() && !line.starts_with(';') && !line.contains("\tTSIG\t");
+    let records = said.lines().filter(is_record);
+    records.map(str::to_owned).collect()
+}
+
+/// Says at its end that something is over.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// No question of dnsperf's is lost while two servers are killed and started again, one after the other; `how` stands in front of their
+/// addresses.
+pub(crate) fn survives_restarts(how: &str) {
+    if lacks(&["knotd", "dnsperf"]) {
+        return;
+    }
+    let scratch = Scratch::new(&format!("mux-restarts{}", how.trim_end_matches(':')));
+    let questions = Questions::write(&scratch, HOSTS);
+    let mut servers = ["a", "b"].map(|name| NameServer::start(Kind::Knot, &scratch, name));
+    let mux = Relay::mux_to("dns", &servers.each_ref().map(|server| format!("{how}{}", server.addr)), &[]);
+    let in_use = |server: &NameServer| {
+        until("connections to a backend", || (connections_to(server.addr) > 0).then_some(()));
+    };
+    servers.iter().for_each(in_use);
+    let port = mux.port();
+    let answers = || mux.count("/routes/0/messages/answers");
+    let answered = |more: u64| {
+        let before = answers();
+        until("answers", || (answers() >= before + more).then_some(()));
+    };
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Set even if the test fails: the load would never end.
+        let over_at_last = Over(&over);
+        // About a second each, one after the other.
+        let load = scope.spawn(|| {
+            while !over.load(Relaxed) {
+                dnsperf(&port, &questions, 2, &["-c", "10", "-q", "100", "-Q", "4000"]);
+            }
+        });
+        for server in [0, 1, 0, 1] {
+            answered(1000);
+            servers[server].kill();
+            answered(1000);
+            servers[server].again(&scratch);
+            in_use(&servers[server]);
+        }
+        answered(1000);
+        drop(over_at_last);
+        load.join().unwrap();
+    });
+    mux.settled();
+}
