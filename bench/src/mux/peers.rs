@@ -42,12 +42,13 @@ pub(crate) struct Wiring<'a> {
 
 /// No proxy: what the added latency is added to.
 pub(crate) const DIRECT: &str = "direct";
-/// What is held to the targets, and against whom.
+/// What is held to the targets; the same with a loop that looks for a while before it sleeps; and against whom.
 pub(crate) const SUBJECT: &str = "midmile";
+pub(crate) const BUSY: &str = "midmile-busy";
 pub(crate) const AGAINST: &str = "dnsdist";
 
 /// Every peer, in the order of the table.
-pub(crate) const PEERS: [&Peer; 3] = [
+pub(crate) const PEERS: [&Peer; 5] = [
     &Peer {
         name: DIRECT,
         version: |_| first_line("knotd", "--version"),
@@ -57,7 +58,24 @@ pub(crate) const PEERS: [&Peer; 3] = [
             _ => None,
         },
     },
-    &Peer { name: SUBJECT, version: |host| first_line(&host.midmile, "--version"), command: midmile, skips: |_| None },
+    &Peer {
+        name: SUBJECT,
+        version: |host| first_line(&host.midmile, "--version"),
+        command: |wiring| midmile(wiring, &[]),
+        skips: |_| None,
+    },
+    &Peer {
+        name: "midmile-uring",
+        version: |host| first_line(&host.midmile, "--version"),
+        command: |wiring| midmile(wiring, &["--wait-by", "io_uring"]),
+        skips: |_| None,
+    },
+    &Peer {
+        name: BUSY,
+        version: |host| first_line(&host.midmile, "--version"),
+        command: |wiring| midmile(wiring, &["--busy-poll", "200us"]),
+        skips: |kind| (kind != Kind::Alone).then_some("busy-poll is for few messages"),
+    },
     &Peer { name: AGAINST, version: |_| first_line("dnsdist", "--version"), command: dnsdist, skips: |_| None },
 ];
 
@@ -83,13 +101,13 @@ impl Peer {
     }
 }
 
-fn midmile(wiring: &Wiring<'_>) -> Result<Option<Vec<OsString>>> {
+fn midmile(wiring: &Wiring<'_>, more: &[&str]) -> Result<Option<Vec<OsString>>> {
     let patience = format!("{}s", wiring.patience.as_secs());
     let (listen, to) = (wiring.listen.to_string(), wiring.to.to_string());
     let args = ["mux", "--framing", "dns", "--cores", "1", "--listen", &listen, "--to", &to];
     let timeouts = ["--idle-timeout", &patience, "--message-timeout", &patience];
     let mut command = vec![OsString::from(&wiring.host.midmile)];
-    command.extend(args.iter().chain(&timeouts).map(OsString::from));
+    command.extend(args.iter().chain(&timeouts).chain(more).map(OsString::from));
     Ok(Some(command))
 }
 

@@ -1,6 +1,6 @@
 //! The targets that midmile is held to.
 
-use super::peers::{AGAINST, DIRECT, SUBJECT};
+use super::peers::{AGAINST, BUSY, DIRECT, SUBJECT};
 use super::rows::{Kind, P50, PER_CORE, PER_CPU, RATIO, SLOW_P99};
 use crate::judgement::Judgement;
 use crate::rows::Column;
@@ -31,8 +31,11 @@ fn of_row(row: &RowResults<Kind>) -> Vec<Judgement> {
     };
     match row.row {
         Kind::Alone => {
-            let text = format!("added p50 ≤ {ADDED_AT_MOST} × {AGAINST}'s");
-            vec![verdict(row, &text, added(row), |ratio| ratio <= ADDED_AT_MOST)]
+            let of = |peer| {
+                let text = format!("{peer}: added p50 ≤ {ADDED_AT_MOST} × {AGAINST}'s");
+                verdict(row, &text, added(row, peer), |ratio| ratio <= ADDED_AT_MOST)
+            };
+            [SUBJECT, BUSY].map(of).into()
         }
         Kind::Pipelined => per_cpu(PIPELINED_AT_LEAST).into(),
         Kind::Visit => per_cpu(VISIT_AT_LEAST).into(),
@@ -43,10 +46,10 @@ fn of_row(row: &RowResults<Kind>) -> Vec<Judgement> {
     }
 }
 
-/// What we add to the median, of what the other adds, within each round.
-fn added(row: &RowResults<Kind>) -> Option<f64> {
+/// What one of ours adds to the median, of what the other adds, within each round.
+fn added(row: &RowResults<Kind>, peer: &str) -> Option<f64> {
     let ratios = row.rounds.iter().filter_map(|round| {
-        let [direct, ours, theirs] = [DIRECT, SUBJECT, AGAINST].map(|peer| value(round, peer, P50.key));
+        let [direct, ours, theirs] = [DIRECT, peer, AGAINST].map(|peer| value(round, peer, P50.key));
         Some((ours? - direct?) / (theirs? - direct?))
     });
     median(ratios.collect())
