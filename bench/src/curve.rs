@@ -68,7 +68,7 @@ pub(crate) struct Options {
     /// Out of so many.
     #[arg(long, default_value_t = 800)]
     hog_every: u64,
-    /// Seconds that the run may spend on waiting for other programs to end and on repeating what they disturbed
+    /// Seconds that the run may spend on waiting for quiet and on repeating what others disturbed
     /// [default: 120, quick: 0].
     #[arg(long)]
     patience: Option<u64>,

@@ -61,7 +61,7 @@ impl Judgement {
     /// A verdict on a machine that was busy with something else while `subject` was measured is worth little; the reader is told.
     pub(crate) fn unless_disturbed<R: Heading>(mut self, results: &RowResults<R>, subject: &str) -> Self {
         if let Some(others) = results.median(subject, OTHERS.key).filter(|&others| others > OTHERS_PERCENT_MAX) {
-            self.text += &format!(" (DISTURBED: other programs used {others:.0} % of a CPU)");
+            self.text += &format!(" (DISTURBED: others used {others:.0} % of a CPU)");
         }
         self
     }

@@ -54,7 +54,7 @@ pub(crate) struct Options {
     /// The midmile binary [default: beside this one].
     #[arg(long)]
     midmile: Option<PathBuf>,
-    /// Seconds that the run may spend on waiting for other programs to end and on repeating what they disturbed
+    /// Seconds that the run may spend on waiting for quiet and on repeating what others disturbed
     /// [default: 120, quick: 0].
     #[arg(long)]
     patience: Option<u64>,

@@ -1,4 +1,4 @@
-//! Patience: a measurement that other programs disturbed is made again, within a budget of time.
+//! Patience: a measurement that others disturbed is made again, within a budget of time.
 
 use std::cell::Cell;
 use std::fmt::Display;
@@ -11,7 +11,7 @@ use crate::table::Outcome;
 
 /// More than this share of one CPU disturbs.
 pub(crate) const OTHERS_PERCENT_MAX: f64 = 10.0;
-/// How long other programs are watched to call the machine quiet.
+/// How long others are watched to call the machine quiet.
 const WATCH: Duration = Duration::from_millis(300);
 
 /// Time that may still be spent on waiting and measuring again.
@@ -26,7 +26,7 @@ impl Patience {
         Self { left: Cell::new(budget) }
     }
 
-    /// Measures `what`, and again while other programs disturb and patience lasts.
+    /// Measures `what`, and again while others disturb and patience lasts.
     pub(crate) fn measure(&self, what: &impl Display, measure: impl Fn() -> Outcome) -> Outcome {
         loop {
             let began = Instant::now();

@@ -53,7 +53,7 @@ pub(crate) struct Options {
     /// Bytes in flight that the slow row allows, in MiB: the kernel's TCP buffers and a pipe.
     #[arg(long, default_value_t = 16.0)]
     pair_bound: f64,
-    /// Seconds that the run may spend on waiting for other programs to end and on repeating what they disturbed
+    /// Seconds that the run may spend on waiting for quiet and on repeating what others disturbed
     /// [default: 120, quick: 0].
     #[arg(long)]
     patience: Option<u64>,

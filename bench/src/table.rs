@@ -65,7 +65,7 @@ impl Outcome {
         }
     }
 
-    /// Whether other programs ran beside the measurement.
+    /// Whether others ran beside the measurement.
     pub(crate) fn is_disturbed(&self) -> bool {
         match self {
             Self::Measured(sample) => sample.get(OTHERS.key).is_some_and(|&others| others > OTHERS_PERCENT_MAX),

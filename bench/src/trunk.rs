@@ -63,7 +63,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     println!(
         "for short connections the gateway near the server is on CPU 1, so that both CPUs are full in either case\n"
     );
-    println!("| row | round | relay | gateways | ratio | other programs %, each | pool misses |");
+    println!("| row | round | relay | gateways | ratio | others %, each | pool misses |");
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     for row in rows(options) {
         compare(&lab, &host, &row, options.rounds)?;

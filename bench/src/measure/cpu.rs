@@ -73,9 +73,22 @@ fn idle_ticks(stat: &str) -> Vec<u64> {
     lines.map(|line| [4, 5, 8].iter().filter_map(|&field| ticks(line, field)).sum()).collect()
 }
 
-/// Seconds that programs outside the bench have run: they compete with what is measured. The bench is this process's
-/// group and the groups of its children; the kernel's threads work for everybody and are left out.
+/// Seconds of CPU that went to others, who compete with what is measured: programs outside the bench, and a virtual machine's neighbours,
+/// for whom the hypervisor took a CPU away.
 pub(crate) fn others_seconds() -> Result<f64> {
+    let stat = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
+    Ok(programs_seconds()? + stolen_ticks(&stat) as f64 / TICKS_PER_SECOND)
+}
+
+/// Field 8 of the line of all CPUs.
+fn stolen_ticks(stat: &str) -> u64 {
+    let line = stat.lines().find(|line| line.starts_with("cpu "));
+    line.and_then(|line| line.split_whitespace().nth(8)?.parse().ok()).unwrap_or(0)
+}
+
+/// Seconds that programs outside the bench have run. The bench is this process's group and the groups of its children; the kernel's
+/// threads work for everybody and are left out.
+fn programs_seconds() -> Result<f64> {
     let me = u64::from(std::process::id());
     let my_group = stat_field(&fs::read_to_string("/proc/self/stat")?, GROUP);
     let stats = processes()?;
@@ -101,5 +114,6 @@ mod tests {
     fn the_sum_over_cpus_is_left_out() {
         let stat = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 3 40 5 6 7 800 0 0\ncpu1 0 0 0 1 0 0 0 0 0 0\nintr 5\n";
         assert_eq!(idle_ticks(stat), [845, 1]);
+        assert_eq!(stolen_ticks(&stat.replace("cpu  9 9 9 9 9 9 9 9", "cpu  9 9 9 9 9 9 9 75")), 75);
     }
 }

@@ -36,8 +36,8 @@ pub(crate) const fn column(key: &'static str, title: &'static str, digits: usize
     Column { key, title, digits }
 }
 
-/// Whether to trust a measurement: other programs ran beside it, in per cent of one CPU.
-pub(crate) const OTHERS: Column = column("others_percent", "other programs %", 0);
+/// Whether to trust a measurement: what other programs, and a virtual machine's neighbours, took meanwhile, in per cent of one CPU.
+pub(crate) const OTHERS: Column = column("others_percent", "others %", 0);
 /// Whether the load was the limit: then rates say little, and costs have to be compared.
 pub(crate) const LOAD_CORE: Column = column("load_core_percent", "load CPU busy %", 0);
 /// Whether to trust a measurement: segments are lost where a queue overflowed.
