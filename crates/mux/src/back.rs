@@ -53,6 +53,14 @@ impl Mux {
                 self.tend_datagrams(cx, key);
                 continue;
             }
+            if upstream.stand == Stand::Open && upstream.look_at <= now {
+                // Some backends drop queries in silence: the ids come back, a half to a whole answer timeout after they were given up.
+                upstream.look_at = now.after(self.services[at].service.bounds.answer_timeout / 2);
+                if upstream.pending.len() > 0 {
+                    upstream.pending.sweep(|request| self.requests.get(request).is_some());
+                }
+                continue;
+            }
             let (Stand::Resting { until }, Some(place)) = (upstream.stand, upstream.place) else { continue };
             if until > now {
                 continue;
@@ -78,7 +86,7 @@ impl Mux {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         let serving = &self.services[upstream.service];
         serving.counters.upstreams_open.add(1);
-        (upstream.stand, upstream.heard) = (Stand::Open, cx.now());
+        (upstream.stand, upstream.heard, upstream.look_at) = (Stand::Open, cx.now(), cx.now());
         cx.clear_timer(upstream.conn);
         cx.set_keepalive(upstream.conn, &serving.service.server);
         cx.read_messages(upstream.conn);

@@ -126,7 +126,7 @@ impl Mux {
         let waits = self.client_of(key).is_some();
         let Some(request) = self.requests.get(key) else { return };
         let Some(upstream) = self.upstreams.get_mut(request.upstream) else { return };
-        upstream.suspect |= upstream.heard < request.sent_at;
+        upstream.suspect |= upstream.heard <= request.sent_at;
         let (Some(posts), Pending::Drawn(drawn)) = (&mut upstream.posts, &upstream.pending) else { return };
         posts.window.handle_loss(request.sent_at, cx.now());
         let Some(socket) = drawn.post(request.posted_id).and_then(|post| posts.at(post)).filter(|_| waits) else {

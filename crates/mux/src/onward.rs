@@ -154,7 +154,7 @@ impl Mux {
                 avoid => avoid == Avoid::Rather(place),
             };
             let is_round = !is_datagrams && by == By::Datagram && backend.transport == Transport::Udp;
-            let score = (!backend.is_healthy(), upstream.suspect, avoided, is_round, upstream.pending.len());
+            let score = (!backend.is_healthy(), upstream.suspect, avoided, is_round, upstream.pending.live());
             if best.is_none_or(|(least, _)| score < least) {
                 best = Some((score, *key));
             }
@@ -284,7 +284,7 @@ impl Mux {
         let again = request.repeatable && !request.transfer && request.sends < SENDS_MAX;
         let mut silent_datagrams = false;
         if let Some(upstream) = self.upstreams.get_mut(upstream_key) {
-            let silent = upstream.heard < request.sent_at;
+            let silent = upstream.heard <= request.sent_at;
             upstream.suspect |= silent;
             silent_datagrams = silent && upstream.is_datagrams();
         }
@@ -315,7 +315,7 @@ impl Mux {
         let by_order = self.services[request.service].service.matching == Matching::Order;
         self.give_up(cx, key);
         // One that has said nothing since is no good any more; in order, nothing behind the request would ever be answered.
-        if stays && self.upstreams.get(upstream).is_some_and(|upstream| by_order || upstream.heard < sent_at) {
+        if stays && self.upstreams.get(upstream).is_some_and(|upstream| by_order || upstream.heard <= sent_at) {
             self.lose_upstream(cx, upstream, How::Reset);
         }
     }

@@ -28,12 +28,15 @@ pub(crate) enum Stand {
     Open,
 }
 
+/// At an id that was given up: no request has this key.
+const DEAD: Key = Key::from_bits(Key::NONE.to_bits() ^ 1);
+
 /// The requests on an upstream. Those that have been answered otherwise, or given up, stand here until their answer comes: a handle
-/// that finds nothing.
+/// that finds nothing. Where none may ever come, [`Pending::sweep`] lets them go.
 #[derive(Debug)]
 pub(crate) enum Pending {
-    /// By the id that each has here. Invariant: an id is free if, and only if, nothing stands at it.
-    Ids { slots: Box<[Key]>, free: VecDeque<u16> },
+    /// By the id that each has here. Invariants: an id is free if, and only if, nothing stands at it; at so many stands [`DEAD`].
+    Ids { slots: Box<[Key]>, free: VecDeque<u16>, dead: usize },
     /// By ids that nobody can guess, of datagrams.
     Drawn(Drawn),
     /// In the order of their answers.
@@ -44,16 +47,26 @@ impl Pending {
     pub(crate) fn new(matching: Matching, max: u16) -> Self {
         match matching {
             // Ids come round as late as can be, so that what a backend says twice meets nobody.
-            Matching::Id => Self::Ids { slots: vec![Key::NONE; usize::from(max)].into(), free: (0..max).collect() },
+            Matching::Id => {
+                Self::Ids { slots: vec![Key::NONE; usize::from(max)].into(), free: (0..max).collect(), dead: 0 }
+            }
             Matching::Order => Self::Order { queue: VecDeque::with_capacity(usize::from(max)), max: usize::from(max) },
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         match self {
-            Self::Ids { slots, free } => slots.len() - free.len(),
+            Self::Ids { slots, free, .. } => slots.len() - free.len(),
             Self::Drawn(drawn) => drawn.len(),
             Self::Order { queue, .. } => queue.len(),
+        }
+    }
+
+    /// How many somebody waits for, as far as the last look showed.
+    pub(crate) fn live(&self) -> usize {
+        match self {
+            Self::Ids { dead, .. } => self.len() - dead,
+            Self::Drawn(_) | Self::Order { .. } => self.len(),
         }
     }
 
@@ -69,7 +82,7 @@ impl Pending {
     /// the socket ([`Drawn::insert`]).
     pub(crate) fn insert(&mut self, request: Key) -> Option<u16> {
         match self {
-            Self::Ids { slots, free } => {
+            Self::Ids { slots, free, .. } => {
                 let id = free.pop_front()?;
                 slots[usize::from(id)] = request;
                 Some(id)
@@ -94,8 +107,8 @@ impl Pending {
     /// Lets that go. It's there.
     pub(crate) fn remove(&mut self, id: u16) {
         match self {
-            Self::Ids { slots, free } => {
-                slots[usize::from(id)] = Key::NONE;
+            Self::Ids { slots, free, dead } => {
+                *dead -= usize::from(std::mem::replace(&mut slots[usize::from(id)], Key::NONE) == DEAD);
                 free.push_back(id);
             }
             Self::Drawn(drawn) => drawn.remove(id),
@@ -108,7 +121,7 @@ impl Pending {
     /// Takes back the last insertion, which gave this id.
     pub(crate) fn undo(&mut self, id: u16) {
         match self {
-            Self::Ids { slots, free } => {
+            Self::Ids { slots, free, .. } => {
                 slots[usize::from(id)] = Key::NONE;
                 free.push_front(id);
             }
@@ -122,17 +135,32 @@ impl Pending {
     /// Any of them, taken out; `None` when none is left.
     pub(crate) fn pop(&mut self, from: &mut usize) -> Option<Key> {
         match self {
-            Self::Ids { slots, free } => loop {
+            Self::Ids { slots, free, dead } => loop {
                 let key = std::mem::replace(slots.get_mut(*from)?, Key::NONE);
                 let id = u16::try_from(*from).expect("there are no more ids");
                 *from += 1;
                 if key != Key::NONE {
+                    *dead -= usize::from(key == DEAD);
                     free.push_back(id);
                     return Some(key);
                 }
             },
             Self::Drawn(drawn) => drawn.pop(from),
             Self::Order { queue, .. } => queue.pop_front(),
+        }
+    }
+
+    /// Lets ids go under which nobody waits any more, as `is_live` says: at the second look, so that an answer has some time yet to be
+    /// late. They are behind all that are free, so what comes later still meets another question. Of an order nothing can be let go.
+    pub(crate) fn sweep(&mut self, is_live: impl Fn(Key) -> bool) {
+        let Self::Ids { slots, free, dead } = self else { return };
+        for (key, id) in slots.iter_mut().zip(0..) {
+            if *key == DEAD {
+                (*key, *dead) = (Key::NONE, *dead - 1);
+                free.push_back(id);
+            } else if *key != Key::NONE && !is_live(*key) {
+                (*key, *dead) = (DEAD, *dead + 1);
+            }
         }
     }
 
@@ -156,7 +184,7 @@ pub(crate) struct Upstream {
     pub(crate) place: Option<usize>,
     /// The sockets of one that is datagrams to a place; nothing of a connection. Empty unless it stands.
     pub(crate) posts: Option<Box<Posts>>,
-    /// When those are looked at next.
+    /// When those, or the ids of a connection, are looked at next.
     pub(crate) look_at: Time,
     /// The request that it's there for alone, a zone's transfer; [`Key::NONE`]: it's for all.
     pub(crate) transfer: Key,
@@ -235,6 +263,8 @@ impl Upstream {
             Stand::Resting { until } => Some(until),
             // Datagrams that nobody waits for are nobody's hurry, but those of one that is to go.
             Stand::Open if self.is_datagrams() && self.place.is_none() => Some(self.look_at),
+            // Others may wait for an id that nobody waits for.
+            Stand::Open if matches!(&self.pending, Pending::Ids { free, .. } if free.is_empty()) => Some(self.look_at),
             Stand::Dialling | Stand::Open => None,
         }
     }
@@ -276,6 +306,32 @@ mod tests {
         let mut from = 0;
         let left: Vec<Key> = std::iter::from_fn(|| pending.pop(&mut from)).collect();
         assert_eq!((left, pending.len()), (vec![keys[0], keys[4]], 0));
+    }
+
+    #[test]
+    fn an_id_that_nobody_waits_for_is_free_after_the_second_look() {
+        let mut slab = midmile_engine::Slab::with_capacity(8);
+        let keys: Vec<Key> = (0..8).map(|at| slab.insert(at).unwrap()).collect();
+        let mut pending = Pending::new(Matching::Id, 4);
+        keys[..4].iter().for_each(|key| assert!(pending.insert(*key).is_some()));
+        pending.remove(3);
+        let is_live = |key| key == keys[1];
+        pending.sweep(is_live);
+        assert_eq!((pending.len(), pending.live(), pending.keys().count()), (3, 1, 3));
+        assert!(slab.get(DEAD).is_none() && pending.at(0).is_some(), "a late answer is known as one");
+        // One that comes all the same.
+        pending.remove(0);
+        pending.sweep(is_live);
+        assert_eq!((pending.len(), pending.live(), pending.at(2)), (1, 1, None));
+        assert_eq!(
+            [4, 5, 6].map(|at| pending.insert(keys[at])),
+            [Some(3), Some(0), Some(2)],
+            "the last free is the last used"
+        );
+        pending.sweep(|_| false);
+        let mut from = 0;
+        assert_eq!(std::iter::from_fn(|| pending.pop(&mut from)).count(), 4);
+        assert_eq!((pending.len(), pending.live()), (0, 0));
     }
 
     #[test]

@@ -1,0 +1,69 @@
+//! Backends that leave, drop, refuse and change, and what becomes of requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use midmile_engine::sim::{DialOutcome, RemoteId};
+
+use super::super::actors::{answer_to, framed, query};
+use super::super::{BOUNDS, port, service};
+use super::{ROOM, Stage, with_id};
+use crate::{Bounds, End, Matching};
+
+/// One connection to a backend.
+const ONE: Bounds = Bounds { upstreams_per_backend: 1, ..BOUNDS };
+
+/// The first of the messages that stand behind one another.
+fn first_of(bytes: &[u8]) -> &[u8] {
+    &bytes[..2 + usize::from(u16::from_be_bytes([bytes[0], bytes[1]]))]
+}
+
+#[test]
+fn ids_of_queries_that_a_backend_drops_come_back() {
+    let bounds = Bounds { outstanding_per_upstream: 2, ..ONE };
+    let mut stage = Stage::new(Matching::Id, 1, bounds);
+    let client = stage.client();
+    let mut dropped = Vec::new();
+    for _ in 0..2 {
+        stage.say(client, &query(1, "dropped", 1));
+        dropped.push(stage.asked().unwrap());
+        if dropped.len() == 1 {
+            stage.say(client, &query(2, "heard", 1));
+            let (upstream, heard) = stage.asked().unwrap();
+            stage.say(upstream, &framed(&answer_to(&heard[2..])));
+        } else {
+            // A late answer shows that it lives.
+            let (upstream, heard) = &dropped[0];
+            stage.say(*upstream, &framed(&answer_to(&heard[2..])));
+        }
+        stage.pass(150);
+    }
+    // What was dropped last can't be free yet, and it's told so by nobody.
+    stage.pass(600);
+    assert_eq!((stage.counters.servfails.value(), stage.counters.upstreams_lost.value()), (2, 0));
+    stage.hear(client);
+    let asked = [query(3, "a", 1), query(4, "b", 1)];
+    stage.say(client, &asked.concat());
+    let (upstream, heard) = stage.asked().unwrap();
+    assert_eq!((upstream, heard.len()), (dropped[0].0, asked.concat().len()), "the upstream is full for good");
+    // An answer that comes after all is another question's now.
+    stage.say(upstream, &framed(&answer_to(&dropped[1].1[2..])));
+    assert_eq!(stage.hear(client).0, []);
+    let (first, second) = heard.split_at(first_of(&heard).len());
+    stage.say(upstream, &[first, second].map(|query| framed(&answer_to(&query[2..]))).concat());
+    assert_eq!(stage.hear(client).0, asked.map(|query| framed(&answer_to(&query[2..]))).concat());
+}
+
+#[test]
+fn an_upstream_that_falls_silent_with_an_answer_is_replaced() {
+    let bounds = Bounds { outstanding_per_upstream: 1, ..ONE };
+    let mut stage = Stage::new(Matching::Id, 1, bounds);
+    let client = stage.client();
+    stage.say(client, &[query(1, "a", 1), query(2, "b", 1)].concat());
+    let (upstream, heard) = stage.asked().unwrap();
+    // The other is sent in the turn of this answer.
+    stage.say(upstream, &framed(&answer_to(&heard[2..])));
+    assert_eq!(stage.asked().unwrap().0, upstream);
+    stage.pass(300);
+    assert_eq!((stage.counters.servfails.value(), stage.counters.upstreams_lost.value()), (1, 1));
+}
