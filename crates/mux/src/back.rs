@@ -101,7 +101,6 @@ impl Mux {
     /// A backend's whole message.
     pub(crate) fn answer_came<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, bytes: &[u8]) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        upstream.has_answered(cx.now());
         let serving = &self.services[upstream.service];
         let answer = bytes.get(2..).and_then(Message::new);
         let id = match (serving.service.matching, answer) {
@@ -112,12 +111,15 @@ impl Mux {
         let Some(request_key) = upstream.pending.at(id) else { return serving.counters.answers_stray.add(1) };
         let Some(request) = self.requests.get_mut(request_key) else {
             serving.counters.answers_late.add(1);
+            upstream.has_answered(cx.now());
             upstream.pending.remove(id);
             return self.queue_upstream(key);
         };
         if serving.service.matching == Matching::Id && !answers(self.chunks.first(&request.bytes), request, answer) {
             return serving.counters.answers_stray.add(1);
         }
+        // Only now: who says something unasked and leaves, as a backend does that has too many clients, isn't dialled again at once.
+        upstream.has_answered(cx.now());
         if self.clients.get(request.client).is_some() {
             serving.counters.answers.add(1);
             serving.counters.answer_bytes.add(bytes.len() as u64);

@@ -67,3 +67,26 @@ fn an_upstream_that_falls_silent_with_an_answer_is_replaced() {
     stage.pass(300);
     assert_eq!((stage.counters.servfails.value(), stage.counters.upstreams_lost.value()), (1, 1));
 }
+
+#[test]
+fn a_backend_that_says_something_unasked_and_leaves_is_dialled_with_pauses() {
+    for (matching, words) in [(Matching::Order, b"-ERR max number of clients reached\r\n".to_vec()), (Matching::Id, query(0, "a", 1))]
+    {
+        let mut stage = Stage::new(matching, 1, ONE);
+        let begun = stage.counters.upstreams_dialled.value();
+        let mut left: Vec<RemoteId> = Vec::new();
+        for _ in 0..1000 {
+            for upstream in stage.upstreams(0) {
+                if !left.contains(&upstream) && stage.core.parts().1.backend().remote(upstream).was_connected() {
+                    stage.core.parts().1.backend().hand_send(upstream, &words).unwrap();
+                    stage.core.parts().1.backend().hand_close(upstream);
+                    left.push(upstream);
+                }
+            }
+            stage.pass(1);
+        }
+        let dials = stage.counters.upstreams_dialled.value() - begun;
+        assert!((3..8).contains(&dials), "{dials} dials in a second");
+        assert!(stage.counters.answers_stray.value() > 2);
+    }
+}
