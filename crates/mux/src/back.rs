@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use midmile_engine::{Backend, Cx, Frame, Key, MeterId};
-use midmile_wire::dns::Message;
+use midmile_wire::dns::{self, Message};
 
 use crate::measure::measure;
 use crate::mux::Mux;
@@ -295,7 +295,7 @@ impl Mux {
 }
 
 /// Whether an answer is one to this request (RFC 5452, 9.1): it's about the same question. An error may come without any, and so
-/// may a transfer's messages but the first (RFC 5936, 2.2).
+/// may a transfer's messages but the first (RFC 5936, 2.2), and what an update is answered (RFC 2136, 3.8).
 pub(crate) fn answers(request_bytes: &[u8], request: &Request, answer: Option<Message<'_>>) -> bool {
     let (Some(query), Some(answer)) = (request_bytes.get(2..).and_then(Message::new), answer) else { return false };
     if query.opcode() != answer.opcode() {
@@ -303,7 +303,10 @@ pub(crate) fn answers(request_bytes: &[u8], request: &Request, answer: Option<Me
     }
     match (query.question(), answer.question()) {
         (Some(asked), Some(answered)) => asked.is_same(answered),
-        (Some(_), None) => answer.questions() == 0 && (answer.rcode() != 0 || request.transfer),
+        (Some(_), None) => {
+            let may_be_without = answer.rcode() != 0 || request.transfer || answer.opcode() == dns::OPCODE_UPDATE;
+            answer.questions() == 0 && may_be_without
+        }
         (None, _) => true,
     }
 }

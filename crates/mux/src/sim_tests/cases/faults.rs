@@ -90,3 +90,19 @@ fn a_backend_that_says_something_unasked_and_leaves_is_dialled_with_pauses() {
         assert!(stage.counters.answers_stray.value() > 2);
     }
 }
+
+#[test]
+fn an_answer_to_an_update_may_be_a_header_alone_and_none_to_a_query() {
+    for (opcode, is_one) in [(5, true), (0, false), (4, false)] {
+        let mut stage = Stage::new(Matching::Id, 1, ONE);
+        let client = stage.client();
+        let mut asked = query(1, "zone", 6);
+        asked[4] = opcode << 3;
+        stage.say(client, &asked);
+        let (upstream, heard) = stage.asked().unwrap();
+        let answer = |id: &[u8]| framed(&[&[id[0], id[1], 0x80 | opcode << 3, 0][..], &[0; 8]].concat());
+        stage.say(upstream, &answer(&heard[2..4]));
+        assert_eq!(stage.hear(client).0 == answer(&[0, 1]), is_one, "opcode {opcode}");
+        assert_eq!(stage.counters.answers_stray.value(), u64::from(!is_one));
+    }
+}
