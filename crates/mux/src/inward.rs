@@ -124,7 +124,7 @@ impl Mux {
             bytes: kept,
             state: State::Waiting,
             upstream: Key::NONE,
-            place: 0,
+            place: None,
             id: traits.id,
             by: traits.by,
             size_at: traits.size_at,

@@ -116,6 +116,7 @@ impl Mux {
         assert!(service.matching == Matching::Id || !service.has_datagrams(), "datagrams have no order");
         let before = serving.replace(service);
         let keys = std::mem::take(&mut serving.upstreams);
+        let places: Vec<_> = before.backends.iter().map(|place| serving.place_like(place)).collect();
         // Connections, and upstreams of datagrams, of each place.
         let mut kept = vec![[0, 0]; serving.service.backends.len()];
         for key in keys {
@@ -126,7 +127,7 @@ impl Mux {
                 self.dismiss(cx, key);
                 continue;
             }
-            let place = upstream.place.and_then(|place| serving.place_like(&before.backends[place]));
+            let place = upstream.place.and_then(|place| places[place]);
             let sort = usize::from(upstream.is_datagrams());
             let most = [serving.service.bounds.upstreams_per_backend, 1][sort];
             match place.filter(|place| kept[*place][sort] < most) {
@@ -137,6 +138,7 @@ impl Mux {
                 None => self.dismiss(cx, key),
             }
         }
+        self.follow_places(id.0, &places);
         self.man(cx, id.0);
     }
 

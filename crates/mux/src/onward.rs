@@ -30,6 +30,13 @@ pub(crate) enum Avoid {
     Others(usize),
 }
 
+impl Avoid {
+    /// Where a request was sent last, if that's still a place.
+    pub(crate) fn rather(place: Option<usize>) -> Self {
+        place.map_or(Self::Nothing, Self::Rather)
+    }
+}
+
 impl Mux {
     /// Sends a request that has just come, or has it wait behind those that do.
     pub(crate) fn assign<B: Backend>(&mut self, cx: &mut Cx<B>, request: Key, bytes: &[u8]) {
@@ -114,9 +121,9 @@ impl Mux {
             }
             Matching::Id => {
                 let avoid = match request {
-                    Request { returns: true, place, .. } => Avoid::Others(*place),
+                    Request { returns: true, place: Some(place), .. } => Avoid::Others(*place),
                     Request { sends: 0, .. } => Avoid::Nothing,
-                    Request { place, .. } => Avoid::Rather(*place),
+                    Request { place, .. } => Avoid::rather(*place),
                 };
                 let by = request.by;
                 self.choose_by(at, avoid, by)
@@ -209,7 +216,7 @@ impl Mux {
         }
         (request.state, request.upstream, request.sent_at, request.returns) = (state, to, cx.now(), false);
         request.sends += 1;
-        request.place = self.upstreams.get(to).and_then(|upstream| upstream.place).unwrap_or(0);
+        request.place = self.upstreams.get(to).and_then(|upstream| upstream.place);
         if let Some(list) = self.services[request.service].list_of(state, request.by) {
             self.turns.push_back(list, key.slot());
         }
@@ -281,26 +288,46 @@ impl Mux {
         self.leave(key);
         let Some(request) = self.requests.get(key) else { return };
         let (at, place, upstream_key, by) = (request.service, request.place, request.upstream, request.by);
-        let again = request.repeatable && !request.transfer && request.sends < SENDS_MAX;
-        let mut silent_datagrams = false;
+        let again = request.may_go_again();
+        let (mut silent_datagrams, mut leaves) = (false, false);
         if let Some(upstream) = self.upstreams.get_mut(upstream_key) {
             let silent = upstream.heard <= request.sent_at;
             upstream.suspect |= silent;
             silent_datagrams = silent && upstream.is_datagrams();
+            leaves = upstream.place.is_none();
         }
         if again && self.client_of(key).is_some() {
-            if let Some(other) = self.choose_by(at, Avoid::Strictly(place), by) {
+            if let Some(other) = self.choose_by(at, place.map_or(Avoid::Nothing, Avoid::Strictly), by) {
                 self.send_on(cx, key, other, None);
+            } else if leaves {
+                // Those that have come in its stead don't stand yet.
+                self.restate(key, State::Waiting);
             } else if self.upstreams.get(upstream_key).is_some_and(Upstream::is_datagrams) {
                 // The same backend may be heard by other means.
                 self.detour(key, Detour::Unanswered);
-                if let Some(connection) = self.choose(at, Avoid::Others(place)) {
+                if let Some(connection) = self.choose(at, place.map_or(Avoid::Nothing, Avoid::Others)) {
                     self.send_on(cx, key, connection, None);
                 }
             }
         }
         if silent_datagrams {
             self.lose_datagrams(cx, upstream_key, false);
+        }
+    }
+
+    /// After a reload requests know places by other numbers: each old one's new one. Those that an upstream has had for too long which
+    /// is to go wait for another now.
+    pub(crate) fn follow_places(&mut self, at: u32, places: &[Option<usize>]) {
+        let mut next = self.services[at].age.front();
+        while let Some(slot) = next {
+            next = self.ages.after(slot);
+            let key = self.requests.key_at(slot).expect("a request stands among its service's as long as it's there");
+            let Some(request) = self.requests.get_mut(key) else { continue };
+            request.place = request.place.and_then(|place| places[place]);
+            let leaves = self.upstreams.get(request.upstream).is_some_and(|upstream| upstream.place.is_none());
+            if leaves && request.state == State::Settled && request.may_go_again() {
+                self.restate(key, State::Waiting);
+            }
         }
     }
 

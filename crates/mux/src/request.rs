@@ -5,6 +5,7 @@ use midmile_wire::dns::transfer::Transfer;
 
 use crate::chunks::Chain;
 use crate::detour::By;
+use crate::onward::SENDS_MAX;
 
 /// Where a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +32,10 @@ pub(crate) struct Request {
     /// Its bytes, as they came.
     pub(crate) bytes: Chain,
     pub(crate) state: State,
-    /// The upstream that it was sent on last, and to which place that led. An answer may come from one before as well.
+    /// The upstream that it was sent on last, and to which place that led, if that's still one. An answer may come from one before as
+    /// well.
     pub(crate) upstream: Key,
-    pub(crate) place: usize,
+    pub(crate) place: Option<usize>,
     /// The id that its client gave it (DNS).
     pub(crate) id: u16,
     /// How it may go.
@@ -58,4 +60,11 @@ pub(crate) struct Request {
     pub(crate) since: Time,
     /// When it was sent last.
     pub(crate) sent_at: Time,
+}
+
+impl Request {
+    /// Whether another backend may get it as well, because the one that has it is silent.
+    pub(crate) const fn may_go_again(&self) -> bool {
+        self.repeatable && !self.transfer && self.sends < SENDS_MAX
+    }
 }

@@ -106,3 +106,35 @@ fn an_answer_to_an_update_may_be_a_header_alone_and_none_to_a_query() {
         assert_eq!(stage.counters.answers_stray.value(), u64::from(!is_one));
     }
 }
+
+impl Stage {
+    /// Another place takes the place of all.
+    fn replace_places(&mut self, matching: Matching, bounds: Bounds) {
+        let new = port(2900);
+        let (owner, cx) = self.core.parts();
+        cx.backend().server(&new, vec![DialOutcome::ByHand(Duration::from_millis(1), ROOM)]);
+        owner.mux.swap(cx, owner.service.unwrap(), Arc::new(service(std::slice::from_ref(&new), matching, bounds)));
+        self.places.push(new);
+    }
+}
+
+#[test]
+fn a_reload_away_from_a_silent_backend_has_its_queries_answered_by_another() {
+    // In its first attempt, and behind that.
+    for before in [0, 100] {
+        let mut stage = Stage::new(Matching::Id, 1, ONE);
+        let client = stage.client();
+        stage.say(client, &query(1, "a", 1));
+        let (old, heard) = stage.asked().unwrap();
+        stage.pass(before);
+        stage.replace_places(Matching::Id, ONE);
+        stage.pass(100 - before);
+        stage.pass(20);
+        let (new, again) = stage.asked().expect("nobody else is asked");
+        assert!(stage.upstreams(1).contains(&new) && again[4..] == heard[4..]);
+        stage.say(new, &framed(&answer_to(&again[2..])));
+        assert_eq!(stage.hear(client).0, framed(&answer_to(&query(1, "a", 1)[2..])));
+        stage.say(old, &framed(&answer_to(&heard[2..])));
+        assert_eq!((stage.hear(client), stage.counters.servfails.value()), ((Vec::new(), false), 0));
+    }
+}
