@@ -117,7 +117,9 @@ impl Mux {
                 if bound_to == Key::NONE {
                     return self.choose(at, Avoid::Nothing);
                 }
-                self.upstreams.get(bound_to).filter(|upstream| upstream.has_room()).map(|_| bound_to)
+                // From one that is to go it moves to another once it has its answers from there.
+                let stays = |upstream: &&Upstream| upstream.place.is_some() && upstream.has_room();
+                self.upstreams.get(bound_to).filter(stays).map(|_| bound_to)
             }
             Matching::Id => {
                 let avoid = match request {
@@ -202,6 +204,7 @@ impl Mux {
         }
         if !by_id && let Some(client) = self.clients.get_mut(request.client) {
             client.upstream = to;
+            client.carried += 1;
         }
         self.note_sent(cx, key, to, State::Sent);
         self.gathered(cx, to);
@@ -382,8 +385,11 @@ impl Mux {
         serving.counters.requests_open.sub(1);
         if let Some(client) = self.clients.get_mut(request.client) {
             client.outstanding -= 1;
-            if client.outstanding == 0 {
-                client.upstream = Key::NONE;
+            if serving.service.matching == Matching::Order && request.state != State::Waiting {
+                client.carried -= 1;
+                if client.carried == 0 {
+                    client.upstream = Key::NONE;
+                }
             }
             self.queue_client(request.client);
         }

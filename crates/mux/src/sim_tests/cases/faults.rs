@@ -138,3 +138,22 @@ fn a_reload_away_from_a_silent_backend_has_its_queries_answered_by_another() {
         assert_eq!((stage.hear(client), stage.counters.servfails.value()), ((Vec::new(), false), 0));
     }
 }
+
+#[test]
+fn a_reload_moves_a_busy_client_of_lines_once_it_has_its_answers() {
+    let mut stage = Stage::new(Matching::Order, 1, ONE);
+    let client = stage.client();
+    stage.say(client, b"a\nb\n");
+    let (old, _) = stage.asked().unwrap();
+    stage.replace_places(Matching::Order, ONE);
+    stage.say(client, b"c\n");
+    stage.say(old, b"A\n");
+    assert_eq!((stage.hear(client).0, stage.asked()), (b"A\n".to_vec(), None), "it asks two at once");
+    stage.say(old, b"B\n");
+    let (new, heard) = stage.asked().unwrap();
+    assert!(stage.upstreams(1).contains(&new) && heard == b"c\n");
+    assert!(stage.hear(old).1, "the old one stays");
+    stage.pass(200);
+    stage.say(new, b"C\n");
+    assert_eq!((stage.hear(client), stage.ends()), ((b"B\nC\n".to_vec(), false), Vec::<End>::new()));
+}
