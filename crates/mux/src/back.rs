@@ -7,6 +7,7 @@ use midmile_wire::dns::{self, Message};
 
 use crate::measure::measure;
 use crate::mux::Mux;
+use crate::onward::SENDS_MAX;
 use crate::reason::End;
 use crate::request::{Request, State};
 use crate::sending::How;
@@ -237,13 +238,16 @@ impl Mux {
         if stood {
             serving.counters.upstreams_open.sub(1);
         }
-        if stood && (upstream.useful || now.since(upstream.heard) >= STOOD_MIN) {
+        if stood && how != How::Reset {
+            upstream.was_closed();
+        }
+        if stood && (upstream.answered > 0 || now.since(upstream.heard) >= STOOD_MIN) {
             (upstream.failures, upstream.stand) = (0, Stand::Resting { until: now });
         } else {
             upstream.rest(now, kept.map_or(1, |place| serving.service.backends[place].addrs.len()));
         }
-        (upstream.useful, upstream.suspect, upstream.seen, upstream.conn) =
-            (false, false, Default::default(), Key::NONE);
+        (upstream.answered, upstream.suspect, upstream.seen, upstream.conn) =
+            (0, false, Default::default(), Key::NONE);
         self.chunks.release(&mut upstream.out);
         let mut from = 0;
         while let Some(request) = self.upstreams.get_mut(key).and_then(|upstream| upstream.pending.pop(&mut from)) {
@@ -272,7 +276,8 @@ impl Mux {
             let client = request.client;
             self.end_client(cx, client, End::Unanswered, How::Reset);
             self.finish(key);
-        } else if !request.repeatable || request.sends >= crate::onward::SENDS_MAX {
+        } else if !request.repeatable || request.transfer && request.sends >= SENDS_MAX {
+            // A transfer dials for itself, so nothing else would pause between its attempts.
             self.give_up(cx, key);
         } else {
             self.restate(key, State::Waiting);

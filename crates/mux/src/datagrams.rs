@@ -215,7 +215,7 @@ impl Mux {
         posts.unbind_all(cx, &mut self.owners, &serving.counters);
         let kept = upstream.place;
         upstream.rest(cx.now(), kept.map_or(1, |place| serving.service.backends[place].addrs.len()));
-        (upstream.useful, upstream.suspect) = (false, false);
+        (upstream.answered, upstream.suspect) = (0, false);
         let mut from = 0;
         while let Some(request_key) = self.upstreams.get_mut(key).and_then(|upstream| upstream.pending.pop(&mut from)) {
             if let Some(request) =

@@ -131,6 +131,7 @@ impl Mux {
             posted_id: 0,
             returns: false,
             sends: 0,
+            silences: 0,
             repeatable: traits.repeatable,
             transfer: traits.transfer,
             following: None,

@@ -13,7 +13,8 @@ use crate::service::{Matching, Transport};
 use crate::serving::Serving;
 use crate::upstream::Upstream;
 
-/// How often a request is sent at most: where one backend after another is lost, another time or two is likely too much.
+/// How many upstreams may have a request and be silent, and how often a transfer is tried. What is lost with its upstream is sent again as
+/// long as its time runs: what backends close or refuse, they haven't had for long, and upstreams that are of no use pause.
 pub(crate) const SENDS_MAX: u8 = 3;
 /// How many requests that must wait for one upstream are passed over when others wait behind them.
 const PASSED_MAX: usize = 64;
@@ -218,7 +219,7 @@ impl Mux {
             self.services[request.service].counters.retries.add(1);
         }
         (request.state, request.upstream, request.sent_at, request.returns) = (state, to, cx.now(), false);
-        request.sends += 1;
+        request.sends = request.sends.saturating_add(1);
         request.place = self.upstreams.get(to).and_then(|upstream| upstream.place);
         if let Some(list) = self.services[request.service].list_of(state, request.by) {
             self.turns.push_back(list, key.slot());
@@ -289,7 +290,8 @@ impl Mux {
     /// An upstream has had a request for as long as it has for one: another backend gets it as well. Whichever answers first is heard.
     fn attempt_over<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
         self.leave(key);
-        let Some(request) = self.requests.get(key) else { return };
+        let Some(request) = self.requests.get_mut(key) else { return };
+        request.silences = request.silences.saturating_add(1);
         let (at, place, upstream_key, by) = (request.service, request.place, request.upstream, request.by);
         let again = request.may_go_again();
         let (mut silent_datagrams, mut leaves) = (false, false);

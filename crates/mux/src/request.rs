@@ -44,8 +44,9 @@ pub(crate) struct Request {
     pub(crate) size_at: u16,
     /// The id under which it was last sent as a datagram.
     pub(crate) posted_id: u16,
-    /// How often it was sent.
+    /// How often it was sent, and how often it had no answer for the attempt timeout.
     pub(crate) sends: u8,
+    pub(crate) silences: u8,
     /// It may be sent again: it means no more when it comes twice.
     pub(crate) repeatable: bool,
     /// A zone's transfer: it may have many answers.
@@ -65,6 +66,6 @@ pub(crate) struct Request {
 impl Request {
     /// Whether another backend may get it as well, because the one that has it is silent.
     pub(crate) const fn may_go_again(&self) -> bool {
-        self.repeatable && !self.transfer && self.sends < SENDS_MAX
+        self.repeatable && !self.transfer && self.silences < SENDS_MAX
     }
 }

@@ -204,8 +204,10 @@ pub(crate) struct Upstream {
     pub(crate) failures: u32,
     /// When a message last came from it.
     pub(crate) heard: Time,
-    /// It has answered since it came to stand.
-    pub(crate) useful: bool,
+    /// How many answers it has given since it came to stand.
+    pub(crate) answered: usize,
+    /// How many requests may be out on it, besides its bound: fewer where its backend closed with some unanswered.
+    pub(crate) most: usize,
     /// It left a request unanswered for too long and has said nothing since.
     pub(crate) suspect: bool,
 }
@@ -228,7 +230,8 @@ impl Upstream {
             queued: false,
             failures: 0,
             heard: now,
-            useful: false,
+            answered: 0,
+            most: usize::MAX,
             suspect: false,
         }
     }
@@ -253,8 +256,13 @@ impl Upstream {
         let may_try = |posts: &Posts| posts.window.has_room(out) && (self.failures == 0 || out == 0);
         self.stand == Stand::Open
             && self.posts.as_deref().is_none_or(may_try)
-            && !self.pending.is_full()
+            && !self.is_full()
             && self.out.len() <= OWED_MAX
+    }
+
+    /// Whether it has as many requests as it may have.
+    fn is_full(&self) -> bool {
+        self.pending.is_full() || self.pending.live() >= self.most
     }
 
     /// When it has to be looked at, whatever else happens.
@@ -264,14 +272,26 @@ impl Upstream {
             // Datagrams that nobody waits for are nobody's hurry, but those of one that is to go.
             Stand::Open if self.is_datagrams() && self.place.is_none() => Some(self.look_at),
             // Others may wait for an id that nobody waits for.
-            Stand::Open if matches!(&self.pending, Pending::Ids { free, .. } if free.is_empty()) => Some(self.look_at),
+            Stand::Open if matches!(self.pending, Pending::Ids { .. }) && self.is_full() => Some(self.look_at),
             Stand::Dialling | Stand::Open => None,
         }
     }
 
-    /// Notes that it has answered.
+    /// Notes that it has answered. Where it has answered more than may be out, as many more may be.
     pub(crate) const fn has_answered(&mut self, now: Time) {
-        (self.heard, self.useful, self.suspect, self.failures) = (now, true, false, 0);
+        (self.heard, self.suspect, self.failures) = (now, false, 0);
+        self.answered = self.answered.saturating_add(1);
+        if self.answered > self.most {
+            self.most += 1;
+        }
+    }
+
+    /// Notes that its backend has closed. With requests unanswered, no more are put on the next than this one has answered: some close
+    /// after so many.
+    pub(crate) fn was_closed(&mut self) {
+        if self.pending.live() > 0 {
+            self.most = self.answered.max(1);
+        }
     }
 
     /// Notes a failure, and says until when it rests. Each of `addrs` addresses is tried before it does.

@@ -157,3 +157,67 @@ fn a_reload_moves_a_busy_client_of_lines_once_it_has_its_answers() {
     stage.say(new, b"C\n");
     assert_eq!((stage.hear(client), stage.ends()), ((b"B\nC\n".to_vec(), false), Vec::<End>::new()));
 }
+
+/// Time for a few pauses.
+const LONG: Bounds = Bounds {
+    outstanding_per_client: 20,
+    outstanding_per_upstream: 20,
+    attempt_timeout: Duration::from_secs(1),
+    answer_timeout: Duration::from_secs(2),
+    idle_timeout: Duration::from_mins(1),
+    ..BOUNDS
+};
+
+#[test]
+fn a_backend_that_closes_after_each_answer_answers_all() {
+    let mut stage = Stage::new(Matching::Id, 1, LONG);
+    let client = stage.client();
+    let asked: Vec<Vec<u8>> = (0..20).map(|at| query(at, &format!("q{at}"), 1)).collect();
+    stage.say(client, &asked.concat());
+    for _ in 0..200 {
+        if let Some((upstream, heard)) = stage.asked() {
+            let answer = framed(&answer_to(&first_of(&heard)[2..]));
+            stage.core.parts().1.backend().hand_send(upstream, &answer).unwrap();
+            stage.core.parts().1.backend().hand_close(upstream);
+        }
+        stage.pass(2);
+    }
+    let len: usize = asked.iter().map(|query| answer_to(&query[2..]).len() + 2).sum();
+    assert_eq!((stage.hear(client).0.len(), stage.counters.servfails.value()), (len, 0));
+    // Those that were out with others at first, and hardly any since.
+    assert!(stage.counters.retries.value() <= 20, "{} were sent again", stage.counters.retries.value());
+    // Once it stays, more and more are out on it.
+    let more: Vec<Vec<u8>> = (0..20).map(|at| query(at, &format!("r{at}"), 1)).collect();
+    stage.say(client, &more.concat());
+    let mut sizes = Vec::new();
+    while let Some((upstream, heard)) = stage.asked() {
+        let (mut rest, mut answers) = (&heard[..], Vec::new());
+        while !rest.is_empty() {
+            let (first, others) = rest.split_at(first_of(rest).len());
+            answers.extend(framed(&answer_to(&first[2..])));
+            rest = others;
+        }
+        sizes.push(heard.len());
+        stage.say(upstream, &answers);
+    }
+    assert!(sizes.iter().max() > sizes.first().map(|size| size * 2).as_ref(), "{sizes:?}");
+    let len: usize = more.iter().map(|query| answer_to(&query[2..]).len() + 2).sum();
+    assert_eq!(stage.hear(client).0.len(), len);
+}
+
+#[test]
+fn a_query_that_is_lost_again_and_again_goes_on_until_its_time_is_over() {
+    let mut stage = Stage::new(Matching::Id, 1, Bounds { upstreams_per_backend: 1, ..LONG });
+    let client = stage.client();
+    let asked = query(1, "a", 1);
+    stage.say(client, &asked);
+    for lost in 1..=5 {
+        let (upstream, _) = stage.asked().unwrap();
+        stage.core.parts().1.backend().hand_reset(upstream);
+        stage.pass(1000 * lost / 10);
+        stage.pass(60);
+    }
+    let (upstream, heard) = stage.asked().expect("it was given up");
+    stage.say(upstream, &framed(&answer_to(&heard[2..])));
+    assert_eq!((stage.hear(client).0, stage.counters.servfails.value()), (framed(&answer_to(&asked[2..])), 0));
+}
