@@ -151,6 +151,10 @@ impl Mux {
             client.stop_reading();
             client.starved = true;
             cx.pause(client.conn);
+            if self.starved.len() == self.starved.capacity() {
+                // Half of them at least have ended since.
+                self.starved.retain(|key| self.clients.get(*key).is_some());
+            }
             self.starved.push_back(key);
         }
         Some(request)

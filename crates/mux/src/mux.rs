@@ -119,6 +119,8 @@ impl Mux {
         let places: Vec<_> = before.backends.iter().map(|place| serving.place_like(place)).collect();
         // Connections, and upstreams of datagrams, of each place.
         let mut kept = vec![[0, 0]; serving.service.backends.len()];
+        let bounds = &serving.service.bounds;
+        let bounds = [bounds.outstanding_per_upstream, bounds.datagrams_max()];
         for key in keys {
             let serving = &mut self.services[id.0];
             let Some(upstream) = self.upstreams.get_mut(key) else { continue };
@@ -134,6 +136,7 @@ impl Mux {
                 Some(place) => {
                     kept[place][sort] += 1;
                     upstream.place = Some(place);
+                    upstream.pending.resize(bounds[sort]);
                 }
                 None => self.dismiss(cx, key),
             }

@@ -35,8 +35,9 @@ const DEAD: Key = Key::from_bits(Key::NONE.to_bits() ^ 1);
 /// that finds nothing. Where none may ever come, [`Pending::sweep`] lets them go.
 #[derive(Debug)]
 pub(crate) enum Pending {
-    /// By the id that each has here. Invariants: an id is free if, and only if, nothing stands at it; at so many stands [`DEAD`].
-    Ids { slots: Box<[Key]>, free: VecDeque<u16>, dead: usize },
+    /// By the id that each has here, and no more than `max`. Invariants: an id is free if, and only if, nothing stands at it; at so many
+    /// stands [`DEAD`].
+    Ids { slots: Box<[Key]>, free: VecDeque<u16>, dead: usize, max: usize },
     /// By ids that nobody can guess, of datagrams.
     Drawn(Drawn),
     /// In the order of their answers.
@@ -48,7 +49,8 @@ impl Pending {
         match matching {
             // Ids come round as late as can be, so that what a backend says twice meets nobody.
             Matching::Id => {
-                Self::Ids { slots: vec![Key::NONE; usize::from(max)].into(), free: (0..max).collect(), dead: 0 }
+                let (slots, free) = (vec![Key::NONE; usize::from(max)].into(), (0..max).collect());
+                Self::Ids { slots, free, dead: 0, max: usize::from(max) }
             }
             Matching::Order => Self::Order { queue: VecDeque::with_capacity(usize::from(max)), max: usize::from(max) },
         }
@@ -72,15 +74,18 @@ impl Pending {
 
     pub(crate) fn is_full(&self) -> bool {
         match self {
-            Self::Ids { free, .. } => free.is_empty(),
+            Self::Ids { max, .. } => self.len() >= *max,
             Self::Drawn(drawn) => drawn.is_full(),
-            Self::Order { queue, max } => queue.len() == *max,
+            Self::Order { queue, max } => queue.len() >= *max,
         }
     }
 
     /// Takes a request in, and says its id here; 0 where there are none. `None` when full, and of datagrams, whose ids are drawn with
     /// the socket ([`Drawn::insert`]).
     pub(crate) fn insert(&mut self, request: Key) -> Option<u16> {
+        if self.is_full() {
+            return None;
+        }
         match self {
             Self::Ids { slots, free, .. } => {
                 let id = free.pop_front()?;
@@ -88,10 +93,31 @@ impl Pending {
                 Some(id)
             }
             Self::Drawn(_) => None,
-            Self::Order { queue, max } => (queue.len() < *max).then(|| {
+            Self::Order { queue, .. } => {
                 queue.push_back(request);
-                0
-            }),
+                Some(0)
+            }
+        }
+    }
+
+    /// Takes on another bound, as a reload brings it. What is out stays, also where that's more.
+    pub(crate) fn resize(&mut self, bound: u16) {
+        match self {
+            Self::Ids { slots, free, max, .. } => {
+                *max = usize::from(bound);
+                let there = u16::try_from(slots.len()).expect("there are no more ids");
+                if there < bound {
+                    let mut all = std::mem::take(slots).into_vec();
+                    all.resize(*max, Key::NONE);
+                    *slots = all.into();
+                    free.extend(there..bound);
+                }
+            }
+            Self::Drawn(drawn) => drawn.resize(bound),
+            Self::Order { queue, max } => {
+                *max = usize::from(bound);
+                queue.reserve(max.saturating_sub(queue.len()));
+            }
         }
     }
 
@@ -107,7 +133,7 @@ impl Pending {
     /// Lets that go. It's there.
     pub(crate) fn remove(&mut self, id: u16) {
         match self {
-            Self::Ids { slots, free, dead } => {
+            Self::Ids { slots, free, dead, .. } => {
                 *dead -= usize::from(std::mem::replace(&mut slots[usize::from(id)], Key::NONE) == DEAD);
                 free.push_back(id);
             }
@@ -135,7 +161,7 @@ impl Pending {
     /// Any of them, taken out; `None` when none is left.
     pub(crate) fn pop(&mut self, from: &mut usize) -> Option<Key> {
         match self {
-            Self::Ids { slots, free, dead } => loop {
+            Self::Ids { slots, free, dead, .. } => loop {
                 let key = std::mem::replace(slots.get_mut(*from)?, Key::NONE);
                 let id = u16::try_from(*from).expect("there are no more ids");
                 *from += 1;
@@ -153,7 +179,7 @@ impl Pending {
     /// Lets ids go under which nobody waits any more, as `is_live` says: at the second look, so that an answer has some time yet to be
     /// late. They are behind all that are free, so what comes later still meets another question. Of an order nothing can be let go.
     pub(crate) fn sweep(&mut self, is_live: impl Fn(Key) -> bool) {
-        let Self::Ids { slots, free, dead } = self else { return };
+        let Self::Ids { slots, free, dead, .. } = self else { return };
         for (key, id) in slots.iter_mut().zip(0..) {
             if *key == DEAD {
                 (*key, *dead) = (Key::NONE, *dead - 1);
@@ -363,6 +389,22 @@ mod tests {
         assert_eq!(pending.at(0), Some(keys[0]));
         pending.remove(0);
         assert_eq!((pending.at(0), pending.pop(&mut 0), pending.pop(&mut 0)), (Some(keys[1]), Some(keys[1]), None));
+    }
+
+    #[test]
+    fn a_bound_can_be_another_while_requests_are_out() {
+        let mut slab = midmile_engine::Slab::with_capacity(8);
+        let keys: Vec<Key> = (0..8).map(|at| slab.insert(at).unwrap()).collect();
+        for matching in [Matching::Id, Matching::Order] {
+            let mut pending = Pending::new(matching, 2);
+            assert!(pending.insert(keys[0]).is_some() && pending.insert(keys[1]).is_some());
+            pending.resize(4);
+            assert!(pending.insert(keys[2]).is_some() && !pending.is_full());
+            pending.resize(1);
+            assert_eq!((pending.insert(keys[3]), pending.len(), pending.keys().count()), (None, 3, 3));
+            [0, 1, 2].map(|id| pending.remove(id));
+            assert!(pending.insert(keys[4]).is_some() && pending.is_full());
+        }
     }
 
     #[test]

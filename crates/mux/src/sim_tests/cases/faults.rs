@@ -221,3 +221,35 @@ fn a_query_that_is_lost_again_and_again_goes_on_until_its_time_is_over() {
     stage.say(upstream, &framed(&answer_to(&heard[2..])));
     assert_eq!((stage.hear(client).0, stage.counters.servfails.value()), (framed(&answer_to(&asked[2..])), 0));
 }
+
+#[test]
+fn a_reload_brings_another_bound_to_upstreams_that_stay() {
+    let few = Bounds { outstanding_per_upstream: 1, ..ONE };
+    let mut stage = Stage::new(Matching::Id, 1, few);
+    let client = stage.client();
+    let all = [query(1, "a", 1), query(2, "b", 1), query(3, "c", 1)].concat();
+    stage.say(client, &all);
+    assert_eq!(stage.asked().unwrap().1.len(), all.len() / 3);
+    let shape = service(&stage.places, Matching::Id, ONE);
+    let (owner, cx) = stage.core.parts();
+    owner.mux.swap(cx, owner.service.unwrap(), Arc::new(shape));
+    stage.pass(5);
+    assert_eq!(stage.asked().unwrap().1.len(), all.len() / 3 * 2);
+    assert_eq!(stage.counters.upstreams_dialled.value(), 1);
+}
+
+#[test]
+fn clients_that_give_up_waiting_for_room_leave_nothing() {
+    let mut stage = Stage::new(Matching::Id, 1, Bounds { clients_per_address: 0, ..LONG });
+    // One request is all that there is room for.
+    stage.core.parts().0.mux.requests_max = 1;
+    let (holder, before) = (stage.client(), stage.core.parts().0.mux.starved.capacity());
+    stage.say(holder, &query(1, "a", 1));
+    for at in 0..3 * u16::try_from(before).unwrap() {
+        let client = stage.client();
+        stage.say(client, &query(at, "b", 1));
+        stage.core.parts().1.backend().hand_reset(client);
+        stage.pass(1);
+    }
+    assert_eq!(stage.core.parts().0.mux.starved.capacity(), before);
+}
