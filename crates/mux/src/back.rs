@@ -246,8 +246,7 @@ impl Mux {
         } else {
             upstream.rest(now, kept.map_or(1, |place| serving.service.backends[place].addrs.len()));
         }
-        (upstream.answered, upstream.suspect, upstream.seen, upstream.conn) =
-            (0, false, Default::default(), Key::NONE);
+        (upstream.answered, upstream.suspect, upstream.seen, upstream.conn) = (0, false, Default::default(), Key::NONE);
         self.chunks.release(&mut upstream.out);
         let mut from = 0;
         while let Some(request) = self.upstreams.get_mut(key).and_then(|upstream| upstream.pending.pop(&mut from)) {

@@ -44,7 +44,11 @@ impl Mux {
             *by_service.entry(client.service).or_default() += 1;
             assert_eq!(client.outstanding, outstanding.get(&key).copied().unwrap_or(0), "a client's requests");
             assert_eq!(client.carried, carried.get(&key).copied().unwrap_or(0), "a client's requests on its upstream");
-            assert_eq!(client.carried == 0, client.upstream == Key::NONE, "a client is bound to an upstream for nothing");
+            assert_eq!(
+                client.carried == 0,
+                client.upstream == Key::NONE,
+                "a client is bound to an upstream for nothing"
+            );
             assert!(!client.queued || self.dirty.contains(&Token::Client(key)), "a client believes that it's queued");
             assert!(!client.noted || self.noted.contains(&key), "a client believes that it's noted");
             assert_eq!(client.starved, self.starved.contains(&key), "a client doesn't know that it waits");

@@ -105,7 +105,7 @@ impl Mux {
     }
 
     /// Goes on with another version of the service, as a reload brings it. Upstreams to places that are still there (by name and addresses)
-    /// are kept; others go once their requests are answered. Framing and matching stay: for others, retire the service and begin
+    /// are kept, with the new bounds; others go once their requests are answered. Framing and matching stay: for others, retire the service and begin
     /// another.
     ///
     /// # Panics

@@ -13,8 +13,8 @@ use crate::service::{Matching, Transport};
 use crate::serving::Serving;
 use crate::upstream::Upstream;
 
-/// How many upstreams may have a request and be silent, and how often a transfer is tried. What is lost with its upstream is sent again as
-/// long as its time runs: what backends close or refuse, they haven't had for long, and upstreams that are of no use pause.
+/// How many upstreams may have a request and be silent, and how often a transfer is tried. A request whose upstream is lost is sent again
+/// as long as its time runs: upstreams that are of no use pause before they're dialled again, so that's not often.
 pub(crate) const SENDS_MAX: u8 = 3;
 /// How many requests that must wait for one upstream are passed over when others wait behind them.
 const PASSED_MAX: usize = 64;
