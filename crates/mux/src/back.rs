@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use midmile_engine::{Backend, Cx, Frame, Key, MeterId};
-use midmile_wire::dns::Message;
+use midmile_wire::dns::{self, Message};
 
 use crate::measure::measure;
 use crate::mux::Mux;
+use crate::onward::SENDS_MAX;
 use crate::reason::End;
 use crate::request::{Request, State};
 use crate::sending::How;
@@ -53,6 +54,14 @@ impl Mux {
                 self.tend_datagrams(cx, key);
                 continue;
             }
+            if upstream.stand == Stand::Open && upstream.look_at <= now {
+                // Some backends drop queries in silence: the ids come back, a half to a whole answer timeout after they were given up.
+                upstream.look_at = now.after(self.services[at].service.bounds.answer_timeout / 2);
+                if upstream.pending.len() > 0 {
+                    upstream.pending.sweep(|request| self.requests.get(request).is_some());
+                }
+                continue;
+            }
             let (Stand::Resting { until }, Some(place)) = (upstream.stand, upstream.place) else { continue };
             if until > now {
                 continue;
@@ -78,7 +87,7 @@ impl Mux {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         let serving = &self.services[upstream.service];
         serving.counters.upstreams_open.add(1);
-        (upstream.stand, upstream.heard) = (Stand::Open, cx.now());
+        (upstream.stand, upstream.heard, upstream.look_at) = (Stand::Open, cx.now(), cx.now());
         cx.clear_timer(upstream.conn);
         cx.set_keepalive(upstream.conn, &serving.service.server);
         cx.read_messages(upstream.conn);
@@ -93,7 +102,6 @@ impl Mux {
     /// A backend's whole message.
     pub(crate) fn answer_came<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, bytes: &[u8]) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        upstream.has_answered(cx.now());
         let serving = &self.services[upstream.service];
         let answer = bytes.get(2..).and_then(Message::new);
         let id = match (serving.service.matching, answer) {
@@ -104,12 +112,15 @@ impl Mux {
         let Some(request_key) = upstream.pending.at(id) else { return serving.counters.answers_stray.add(1) };
         let Some(request) = self.requests.get_mut(request_key) else {
             serving.counters.answers_late.add(1);
+            upstream.has_answered(cx.now());
             upstream.pending.remove(id);
             return self.queue_upstream(key);
         };
         if serving.service.matching == Matching::Id && !answers(self.chunks.first(&request.bytes), request, answer) {
             return serving.counters.answers_stray.add(1);
         }
+        // Only now: who says something unasked and leaves, as a backend does that has too many clients, isn't dialled again at once.
+        upstream.has_answered(cx.now());
         if self.clients.get(request.client).is_some() {
             serving.counters.answers.add(1);
             serving.counters.answer_bytes.add(bytes.len() as u64);
@@ -227,13 +238,15 @@ impl Mux {
         if stood {
             serving.counters.upstreams_open.sub(1);
         }
-        if stood && (upstream.useful || now.since(upstream.heard) >= STOOD_MIN) {
+        if stood && how != How::Reset {
+            upstream.was_closed();
+        }
+        if stood && (upstream.answered > 0 || now.since(upstream.heard) >= STOOD_MIN) {
             (upstream.failures, upstream.stand) = (0, Stand::Resting { until: now });
         } else {
             upstream.rest(now, kept.map_or(1, |place| serving.service.backends[place].addrs.len()));
         }
-        (upstream.useful, upstream.suspect, upstream.seen, upstream.conn) =
-            (false, false, Default::default(), Key::NONE);
+        (upstream.answered, upstream.suspect, upstream.seen, upstream.conn) = (0, false, Default::default(), Key::NONE);
         self.chunks.release(&mut upstream.out);
         let mut from = 0;
         while let Some(request) = self.upstreams.get_mut(key).and_then(|upstream| upstream.pending.pop(&mut from)) {
@@ -262,7 +275,8 @@ impl Mux {
             let client = request.client;
             self.end_client(cx, client, End::Unanswered, How::Reset);
             self.finish(key);
-        } else if !request.repeatable || request.sends >= crate::onward::SENDS_MAX {
+        } else if !request.repeatable || request.transfer && request.sends >= SENDS_MAX {
+            // A transfer dials for itself, so nothing else would pause between its attempts.
             self.give_up(cx, key);
         } else {
             self.restate(key, State::Waiting);
@@ -285,7 +299,7 @@ impl Mux {
 }
 
 /// Whether an answer is one to this request (RFC 5452, 9.1): it's about the same question. An error may come without any, and so
-/// may a transfer's messages but the first (RFC 5936, 2.2).
+/// may a transfer's messages but the first (RFC 5936, 2.2), and what an update is answered (RFC 2136, 3.8).
 pub(crate) fn answers(request_bytes: &[u8], request: &Request, answer: Option<Message<'_>>) -> bool {
     let (Some(query), Some(answer)) = (request_bytes.get(2..).and_then(Message::new), answer) else { return false };
     if query.opcode() != answer.opcode() {
@@ -293,7 +307,10 @@ pub(crate) fn answers(request_bytes: &[u8], request: &Request, answer: Option<Me
     }
     match (query.question(), answer.question()) {
         (Some(asked), Some(answered)) => asked.is_same(answered),
-        (Some(_), None) => answer.questions() == 0 && (answer.rcode() != 0 || request.transfer),
+        (Some(_), None) => {
+            let may_be_without = answer.rcode() != 0 || request.transfer || answer.opcode() == dns::OPCODE_UPDATE;
+            answer.questions() == 0 && may_be_without
+        }
         (None, _) => true,
     }
 }

@@ -9,6 +9,7 @@ use crate::detour::By;
 use crate::list::List;
 use crate::mux::Mux;
 use crate::request::State;
+use crate::service::Matching;
 use crate::serving::Serving;
 use crate::token::Token;
 use crate::upstream::{Pending, Stand};
@@ -31,14 +32,23 @@ impl Mux {
 
     fn check_clients(&self) {
         let mut outstanding: HashMap<Key, u16> = HashMap::new();
+        let mut carried: HashMap<Key, u16> = HashMap::new();
         for request in self.requests.keys().filter_map(|key| self.requests.get(key)) {
+            let by_order = self.services[request.service].service.matching == Matching::Order;
             *outstanding.entry(request.client).or_default() += 1;
+            *carried.entry(request.client).or_default() += u16::from(by_order && request.state != State::Waiting);
         }
         let mut by_service: HashMap<u32, usize> = HashMap::new();
         for key in self.clients.keys() {
             let Some(client) = self.clients.get(key) else { continue };
             *by_service.entry(client.service).or_default() += 1;
             assert_eq!(client.outstanding, outstanding.get(&key).copied().unwrap_or(0), "a client's requests");
+            assert_eq!(client.carried, carried.get(&key).copied().unwrap_or(0), "a client's requests on its upstream");
+            assert_eq!(
+                client.carried == 0,
+                client.upstream == Key::NONE,
+                "a client is bound to an upstream for nothing"
+            );
             assert!(!client.queued || self.dirty.contains(&Token::Client(key)), "a client believes that it's queued");
             assert!(!client.noted || self.noted.contains(&key), "a client believes that it's noted");
             assert_eq!(client.starved, self.starved.contains(&key), "a client doesn't know that it waits");

@@ -51,7 +51,9 @@ pub(crate) struct Client {
     pub(crate) took: Time,
     /// When its timer runs out.
     pub(crate) timer_at: Time,
-    /// Where its requests go as long as some are outstanding ([`crate::Matching::Order`]).
+    /// How many of its requests are on an upstream, and on which: others go there as well until those are answered
+    /// ([`crate::Matching::Order`]). Invariant: [`Key::NONE`] if none is.
+    pub(crate) carried: u16,
     pub(crate) upstream: Key,
     /// Under which it's counted, if clients of an address are.
     pub(crate) origin: Option<Origin>,
@@ -78,6 +80,7 @@ impl Client {
             active: now,
             took: now,
             timer_at: now,
+            carried: 0,
             upstream: Key::NONE,
             origin,
         }

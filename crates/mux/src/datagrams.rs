@@ -126,7 +126,7 @@ impl Mux {
         let waits = self.client_of(key).is_some();
         let Some(request) = self.requests.get(key) else { return };
         let Some(upstream) = self.upstreams.get_mut(request.upstream) else { return };
-        upstream.suspect |= upstream.heard < request.sent_at;
+        upstream.suspect |= upstream.heard <= request.sent_at;
         let (Some(posts), Pending::Drawn(drawn)) = (&mut upstream.posts, &upstream.pending) else { return };
         posts.window.handle_loss(request.sent_at, cx.now());
         let Some(socket) = drawn.post(request.posted_id).and_then(|post| posts.at(post)).filter(|_| waits) else {
@@ -215,7 +215,7 @@ impl Mux {
         posts.unbind_all(cx, &mut self.owners, &serving.counters);
         let kept = upstream.place;
         upstream.rest(cx.now(), kept.map_or(1, |place| serving.service.backends[place].addrs.len()));
-        (upstream.useful, upstream.suspect) = (false, false);
+        (upstream.answered, upstream.suspect) = (0, false);
         let mut from = 0;
         while let Some(request_key) = self.upstreams.get_mut(key).and_then(|upstream| upstream.pending.pop(&mut from)) {
             if let Some(request) =

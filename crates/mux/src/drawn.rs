@@ -31,6 +31,7 @@ pub(crate) struct Drawn {
     entries: Box<[Entry]>,
     /// Places of free entries.
     free: Vec<u16>,
+    max: usize,
 }
 
 impl Drawn {
@@ -41,6 +42,7 @@ impl Drawn {
             places: vec![0; IDS].into(),
             entries: vec![FREE; usize::from(max)].into(),
             free: (0..max).rev().collect(),
+            max: usize::from(max),
         }
     }
 
@@ -49,11 +51,26 @@ impl Drawn {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.free.is_empty()
+        self.len() >= self.max
+    }
+
+    /// Takes on another bound; what is out stays.
+    pub(crate) fn resize(&mut self, bound: u16) {
+        let (there, bound) = (u16::try_from(self.entries.len()).expect("there are no more ids"), bound.min(OUT_MAX));
+        self.max = usize::from(bound);
+        if there < bound {
+            let mut all = std::mem::take(&mut self.entries).into_vec();
+            all.resize(self.max, FREE);
+            self.entries = all.into();
+            self.free.extend((there..bound).rev());
+        }
     }
 
     /// Takes a request in that goes by a socket, under an id that `draw` gives; it's asked until one is free. `None` when full.
     pub(crate) fn insert(&mut self, request: Key, post: u8, mut draw: impl FnMut() -> u16) -> Option<u16> {
+        if self.is_full() {
+            return None;
+        }
         let place = self.free.pop()?;
         // At most half are in use, so it's two draws on the average at worst. A source that gives one id for ever mustn't hold us up.
         let mut id = draw();
@@ -157,6 +174,20 @@ mod tests {
         assert_eq!(insert(keys[3]), None, "it's full");
         assert_eq!((drawn.at(7), drawn.post(7), drawn.at(8)), (Some(keys[0]), Some(2), None));
         assert_eq!(drawn.posts().collect::<Vec<_>>(), [2; 3]);
+    }
+
+    #[test]
+    fn a_bound_can_be_another_while_some_are_out() {
+        let mut slab = Slab::with_capacity(8);
+        let mut drawn = Drawn::new(1);
+        let mut insert = |drawn: &mut Drawn, id| drawn.insert(slab.insert(()).unwrap(), 0, || id);
+        assert_eq!([insert(&mut drawn, 5), insert(&mut drawn, 6)], [Some(5), None]);
+        drawn.resize(3);
+        assert_eq!([insert(&mut drawn, 6), insert(&mut drawn, 7), insert(&mut drawn, 8)], [Some(6), Some(7), None]);
+        drawn.resize(1);
+        drawn.remove(6);
+        assert_eq!((insert(&mut drawn, 9), drawn.len()), (None, 2));
+        drawn.check();
     }
 
     #[test]

@@ -124,13 +124,14 @@ impl Mux {
             bytes: kept,
             state: State::Waiting,
             upstream: Key::NONE,
-            place: 0,
+            place: None,
             id: traits.id,
             by: traits.by,
             size_at: traits.size_at,
             posted_id: 0,
             returns: false,
             sends: 0,
+            silences: 0,
             repeatable: traits.repeatable,
             transfer: traits.transfer,
             following: None,
@@ -150,6 +151,10 @@ impl Mux {
             client.stop_reading();
             client.starved = true;
             cx.pause(client.conn);
+            if self.starved.len() == self.starved.capacity() {
+                // Half of them at least have ended since.
+                self.starved.retain(|key| self.clients.get(*key).is_some());
+            }
             self.starved.push_back(key);
         }
         Some(request)

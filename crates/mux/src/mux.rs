@@ -105,7 +105,7 @@ impl Mux {
     }
 
     /// Goes on with another version of the service, as a reload brings it. Upstreams to places that are still there (by name and addresses)
-    /// are kept; others go once their requests are answered. Framing and matching stay: for others, retire the service and begin
+    /// are kept, with the new bounds; others go once their requests are answered. Framing and matching stay: for others, retire the service and begin
     /// another.
     ///
     /// # Panics
@@ -116,8 +116,11 @@ impl Mux {
         assert!(service.matching == Matching::Id || !service.has_datagrams(), "datagrams have no order");
         let before = serving.replace(service);
         let keys = std::mem::take(&mut serving.upstreams);
+        let places: Vec<_> = before.backends.iter().map(|place| serving.place_like(place)).collect();
         // Connections, and upstreams of datagrams, of each place.
         let mut kept = vec![[0, 0]; serving.service.backends.len()];
+        let bounds = &serving.service.bounds;
+        let bounds = [bounds.outstanding_per_upstream, bounds.datagrams_max()];
         for key in keys {
             let serving = &mut self.services[id.0];
             let Some(upstream) = self.upstreams.get_mut(key) else { continue };
@@ -126,17 +129,19 @@ impl Mux {
                 self.dismiss(cx, key);
                 continue;
             }
-            let place = upstream.place.and_then(|place| serving.place_like(&before.backends[place]));
+            let place = upstream.place.and_then(|place| places[place]);
             let sort = usize::from(upstream.is_datagrams());
             let most = [serving.service.bounds.upstreams_per_backend, 1][sort];
             match place.filter(|place| kept[*place][sort] < most) {
                 Some(place) => {
                     kept[place][sort] += 1;
                     upstream.place = Some(place);
+                    upstream.pending.resize(bounds[sort]);
                 }
                 None => self.dismiss(cx, key),
             }
         }
+        self.follow_places(id.0, &places);
         self.man(cx, id.0);
     }
 

@@ -13,7 +13,8 @@ use crate::service::{Matching, Transport};
 use crate::serving::Serving;
 use crate::upstream::Upstream;
 
-/// How often a request is sent at most: where one backend after another is lost, another time or two is likely too much.
+/// How many upstreams may have a request and be silent, and how often a transfer is tried. A request whose upstream is lost is sent again
+/// as long as its time runs: upstreams that are of no use pause before they're dialled again, so that's not often.
 pub(crate) const SENDS_MAX: u8 = 3;
 /// How many requests that must wait for one upstream are passed over when others wait behind them.
 const PASSED_MAX: usize = 64;
@@ -28,6 +29,13 @@ pub(crate) enum Avoid {
     Strictly(usize),
     /// All others, if this place will do.
     Others(usize),
+}
+
+impl Avoid {
+    /// Where a request was sent last, if that's still a place.
+    pub(crate) fn rather(place: Option<usize>) -> Self {
+        place.map_or(Self::Nothing, Self::Rather)
+    }
 }
 
 impl Mux {
@@ -110,13 +118,15 @@ impl Mux {
                 if bound_to == Key::NONE {
                     return self.choose(at, Avoid::Nothing);
                 }
-                self.upstreams.get(bound_to).filter(|upstream| upstream.has_room()).map(|_| bound_to)
+                // From one that is to go it moves to another once it has its answers from there.
+                let stays = |upstream: &&Upstream| upstream.place.is_some() && upstream.has_room();
+                self.upstreams.get(bound_to).filter(stays).map(|_| bound_to)
             }
             Matching::Id => {
                 let avoid = match request {
-                    Request { returns: true, place, .. } => Avoid::Others(*place),
+                    Request { returns: true, place: Some(place), .. } => Avoid::Others(*place),
                     Request { sends: 0, .. } => Avoid::Nothing,
-                    Request { place, .. } => Avoid::Rather(*place),
+                    Request { place, .. } => Avoid::rather(*place),
                 };
                 let by = request.by;
                 self.choose_by(at, avoid, by)
@@ -154,7 +164,7 @@ impl Mux {
                 avoid => avoid == Avoid::Rather(place),
             };
             let is_round = !is_datagrams && by == By::Datagram && backend.transport == Transport::Udp;
-            let score = (!backend.is_healthy(), upstream.suspect, avoided, is_round, upstream.pending.len());
+            let score = (!backend.is_healthy(), upstream.suspect, avoided, is_round, upstream.pending.live());
             if best.is_none_or(|(least, _)| score < least) {
                 best = Some((score, *key));
             }
@@ -195,6 +205,7 @@ impl Mux {
         }
         if !by_id && let Some(client) = self.clients.get_mut(request.client) {
             client.upstream = to;
+            client.carried += 1;
         }
         self.note_sent(cx, key, to, State::Sent);
         self.gathered(cx, to);
@@ -208,8 +219,8 @@ impl Mux {
             self.services[request.service].counters.retries.add(1);
         }
         (request.state, request.upstream, request.sent_at, request.returns) = (state, to, cx.now(), false);
-        request.sends += 1;
-        request.place = self.upstreams.get(to).and_then(|upstream| upstream.place).unwrap_or(0);
+        request.sends = request.sends.saturating_add(1);
+        request.place = self.upstreams.get(to).and_then(|upstream| upstream.place);
         if let Some(list) = self.services[request.service].list_of(state, request.by) {
             self.turns.push_back(list, key.slot());
         }
@@ -279,28 +290,49 @@ impl Mux {
     /// An upstream has had a request for as long as it has for one: another backend gets it as well. Whichever answers first is heard.
     fn attempt_over<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
         self.leave(key);
-        let Some(request) = self.requests.get(key) else { return };
+        let Some(request) = self.requests.get_mut(key) else { return };
+        request.silences = request.silences.saturating_add(1);
         let (at, place, upstream_key, by) = (request.service, request.place, request.upstream, request.by);
-        let again = request.repeatable && !request.transfer && request.sends < SENDS_MAX;
-        let mut silent_datagrams = false;
+        let again = request.may_go_again();
+        let (mut silent_datagrams, mut leaves) = (false, false);
         if let Some(upstream) = self.upstreams.get_mut(upstream_key) {
-            let silent = upstream.heard < request.sent_at;
+            let silent = upstream.heard <= request.sent_at;
             upstream.suspect |= silent;
             silent_datagrams = silent && upstream.is_datagrams();
+            leaves = upstream.place.is_none();
         }
         if again && self.client_of(key).is_some() {
-            if let Some(other) = self.choose_by(at, Avoid::Strictly(place), by) {
+            if let Some(other) = self.choose_by(at, place.map_or(Avoid::Nothing, Avoid::Strictly), by) {
                 self.send_on(cx, key, other, None);
+            } else if leaves {
+                // Those that have come in its stead don't stand yet.
+                self.restate(key, State::Waiting);
             } else if self.upstreams.get(upstream_key).is_some_and(Upstream::is_datagrams) {
                 // The same backend may be heard by other means.
                 self.detour(key, Detour::Unanswered);
-                if let Some(connection) = self.choose(at, Avoid::Others(place)) {
+                if let Some(connection) = self.choose(at, place.map_or(Avoid::Nothing, Avoid::Others)) {
                     self.send_on(cx, key, connection, None);
                 }
             }
         }
         if silent_datagrams {
             self.lose_datagrams(cx, upstream_key, false);
+        }
+    }
+
+    /// After a reload requests know places by other numbers: each old one's new one. Those that an upstream has had for too long which
+    /// is to go wait for another now.
+    pub(crate) fn follow_places(&mut self, at: u32, places: &[Option<usize>]) {
+        let mut next = self.services[at].age.front();
+        while let Some(slot) = next {
+            next = self.ages.after(slot);
+            let key = self.requests.key_at(slot).expect("a request stands among its service's as long as it's there");
+            let Some(request) = self.requests.get_mut(key) else { continue };
+            request.place = request.place.and_then(|place| places[place]);
+            let leaves = self.upstreams.get(request.upstream).is_some_and(|upstream| upstream.place.is_none());
+            if leaves && request.state == State::Settled && request.may_go_again() {
+                self.restate(key, State::Waiting);
+            }
         }
     }
 
@@ -315,7 +347,7 @@ impl Mux {
         let by_order = self.services[request.service].service.matching == Matching::Order;
         self.give_up(cx, key);
         // One that has said nothing since is no good any more; in order, nothing behind the request would ever be answered.
-        if stays && self.upstreams.get(upstream).is_some_and(|upstream| by_order || upstream.heard < sent_at) {
+        if stays && self.upstreams.get(upstream).is_some_and(|upstream| by_order || upstream.heard <= sent_at) {
             self.lose_upstream(cx, upstream, How::Reset);
         }
     }
@@ -355,8 +387,11 @@ impl Mux {
         serving.counters.requests_open.sub(1);
         if let Some(client) = self.clients.get_mut(request.client) {
             client.outstanding -= 1;
-            if client.outstanding == 0 {
-                client.upstream = Key::NONE;
+            if serving.service.matching == Matching::Order && request.state != State::Waiting {
+                client.carried -= 1;
+                if client.carried == 0 {
+                    client.upstream = Key::NONE;
+                }
             }
             self.queue_client(request.client);
         }

@@ -5,6 +5,7 @@ use midmile_wire::dns::transfer::Transfer;
 
 use crate::chunks::Chain;
 use crate::detour::By;
+use crate::onward::SENDS_MAX;
 
 /// Where a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +32,10 @@ pub(crate) struct Request {
     /// Its bytes, as they came.
     pub(crate) bytes: Chain,
     pub(crate) state: State,
-    /// The upstream that it was sent on last, and to which place that led. An answer may come from one before as well.
+    /// The upstream that it was sent on last, and to which place that led, if that's still one. An answer may come from one before as
+    /// well.
     pub(crate) upstream: Key,
-    pub(crate) place: usize,
+    pub(crate) place: Option<usize>,
     /// The id that its client gave it (DNS).
     pub(crate) id: u16,
     /// How it may go.
@@ -42,8 +44,9 @@ pub(crate) struct Request {
     pub(crate) size_at: u16,
     /// The id under which it was last sent as a datagram.
     pub(crate) posted_id: u16,
-    /// How often it was sent.
+    /// How often it was sent, and how often it had no answer for the attempt timeout.
     pub(crate) sends: u8,
+    pub(crate) silences: u8,
     /// It may be sent again: it means no more when it comes twice.
     pub(crate) repeatable: bool,
     /// A zone's transfer: it may have many answers.
@@ -58,4 +61,11 @@ pub(crate) struct Request {
     pub(crate) since: Time,
     /// When it was sent last.
     pub(crate) sent_at: Time,
+}
+
+impl Request {
+    /// Whether another backend may get it as well, because the one that has it is silent.
+    pub(crate) const fn may_go_again(&self) -> bool {
+        self.repeatable && !self.transfer && self.silences < SENDS_MAX
+    }
 }

@@ -22,6 +22,7 @@ use midmile_engine::{
 };
 use midmile_wire::frame::{Framing, Line};
 
+use crate::upstream::Upstream;
 use crate::{Bounds, Counters, End, Ended, Matching, Mux, Place, Service, ServiceId, Transport};
 use actors::{Backend, Client, Manners};
 #[cfg(test)]
@@ -300,7 +301,8 @@ impl World {
             let left = self.clients.iter().filter(|client| !client.is_over()).collect::<Vec<_>>();
             assert!(now < Time::from_nanos(20_000_000_000), "clients are left: {left:?}");
         }
-        let until = self.core.parts().1.now().after(BOUNDS.answer_timeout * 2);
+        // Until the last request's time is over, and its id is free again.
+        let until = self.core.parts().1.now().after(BOUNDS.answer_timeout * 3);
         while self.core.parts().1.now() < until {
             self.turn();
         }
@@ -309,6 +311,13 @@ impl World {
     fn judge(&mut self) {
         let (owner, cx) = self.core.parts();
         assert_eq!((owner.mux.requests(), self.counters.requests_open.value()), (0, 0), "requests are left");
+        let mux = &owner.mux;
+        let is_left = |upstream: &&Upstream| !upstream.is_datagrams() && upstream.pending.len() > 0;
+        assert_eq!(
+            mux.upstreams.keys().filter_map(|key| mux.upstreams.get(key)).filter(is_left).count(),
+            0,
+            "ids are left"
+        );
         owner.mux.cut(cx);
         owner.mux.check();
         assert_eq!((owner.mux.chunks.used(), cx.conns_open()), (0, 0), "chunks or connections are left");

@@ -28,7 +28,7 @@ impl Mux {
         if has_one || self.services[at].transfers >= TRANSFERS_MAX {
             return;
         }
-        let avoid = if request.sends == 0 { Avoid::Nothing } else { Avoid::Rather(request.place) };
+        let avoid = if request.sends == 0 { Avoid::Nothing } else { Avoid::rather(request.place) };
         let chosen = self.choose(at, avoid).and_then(|key| self.upstreams.get(key)?.place);
         let Some(place) = chosen else { return };
         let serving = &mut self.services[at];
@@ -38,7 +38,7 @@ impl Mux {
         serving.upstreams.push(own);
         serving.transfers += 1;
         if let Some(request) = self.requests.get_mut(key) {
-            (request.upstream, request.place) = (own, place);
+            (request.upstream, request.place) = (own, Some(place));
             // The question stands in the first chunk whole, and so does the client's version unless its names are very long.
             let query = self.chunks.first(&request.bytes).get(2..).and_then(Message::new);
             request.following = query.and_then(Transfer::of).map(Box::new);

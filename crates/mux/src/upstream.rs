@@ -28,12 +28,16 @@ pub(crate) enum Stand {
     Open,
 }
 
+/// At an id that was given up: no request has this key.
+const DEAD: Key = Key::from_bits(Key::NONE.to_bits() ^ 1);
+
 /// The requests on an upstream. Those that have been answered otherwise, or given up, stand here until their answer comes: a handle
-/// that finds nothing.
+/// that finds nothing. Where none may ever come, [`Pending::sweep`] lets them go.
 #[derive(Debug)]
 pub(crate) enum Pending {
-    /// By the id that each has here. Invariant: an id is free if, and only if, nothing stands at it.
-    Ids { slots: Box<[Key]>, free: VecDeque<u16> },
+    /// By the id that each has here, and no more than `max`. Invariants: an id is free if, and only if, nothing stands at it; at so many
+    /// stands [`DEAD`].
+    Ids { slots: Box<[Key]>, free: VecDeque<u16>, dead: usize, max: usize },
     /// By ids that nobody can guess, of datagrams.
     Drawn(Drawn),
     /// In the order of their answers.
@@ -44,41 +48,76 @@ impl Pending {
     pub(crate) fn new(matching: Matching, max: u16) -> Self {
         match matching {
             // Ids come round as late as can be, so that what a backend says twice meets nobody.
-            Matching::Id => Self::Ids { slots: vec![Key::NONE; usize::from(max)].into(), free: (0..max).collect() },
+            Matching::Id => {
+                let (slots, free) = (vec![Key::NONE; usize::from(max)].into(), (0..max).collect());
+                Self::Ids { slots, free, dead: 0, max: usize::from(max) }
+            }
             Matching::Order => Self::Order { queue: VecDeque::with_capacity(usize::from(max)), max: usize::from(max) },
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         match self {
-            Self::Ids { slots, free } => slots.len() - free.len(),
+            Self::Ids { slots, free, .. } => slots.len() - free.len(),
             Self::Drawn(drawn) => drawn.len(),
             Self::Order { queue, .. } => queue.len(),
         }
     }
 
+    /// How many somebody waits for, as far as the last look showed.
+    pub(crate) fn live(&self) -> usize {
+        match self {
+            Self::Ids { dead, .. } => self.len() - dead,
+            Self::Drawn(_) | Self::Order { .. } => self.len(),
+        }
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         match self {
-            Self::Ids { free, .. } => free.is_empty(),
+            Self::Ids { max, .. } => self.len() >= *max,
             Self::Drawn(drawn) => drawn.is_full(),
-            Self::Order { queue, max } => queue.len() == *max,
+            Self::Order { queue, max } => queue.len() >= *max,
         }
     }
 
     /// Takes a request in, and says its id here; 0 where there are none. `None` when full, and of datagrams, whose ids are drawn with
     /// the socket ([`Drawn::insert`]).
     pub(crate) fn insert(&mut self, request: Key) -> Option<u16> {
+        if self.is_full() {
+            return None;
+        }
         match self {
-            Self::Ids { slots, free } => {
+            Self::Ids { slots, free, .. } => {
                 let id = free.pop_front()?;
                 slots[usize::from(id)] = request;
                 Some(id)
             }
             Self::Drawn(_) => None,
-            Self::Order { queue, max } => (queue.len() < *max).then(|| {
+            Self::Order { queue, .. } => {
                 queue.push_back(request);
-                0
-            }),
+                Some(0)
+            }
+        }
+    }
+
+    /// Takes on another bound, as a reload brings it. What is out stays, also where that's more.
+    pub(crate) fn resize(&mut self, bound: u16) {
+        match self {
+            Self::Ids { slots, free, max, .. } => {
+                *max = usize::from(bound);
+                let there = u16::try_from(slots.len()).expect("there are no more ids");
+                if there < bound {
+                    let mut all = std::mem::take(slots).into_vec();
+                    all.resize(*max, Key::NONE);
+                    *slots = all.into();
+                    free.extend(there..bound);
+                }
+            }
+            Self::Drawn(drawn) => drawn.resize(bound),
+            Self::Order { queue, max } => {
+                *max = usize::from(bound);
+                queue.reserve(max.saturating_sub(queue.len()));
+            }
         }
     }
 
@@ -94,8 +133,8 @@ impl Pending {
     /// Lets that go. It's there.
     pub(crate) fn remove(&mut self, id: u16) {
         match self {
-            Self::Ids { slots, free } => {
-                slots[usize::from(id)] = Key::NONE;
+            Self::Ids { slots, free, dead, .. } => {
+                *dead -= usize::from(std::mem::replace(&mut slots[usize::from(id)], Key::NONE) == DEAD);
                 free.push_back(id);
             }
             Self::Drawn(drawn) => drawn.remove(id),
@@ -108,7 +147,7 @@ impl Pending {
     /// Takes back the last insertion, which gave this id.
     pub(crate) fn undo(&mut self, id: u16) {
         match self {
-            Self::Ids { slots, free } => {
+            Self::Ids { slots, free, .. } => {
                 slots[usize::from(id)] = Key::NONE;
                 free.push_front(id);
             }
@@ -122,17 +161,32 @@ impl Pending {
     /// Any of them, taken out; `None` when none is left.
     pub(crate) fn pop(&mut self, from: &mut usize) -> Option<Key> {
         match self {
-            Self::Ids { slots, free } => loop {
+            Self::Ids { slots, free, dead, .. } => loop {
                 let key = std::mem::replace(slots.get_mut(*from)?, Key::NONE);
                 let id = u16::try_from(*from).expect("there are no more ids");
                 *from += 1;
                 if key != Key::NONE {
+                    *dead -= usize::from(key == DEAD);
                     free.push_back(id);
                     return Some(key);
                 }
             },
             Self::Drawn(drawn) => drawn.pop(from),
             Self::Order { queue, .. } => queue.pop_front(),
+        }
+    }
+
+    /// Lets ids go under which nobody waits any more, as `is_live` says: at the second look, so that an answer has some time yet to be
+    /// late. They are behind all that are free, so what comes later still meets another question. Of an order nothing can be let go.
+    pub(crate) fn sweep(&mut self, is_live: impl Fn(Key) -> bool) {
+        let Self::Ids { slots, free, dead, .. } = self else { return };
+        for (key, id) in slots.iter_mut().zip(0..) {
+            if *key == DEAD {
+                (*key, *dead) = (Key::NONE, *dead - 1);
+                free.push_back(id);
+            } else if *key != Key::NONE && !is_live(*key) {
+                (*key, *dead) = (DEAD, *dead + 1);
+            }
         }
     }
 
@@ -156,7 +210,7 @@ pub(crate) struct Upstream {
     pub(crate) place: Option<usize>,
     /// The sockets of one that is datagrams to a place; nothing of a connection. Empty unless it stands.
     pub(crate) posts: Option<Box<Posts>>,
-    /// When those are looked at next.
+    /// When those, or the ids of a connection, are looked at next.
     pub(crate) look_at: Time,
     /// The request that it's there for alone, a zone's transfer; [`Key::NONE`]: it's for all.
     pub(crate) transfer: Key,
@@ -176,8 +230,10 @@ pub(crate) struct Upstream {
     pub(crate) failures: u32,
     /// When a message last came from it.
     pub(crate) heard: Time,
-    /// It has answered since it came to stand.
-    pub(crate) useful: bool,
+    /// How many answers it has given since it came to stand.
+    pub(crate) answered: usize,
+    /// How many requests may be out on it, besides its bound: fewer where its backend closed with some unanswered.
+    pub(crate) most: usize,
     /// It left a request unanswered for too long and has said nothing since.
     pub(crate) suspect: bool,
 }
@@ -200,7 +256,8 @@ impl Upstream {
             queued: false,
             failures: 0,
             heard: now,
-            useful: false,
+            answered: 0,
+            most: usize::MAX,
             suspect: false,
         }
     }
@@ -225,8 +282,13 @@ impl Upstream {
         let may_try = |posts: &Posts| posts.window.has_room(out) && (self.failures == 0 || out == 0);
         self.stand == Stand::Open
             && self.posts.as_deref().is_none_or(may_try)
-            && !self.pending.is_full()
+            && !self.is_full()
             && self.out.len() <= OWED_MAX
+    }
+
+    /// Whether it has as many requests as it may have.
+    fn is_full(&self) -> bool {
+        self.pending.is_full() || self.pending.live() >= self.most
     }
 
     /// When it has to be looked at, whatever else happens.
@@ -235,13 +297,27 @@ impl Upstream {
             Stand::Resting { until } => Some(until),
             // Datagrams that nobody waits for are nobody's hurry, but those of one that is to go.
             Stand::Open if self.is_datagrams() && self.place.is_none() => Some(self.look_at),
+            // Others may wait for an id that nobody waits for.
+            Stand::Open if matches!(self.pending, Pending::Ids { .. }) && self.is_full() => Some(self.look_at),
             Stand::Dialling | Stand::Open => None,
         }
     }
 
-    /// Notes that it has answered.
+    /// Notes that it has answered. Where it has answered more than may be out, as many more may be.
     pub(crate) const fn has_answered(&mut self, now: Time) {
-        (self.heard, self.useful, self.suspect, self.failures) = (now, true, false, 0);
+        (self.heard, self.suspect, self.failures) = (now, false, 0);
+        self.answered = self.answered.saturating_add(1);
+        if self.answered > self.most {
+            self.most += 1;
+        }
+    }
+
+    /// Notes that its backend has closed. With requests unanswered, no more are put on the next than this one has answered: some close
+    /// after so many.
+    pub(crate) fn was_closed(&mut self) {
+        if self.pending.live() > 0 {
+            self.most = self.answered.max(1);
+        }
     }
 
     /// Notes a failure, and says until when it rests. Each of `addrs` addresses is tried before it does.
@@ -279,6 +355,32 @@ mod tests {
     }
 
     #[test]
+    fn an_id_that_nobody_waits_for_is_free_after_the_second_look() {
+        let mut slab = midmile_engine::Slab::with_capacity(8);
+        let keys: Vec<Key> = (0..8).map(|at| slab.insert(at).unwrap()).collect();
+        let mut pending = Pending::new(Matching::Id, 4);
+        keys[..4].iter().for_each(|key| assert!(pending.insert(*key).is_some()));
+        pending.remove(3);
+        let is_live = |key| key == keys[1];
+        pending.sweep(is_live);
+        assert_eq!((pending.len(), pending.live(), pending.keys().count()), (3, 1, 3));
+        assert!(slab.get(DEAD).is_none() && pending.at(0).is_some(), "a late answer is known as one");
+        // One that comes all the same.
+        pending.remove(0);
+        pending.sweep(is_live);
+        assert_eq!((pending.len(), pending.live(), pending.at(2)), (1, 1, None));
+        assert_eq!(
+            [4, 5, 6].map(|at| pending.insert(keys[at])),
+            [Some(3), Some(0), Some(2)],
+            "the last free is the last used"
+        );
+        pending.sweep(|_| false);
+        let mut from = 0;
+        assert_eq!(std::iter::from_fn(|| pending.pop(&mut from)).count(), 4);
+        assert_eq!((pending.len(), pending.live()), (0, 0));
+    }
+
+    #[test]
     fn order_is_first_in_first_out() {
         let mut slab = midmile_engine::Slab::with_capacity(8);
         let keys: Vec<Key> = (0..3).map(|at| slab.insert(at).unwrap()).collect();
@@ -287,6 +389,22 @@ mod tests {
         assert_eq!(pending.at(0), Some(keys[0]));
         pending.remove(0);
         assert_eq!((pending.at(0), pending.pop(&mut 0), pending.pop(&mut 0)), (Some(keys[1]), Some(keys[1]), None));
+    }
+
+    #[test]
+    fn a_bound_can_be_another_while_requests_are_out() {
+        let mut slab = midmile_engine::Slab::with_capacity(8);
+        let keys: Vec<Key> = (0..8).map(|at| slab.insert(at).unwrap()).collect();
+        for matching in [Matching::Id, Matching::Order] {
+            let mut pending = Pending::new(matching, 2);
+            assert!(pending.insert(keys[0]).is_some() && pending.insert(keys[1]).is_some());
+            pending.resize(4);
+            assert!(pending.insert(keys[2]).is_some() && !pending.is_full());
+            pending.resize(1);
+            assert_eq!((pending.insert(keys[3]), pending.len(), pending.keys().count()), (None, 3, 3));
+            [0, 1, 2].map(|id| pending.remove(id));
+            assert!(pending.insert(keys[4]).is_some() && pending.is_full());
+        }
     }
 
     #[test]

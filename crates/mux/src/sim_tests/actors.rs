@@ -1,6 +1,6 @@
 //! Clients and backends of the simulated world: what they say, and what they hold against what they hear.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use midmile_engine::Time;
@@ -339,8 +339,10 @@ pub(super) struct Backend {
     /// Answers, and when they're due.
     due: Vec<(Time, Vec<u8>)>,
     out: VecDeque<u8>,
-    /// Ids that were asked under and aren't answered.
-    ids: HashSet<u16>,
+    /// It leaves one in so many queries without an answer.
+    drops_one_in: usize,
+    /// Ids that were asked under and aren't answered, and when they were.
+    ids: HashMap<u16, Time>,
     finished: bool,
     over: bool,
 }
@@ -352,11 +354,12 @@ impl Backend {
             matching,
             unkind,
             silent: unkind && rng.one_in(8),
+            drops_one_in: if rng.one_in(4) { 2 } else { 30 },
             requests_left: if unkind && rng.one_in(3) { 1 + rng.up_to(7) } else { usize::MAX },
             received: Vec::new(),
             due: Vec::new(),
             out: VecDeque::new(),
-            ids: HashSet::new(),
+            ids: HashMap::new(),
             finished: false,
             over: false,
         }
@@ -399,7 +402,9 @@ impl Backend {
     fn hear(&mut self, rng: &mut Rng, now: Time, request: &[u8]) {
         self.requests_left -= 1;
         if self.matching == Matching::Id {
-            assert!(self.ids.insert(u16::from_be_bytes([request[0], request[1]])), "an id is in use twice");
+            let before = self.ids.insert(u16::from_be_bytes([request[0], request[1]]), now);
+            let again = before.is_none_or(|before| now.since(before) > BOUNDS.attempt_timeout * 2);
+            assert!(again, "an id is in use twice");
         }
         let delay = match rng.up_to(9) {
             0 if self.unkind => 150_000,
@@ -411,7 +416,7 @@ impl Backend {
             at = self.due.last().map_or(at, |(last, _)| at.max(*last));
             return self.due.push((at, line_answer(request)));
         }
-        if self.unkind && rng.one_in(30) {
+        if self.unkind && rng.one_in(self.drops_one_in) {
             return;
         }
         if self.unkind && rng.one_in(20) {

@@ -1,5 +1,6 @@
 //! Single promises, each by itself.
 
+mod faults;
 mod transfers;
 
 use std::sync::Arc;
