@@ -230,7 +230,7 @@ section! { RawMessages "[listener.messages]" {
     outstanding_per_client: Count = "256",
     #[doc = " Clients from one address that a core serves at once; more are refused. 0: without a bound."]
     clients_per_address: Count = "0",
-    #[doc = " Connections that each core keeps to each backend, 1 to 1000."]
+    #[doc = " Connections that each core keeps to each backend, 1 to 1000; to all backends of all listeners 16000 at most."]
     upstreams_per_backend: Count = "2",
     #[doc = " Requests that wait for their answers on one connection to a backend, 1 to 65535. Over UDP as many as on all connections to it together, 32768 at most."]
     outstanding_per_upstream: Count = "4096",
