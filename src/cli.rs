@@ -245,7 +245,7 @@ pub(crate) struct MuxArgs {
     /// Give up waiting for an answer after this long: SERVFAIL for DNS, the client's end otherwise.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_timeout)]
     pub(crate) answer_timeout: Duration,
-    /// Ask another backend, once, after this long without an answer.
+    /// Ask another backend as well after this long without an answer, and so again, three in all: DNS alone.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_timeout)]
     pub(crate) attempt_timeout: Duration,
     /// Log one line for each client at its end.

@@ -51,6 +51,7 @@ pub(super) fn check(raw: RawConfig, host: &Host, mistakes: &mut Mistakes) -> Opt
         checker.line = raw.line;
         checker.check_first_hop(raw.value.via.as_ref(), &checked_peers);
         checked_listeners.extend(checker.listener(raw.value));
+        checker.check_upstreams(&checked_listeners);
     }
     checker.table = "trunk";
     let mut checked_trunks: Vec<Trunk> = Vec::new();

@@ -12,11 +12,11 @@ use midmile_mux::Bounds;
 use midmile_wire::frame::{Framing, LengthPrefix, Line, Order, Program, Resp, Side, VarintPrefix, Width};
 use toml::de::DeValue;
 
-use super::Messages;
 use super::listener::Checker;
 use super::mistake::{At, Mistakes, Place};
 use super::raw::{RawFraming, RawLength, RawListener, RawMessages, RawVarint};
 use super::value::{AcceptProxy, Count, Period, Protocol, SendProxy, Size, Value};
+use super::{Listener, Messages};
 
 /// The longest message unless the operator says otherwise.
 const LEN_MAX_DEFAULT: usize = 64 * 1024;
@@ -26,6 +26,9 @@ const LEN_MAX_RANGE: RangeInclusive<u64> = 16..=1024 * 1024;
 const OFFSET_MAX: u32 = 1024;
 /// Connections that a core keeps to a backend at most.
 const UPSTREAMS_MAX: u16 = 1000;
+/// Connections that a core keeps to the backends of all listeners together at most. Its multiplexor has room for a few hundred more:
+/// transfers of zones have theirs.
+const UPSTREAMS_OF_ALL_MAX: u64 = 16_000;
 
 /// Bytes of a program's file; no more of it is read, and no program that may be run has as many, in either form.
 const PROGRAM_BYTES_MAX: u64 = 256 * 1024;
@@ -165,6 +168,22 @@ impl Checker<'_> {
         found
     }
 
+    /// All backends together get the connections that they're promised.
+    pub(super) fn check_upstreams(&mut self, checked: &[Listener]) {
+        let of = |listener: &Listener| {
+            let each = listener.messages.as_ref().map_or(0, |messages| messages.bounds.upstreams_per_backend);
+            u64::from(each) * listener.to.len() as u64
+        };
+        let (Some(last), total) = (checked.last(), checked.iter().map(of).sum::<u64>()) else { return };
+        if of(last) > 0 && total > UPSTREAMS_OF_ALL_MAX {
+            let what = format!(
+                "the backends of all listeners with framing come to {total} connections a core, and it keeps {UPSTREAMS_OF_ALL_MAX}; \
+                 lower it"
+            );
+            self.add("messages.upstreams_per_backend", self.line, what);
+        }
+    }
+
     /// The framing that a table stands for.
     fn framing(&mut self, table: &RawFraming, line: usize) -> Option<Framing> {
         let said = [
@@ -231,18 +250,64 @@ impl Checker<'_> {
                 }
             },
         };
-        Some(LengthPrefix {
+        let prefix = LengthPrefix {
             offset: self.offset("length", raw.offset.as_ref())?,
             width,
             order: raw.endian.as_ref().map_or(Order::Big, |at| at.value),
             adjust: raw.adjust.as_ref().map_or(0, |at| at.value.0.into()),
             len_max: self.len_max("length.max", raw.max.as_ref())?,
-        })
+        };
+        let head = prefix.offset + width.bytes();
+        self.check_head("length", raw.offset.as_ref(), raw.max.as_ref(), (head, prefix.len_max))?;
+        // The shortest message says 0, or what takes it to the end of its own length; the longest says all that the width holds.
+        let (adjust, len_max) = (i128::from(prefix.adjust), prefix.len_max as i128);
+        let line = raw.adjust.as_ref().map_or(self.line, |at| at.line);
+        let value_max = (1_i128 << (8 * width.bytes())) - 1;
+        if head as i128 + adjust > len_max {
+            let most = len_max - head as i128;
+            let what = format!(
+                "with {adjust} more no message fits into framing.length.max = {len_max} bytes; write {most} or less, or raise that"
+            );
+            self.add("framing.length.adjust", line, what);
+            return None;
+        }
+        if value_max + adjust < 0 {
+            let what = format!(
+                "a length of {} bytes says {value_max} at most, so every message would end before it; write {} or more",
+                width.bytes(),
+                -value_max
+            );
+            self.add("framing.length.adjust", line, what);
+            return None;
+        }
+        Some(prefix)
+    }
+
+    /// A message's length has to fit into the message.
+    fn check_head(
+        &mut self,
+        kind: &str,
+        offset: Option<&At<Count>>,
+        max: Option<&At<Size>>,
+        (head, len_max): (usize, usize),
+    ) -> Option<()> {
+        if head <= len_max {
+            return Some(());
+        }
+        let line = offset.map(|at| at.line).or(max.map(|at| at.line)).unwrap_or(self.line);
+        let what = format!(
+            "the length ends after {head} bytes, and framing.{kind}.max = {len_max} bytes are a whole message; lower the offset, or \
+             raise that"
+        );
+        self.add(&format!("framing.{kind}.offset"), line, what);
+        None
     }
 
     fn varint(&mut self, raw: &RawVarint) -> Option<VarintPrefix> {
         let offset = self.offset("varint", raw.offset.as_ref())?;
-        Some(VarintPrefix { offset, len_max: self.len_max("varint.max", raw.max.as_ref())? })
+        let len_max = self.len_max("varint.max", raw.max.as_ref())?;
+        self.check_head("varint", raw.offset.as_ref(), raw.max.as_ref(), (offset + 1, len_max))?;
+        Some(VarintPrefix { offset, len_max })
     }
 
     fn offset(&mut self, kind: &str, raw: Option<&At<Count>>) -> Option<usize> {

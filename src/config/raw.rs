@@ -224,13 +224,13 @@ section! { RawMessages "[listener.messages]" {
     idle_timeout: Period = "10s",
     #[doc = " For a request's answer, over all attempts. Then a DNS client gets SERVFAIL; another client's connection ends."]
     answer_timeout: Period = "5s",
-    #[doc = " For a backend to answer; then the request goes to another one, once. Not longer than `answer_timeout`. A datagram is sent once more after a quarter of it."]
+    #[doc = " For a backend to answer; then a DNS query goes to another one as well, and so again when that has had as long, to three in all. Not longer than `answer_timeout`. A datagram is sent once more after a quarter of it."]
     attempt_timeout: Period = "2s",
     #[doc = " Requests of one client that wait for their answers, 1 to 65535. Beyond them it isn't read."]
     outstanding_per_client: Count = "256",
     #[doc = " Clients from one address that a core serves at once; more are refused. 0: without a bound."]
     clients_per_address: Count = "0",
-    #[doc = " Connections that each core keeps to each backend, 1 to 1000."]
+    #[doc = " Connections that each core keeps to each backend, 1 to 1000; to all backends of all listeners 16000 at most."]
     upstreams_per_backend: Count = "2",
     #[doc = " Requests that wait for their answers on one connection to a backend, 1 to 65535. Over UDP as many as on all connections to it together, 32768 at most."]
     outstanding_per_upstream: Count = "4096",

@@ -9,7 +9,9 @@ pub struct Config {
     pub conns_max: u32,
     /// The core's one buffer, in bytes: the most that one read copies. A read that fills it turns its direction to bulk.
     pub read_bytes: usize,
-    /// Blocks of `read_bytes` in which directions keep a rest that couldn't be handed on.
+    /// Blocks of `read_bytes` in which directions keep a rest that couldn't be handed on, and messages gather that haven't come whole. The
+    /// last quarter (rounded down) is for connections that this program dialled and reads: however many strangers begin a message and never
+    /// finish it, what we asked for still has room. With no block, bytes wait in the kernel, which then bounds a message as well.
     pub blocks: usize,
     /// Pipes for bulk directions.
     pub pipes_max: u32,

@@ -2,7 +2,7 @@
 
 use crate::backend::Backend;
 use crate::error::ConnError;
-use crate::pool::Stash;
+use crate::pool::{Claim, Stash};
 use crate::slab::Key;
 use crate::time::Time;
 
@@ -60,6 +60,8 @@ pub(crate) struct Conn<B: Backend> {
     /// This direction is moved by splice.
     pub(crate) bulk: bool,
     pub(crate) connecting: bool,
+    /// As whose it asks for a block when what it receives is offered.
+    pub(crate) claim: Claim,
     pub(crate) readable: bool,
     pub(crate) writable: bool,
     /// An event said that the peer has finished sending, or the connection failed: read on until the end shows.
@@ -107,6 +109,7 @@ impl<B: Backend> Conn<B> {
             forwarded: false,
             bulk: false,
             connecting,
+            claim: if connecting { Claim::Dialled } else { Claim::Common },
             readable: false,
             writable: !connecting,
             end_ahead: false,

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::conn::{Ahead, Conn};
 use crate::error::ConnError;
 use crate::meter::Meter;
-use crate::pool::{BlockPool, PipePool};
+use crate::pool::{BlockPool, Claim, PipePool};
 use crate::time::Time;
 
 /// A bulk turn that moved less than this counts as quiet.
@@ -171,7 +171,7 @@ impl<B: Backend> Mover<'_, B> {
     }
 
     fn copy(&mut self, source: &mut Conn<B>, sink: &mut Conn<B>) -> Step {
-        let may_keep = !self.blocks.is_empty();
+        let may_keep = self.blocks.has(Claim::Common);
         let got = if may_keep {
             self.backend.recv(&mut source.socket, self.buffer)
         } else {

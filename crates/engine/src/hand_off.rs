@@ -66,9 +66,9 @@ impl<B: Backend> Cx<B> {
             Ok(parcel) => {
                 self.conns.vacate(id);
                 let stash = conn.stash.inspect(|_| self.blocks.lend());
-                let Conn { token, ended, end_ahead, end_told, awaits_room, .. } = conn;
+                let Conn { token, claim, ended, end_ahead, end_told, awaits_room, .. } = conn;
                 let from = self.seat.as_ref()?.core;
-                Some(Letter { from, parcel, token, stash, ended, end_ahead, end_told, awaits_room })
+                Some(Letter { from, parcel, token, stash, claim, ended, end_ahead, end_told, awaits_room })
             }
             Err(socket) => {
                 conn.socket = socket;
@@ -80,14 +80,14 @@ impl<B: Backend> Cx<B> {
 
     /// Takes a connection in that comes with its ticket. `None`: it's lost, and its peer sees a reset.
     fn unpack(&mut self, letter: Letter<B::Parcel>) -> Option<ConnId> {
-        let Letter { from, parcel, token, stash, ended, end_ahead, end_told, awaits_room } = letter;
+        let Letter { from, parcel, token, stash, claim, ended, end_ahead, end_told, awaits_room } = letter;
         if stash.is_some() {
             self.blocks.adopt();
             self.give_back_a_block(from);
         }
         let taken_in = self.backend.attach(parcel).and_then(|socket| {
             let conn = Conn::new(socket, token, MeterId::NONE.0, false, self.backend.now());
-            let conn = Conn { ended, end_ahead, end_told, awaits_room, ..conn };
+            let conn = Conn { claim, ended, end_ahead, end_told, awaits_room, ..conn };
             // An event tells if there is room: whoever awaits it hears of it.
             let conn = Conn { writable: !awaits_room, ..conn };
             self.watch_in(conn).map_err(|(conn, error)| {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::allowance::Allowance;
-use crate::pool::Stash;
+use crate::pool::{Claim, Stash};
 use crate::waker::Waker;
 
 /// Connections that may be on their way to a core at once.
@@ -41,6 +41,7 @@ pub(crate) struct Letter<P> {
     pub(crate) token: u64,
     /// What the program left over: it comes first on the other core.
     pub(crate) stash: Option<Stash>,
+    pub(crate) claim: Claim,
     pub(crate) ended: bool,
     pub(crate) end_ahead: bool,
     pub(crate) end_told: bool,

@@ -108,7 +108,7 @@ impl<B: Backend> Cx<B> {
         if !conn.reading.is_offer() {
             return None;
         }
-        let peeked = conn.stash.is_none() && self.blocks.is_empty();
+        let peeked = conn.stash.is_none() && !self.blocks.has(conn.claim);
         let room = conn.stash.as_mut().map_or(buffer, Stash::room);
         let (mut fresh, mut short) = (0, false);
         if conn.readable && !conn.ended && !room.is_empty() {

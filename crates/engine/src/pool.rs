@@ -98,20 +98,36 @@ impl Stash {
     }
 }
 
+/// Who asks for a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// A direction to another connection, or one that reads what a stranger sends, who came to us: the last blocks aren't for it.
+    Common,
+    /// One that reads from whom we dialled: it may have any.
+    Dialled,
+}
+
 /// Blocks of one core, all made at the start.
 #[derive(Debug)]
 pub(crate) struct BlockPool {
     ready: Vec<Box<[u8]>>,
     count: usize,
+    /// So many are for [`Claim::Dialled`] alone.
+    reserved: usize,
 }
 
 impl BlockPool {
     pub(crate) fn new(count: usize, bytes: usize) -> Self {
-        Self { ready: (0..count).map(|_| vec![0; bytes].into_boxed_slice()).collect(), count }
+        Self { ready: (0..count).map(|_| vec![0; bytes].into_boxed_slice()).collect(), count, reserved: count / 4 }
     }
 
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.ready.is_empty()
+    /// Whether there is a block for whoever asks so.
+    pub(crate) const fn has(&self, claim: Claim) -> bool {
+        let reserved = match claim {
+            Claim::Common => self.reserved,
+            Claim::Dialled => 0,
+        };
+        self.ready.len() > reserved
     }
 
     /// Blocks that are leased.

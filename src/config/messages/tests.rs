@@ -94,6 +94,42 @@ fn a_program_is_read_and_checked() {
     );
 }
 
+/// The page's example for each protocol of its tables means what the tables say.
+#[test]
+fn the_examples_in_the_page_on_framing_are_taken() {
+    let page = include_str!("../../../docs/framing.md");
+    let examples: Vec<&str> = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let told: Vec<Framing> = examples.iter().map(|example| messages(example).framing).collect();
+    let mebibyte = LengthPrefix { offset: 0, width: Width::Four, order: Order::Big, adjust: 0, len_max: 1 << 20 };
+    let wanted = [
+        mebibyte,
+        LengthPrefix { offset: 8, adjust: 12, ..mebibyte },
+        LengthPrefix { offset: 1, adjust: -4, ..mebibyte },
+        LengthPrefix { width: Width::Three, adjust: 6, len_max: 9 + 16_384, ..mebibyte },
+        LengthPrefix { order: Order::Little, adjust: -4, ..mebibyte },
+    ];
+    let wanted =
+        wanted.map(Framing::Length).into_iter().chain([Framing::Varint(VarintPrefix { offset: 1, len_max: 1 << 20 })]);
+    assert_eq!(told, wanted.collect::<Vec<_>>());
+    for prefix in wanted_rows(page) {
+        let alike = |framing: &Framing| match framing {
+            Framing::Length(found) => (found.offset, found.width.bytes(), found.adjust) == prefix,
+            _ => false,
+        };
+        assert!(told.iter().any(alike), "no example for {prefix:?}");
+    }
+}
+
+/// Offset, width and adjustment of each protocol in the page's table of lengths.
+fn wanted_rows(page: &str) -> Vec<(usize, usize, i64)> {
+    let table = page.split("| protocol | offset").nth(1).unwrap().split("\n\n").next().unwrap();
+    let rows = table.lines().skip(2).map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
+    let rows: Vec<_> =
+        rows.map(|cells| (cells[2].parse().unwrap(), cells[3].parse().unwrap(), cells[5].parse().unwrap())).collect();
+    assert_eq!(rows.len(), 6, "{rows:?}");
+    rows
+}
+
 #[test]
 fn bounds_mean_what_they_say() {
     let all = messages(
@@ -138,7 +174,7 @@ fn the_defaults_in_the_reference_are_the_defaults() {
 }
 
 /// What is written on line 4 and behind it, and what is said of it.
-const WRONG: [(&str, &str); 27] = [
+const WRONG: [(&str, &str); 31] = [
     ("framing = \"dsn\"", "f:4: listener.framing: \"dsn\" is not a choice here; write \"dns\" or \"line\" or \"resp\""),
     (
         "framing = 5",
@@ -177,6 +213,26 @@ const WRONG: [(&str, &str); 27] = [
     (
         "framing = { length = { adjust = 3000000000 } }",
         "f:4: listener.framing.length.adjust: 3000000000 is out of range; write -2147483648 to 2147483647",
+    ),
+    (
+        "framing = { length = { offset = 1000, max = \"16B\" } }",
+        "f:4: listener.framing.length.offset: the length ends after 1004 bytes, and framing.length.max = 16 bytes are a whole message; \
+         lower the offset, or raise that",
+    ),
+    (
+        "framing = { length = { adjust = 1000000 } }",
+        "f:4: listener.framing.length.adjust: with 1000000 more no message fits into framing.length.max = 65536 bytes; write 65532 or \
+         less, or raise that",
+    ),
+    (
+        "framing = { length = { width = 1, adjust = -256 } }",
+        "f:4: listener.framing.length.adjust: a length of 1 bytes says 255 at most, so every message would end before it; write -255 \
+         or more",
+    ),
+    (
+        "framing = { varint = { offset = 1024, max = \"64B\" } }",
+        "f:4: listener.framing.varint.offset: the length ends after 1025 bytes, and framing.varint.max = 64 bytes are a whole message; \
+         lower the offset, or raise that",
     ),
     (
         "framing = { resp = { max = \"2MiB\" } }",
@@ -263,6 +319,26 @@ fn what_only_addresses_have_isnt_asked_of_unix_clients() {
     let wanted = "f:5: listener.messages.clients_per_address: contradicts listen: the clients of a Unix-domain socket have no IP \
                   address; leave it out";
     assert_eq!(told, [wanted]);
+}
+
+#[test]
+fn all_backends_together_get_the_connections_that_they_are_promised() {
+    let listener = |port: u16, backends: usize| {
+        let to: Vec<String> = (0..backends).map(|at| format!("10.0.0.{at}:53")).collect();
+        format!(
+            "[[listener]]\nlisten = \"127.0.0.1:{port}\"\nto = {to:?}\nframing = \"dns\"\nmessages.upstreams_per_backend = 1000\n"
+        )
+    };
+    let check = |text: &str| parse("f", text, &Host { cpus: 2, congestion: None });
+    assert!(check(&listener(1, 16)).is_ok());
+    let told = |line: usize, total: usize| {
+        format!(
+            "f:{line}: listener.messages.upstreams_per_backend: the backends of all listeners with framing come to {total} connections \
+             a core, and it keeps 16000; lower it"
+        )
+    };
+    assert_eq!(check(&listener(1, 18)), Err(vec![told(1, 18_000)]));
+    assert_eq!(check(&(listener(1, 9) + &listener(2, 8))), Err(vec![told(6, 17_000)]));
 }
 
 #[test]

@@ -198,6 +198,26 @@ pub fn from_messages_to_a_forward<W: World>(world: &mut W) -> Verdict {
     Ok(())
 }
 
+/// However many strangers begin a message, whom we dialled has a block for its own.
+pub fn beginnings_of_strangers_leave_blocks_to_the_dialled<W: World>(world: &mut W) -> Verdict {
+    let mut stage = reading(world, Config { blocks: 4, ..SMALL });
+    let beginning = &stream(&[2000])[..3];
+    for _ in 0..5 {
+        let (_, peer) = stage.accepted();
+        stage.say(peer, beginning);
+        stage.settle();
+    }
+    assert_eq!(stage.cx().gauges().blocks_leased, 3, "the last quarter isn't for them");
+    let (conn, peer) = stage.dialled();
+    stage.cx().read_messages(conn);
+    stage.say(peer, beginning);
+    stage.until("there's a block for it", |stage| stage.cx().gauges().blocks_leased == 4);
+    stage.say(peer, &stream(&[2000])[3..]);
+    stage.until_received(conn, 2002);
+    assert_eq!(stage.cx().gauges().blocks_leased, 3, "it's given back");
+    Ok(())
+}
+
 /// Many connections, each message answered: none is mixed up with another's.
 pub fn many_conversations_in_messages<W: World>(world: &mut W) -> Verdict {
     let mut stage = reading(world, Config { conns_max: 40, read_bytes: 128, blocks: 3, ..SMALL });

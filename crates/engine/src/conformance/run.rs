@@ -84,6 +84,7 @@ macro_rules! conformance_tests {
                 ended_within_a_message,
                 from_messages_to_bytes,
                 from_messages_to_a_forward,
+                beginnings_of_strangers_leave_blocks_to_the_dialled,
                 many_conversations_in_messages,
             ];
             sending: [

@@ -70,6 +70,17 @@ fn http2() {
     assert_eq!(tell(&program(HTTP2_PROGRAM, MEBIBYTE), b"\0\x40\x01", []).1, Err(FrameError::Refused));
 }
 
+/// MongoDB's wire protocol, "Standard Message Header" and OP_MSG: a ping, and its answer. The length is little-endian and counts itself.
+#[test]
+fn mongodb() {
+    let ping =
+        b"\x33\0\0\0\x01\0\0\0\0\0\0\0\xdd\x07\0\0\0\0\0\0\0\x1e\0\0\0\x10ping\0\x01\0\0\0\x02$db\0\x06\0\0\0admin\0\0";
+    let answer = b"\x26\0\0\0\x02\0\0\0\x01\0\0\0\xdd\x07\0\0\0\0\0\0\0\x11\0\0\0\x01ok\0\0\0\0\0\0\0\xf0\x3f\0";
+    let prefix = LengthPrefix { offset: 0, width: Width::Four, order: Order::Little, adjust: -4, len_max: MEBIBYTE };
+    check(&Framing::Length(prefix), &[ping, answer]);
+    assert_eq!(tell(&Framing::Length(prefix), b"\x03\0\0\0", []).1, Err(FrameError::TooShort));
+}
+
 /// MQTT 3.1.1 and 5.0: CONNECT of "abc", a PUBLISH of 200 bytes, PINGREQ.
 #[test]
 fn mqtt() {
