@@ -193,6 +193,11 @@ impl Mux {
         let now = cx.now();
         let (due, end) = client.due(&self.services[client.service].service.bounds, now);
         match end {
+            Some(End::MessageTimeout) if due <= now && client.ending.is_none() => {
+                // What it asked before is answered yet: answers have a time of their own.
+                self.end_after_answers(cx, key, End::MessageTimeout);
+                self.client_due(cx, key);
+            }
             Some(end) if due <= now => {
                 let how = if end == End::AnswersUnread { How::Reset } else { How::Close };
                 self.end_client(cx, key, end, how);

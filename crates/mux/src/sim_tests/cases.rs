@@ -346,8 +346,30 @@ fn a_slow_message_ends_its_client_and_an_idle_one_ends_by_another_name() {
     }
     assert_eq!(stage.ends(), []);
     stage.pass(500);
-    assert_eq!(stage.ends(), [End::MessageTimeout, End::IdleTimeout]);
+    assert_eq!((stage.hear(slow), stage.ends()), ((Vec::new(), true), vec![End::IdleTimeout]));
     assert_eq!(stage.asked(), None, "a backend heard of half a message");
+    stage.core.parts().1.backend().hand_close(slow);
+    stage.pass(20);
+    assert_eq!(stage.ends(), [End::IdleTimeout, End::MessageTimeout]);
+}
+
+#[test]
+fn a_slow_message_costs_its_client_no_answer_to_what_it_asked_before() {
+    let patient = Duration::from_secs(2);
+    let bounds = Bounds { answer_timeout: patient, attempt_timeout: patient, ..BOUNDS };
+    let mut stage = Stage::new(Matching::Id, 1, bounds);
+    let client = stage.client();
+    stage.say(client, &[&query(1, "a", 1)[..], &[0]].concat());
+    let (upstream, heard) = stage.asked().unwrap();
+    stage.pass(700);
+    assert_eq!((stage.hear(client), stage.ends()), ((Vec::new(), false), vec![]));
+    // What comes too late is no request any more.
+    stage.say(client, &query(2, "b", 1)[1..]);
+    assert_eq!(stage.asked(), None);
+    stage.say(upstream, &framed(&answer_to(&heard[2..])));
+    assert_eq!(stage.hear(client), (framed(&answer_to(&query(1, "a", 1)[2..])), true));
+    stage.pass(1000);
+    assert_eq!(stage.ends(), [End::MessageTimeout]);
 }
 
 #[test]
