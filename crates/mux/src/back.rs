@@ -116,7 +116,7 @@ impl Mux {
         } else {
             serving.counters.answers_late.add(1);
         }
-        let (client, client_id, transfer) = (request.client, request.id, request.transfer);
+        let (client, client_id, transfer) = (request.client, request.id, request.is_transfer());
         let more = transfer && request.awaits_more(answer, &serving.counters);
         if more {
             // Others may follow: its time begins anew.
@@ -293,7 +293,7 @@ pub(crate) fn answers(request_bytes: &[u8], request: &Request, answer: Option<Me
     }
     match (query.question(), answer.question()) {
         (Some(asked), Some(answered)) => asked.is_same(answered),
-        (Some(_), None) => answer.questions() == 0 && (answer.rcode() != 0 || request.transfer),
+        (Some(_), None) => answer.questions() == 0 && (answer.rcode() != 0 || request.is_transfer()),
         (None, _) => true,
     }
 }

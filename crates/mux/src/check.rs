@@ -11,6 +11,7 @@ use crate::mux::Mux;
 use crate::request::State;
 use crate::serving::Serving;
 use crate::token::Token;
+use crate::transfer::CLIENT_TRANSFERS_MAX;
 use crate::upstream::{Pending, Stand};
 
 impl Mux {
@@ -30,15 +31,18 @@ impl Mux {
     }
 
     fn check_clients(&self) {
-        let mut outstanding: HashMap<Key, u16> = HashMap::new();
+        let mut outstanding: HashMap<Key, (u16, u16)> = HashMap::new();
         for request in self.requests.keys().filter_map(|key| self.requests.get(key)) {
-            *outstanding.entry(request.client).or_default() += 1;
+            let (all, transfers) = outstanding.entry(request.client).or_default();
+            (*all, *transfers) = (*all + 1, *transfers + u16::from(request.is_transfer()));
         }
         let mut by_service: HashMap<u32, usize> = HashMap::new();
         for key in self.clients.keys() {
             let Some(client) = self.clients.get(key) else { continue };
             *by_service.entry(client.service).or_default() += 1;
-            assert_eq!(client.outstanding, outstanding.get(&key).copied().unwrap_or(0), "a client's requests");
+            let counted = outstanding.get(&key).copied().unwrap_or_default();
+            assert_eq!((client.outstanding, client.transfers), counted, "a client's requests");
+            assert!(client.transfers <= CLIENT_TRANSFERS_MAX, "a client has more transfers than it may");
             assert!(!client.queued || self.dirty.contains(&Token::Client(key)), "a client believes that it's queued");
             assert!(!client.noted || self.noted.contains(&key), "a client believes that it's noted");
             assert_eq!(client.starved, self.starved.contains(&key), "a client doesn't know that it waits");
@@ -72,6 +76,7 @@ impl Mux {
         let lists = [
             (&serving.waiting, State::Waiting, Some(By::Connection)),
             (&serving.waiting_datagrams, State::Waiting, Some(By::Datagram)),
+            (&serving.waiting_transfers, State::Waiting, Some(By::Own)),
             (&serving.sent, State::Sent, None),
             (&serving.posted, State::Posted, None),
             (&serving.reposted, State::Reposted, None),

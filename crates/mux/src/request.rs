@@ -46,8 +46,6 @@ pub(crate) struct Request {
     pub(crate) sends: u8,
     /// It may be sent again: it means no more when it comes twice.
     pub(crate) repeatable: bool,
-    /// A zone's transfer: it may have many answers.
-    pub(crate) transfer: bool,
     /// Which of them is the last, while it's on an upstream; `None` where that can't be known.
     pub(crate) following: Option<Box<Transfer>>,
     /// It's to go to the place again that it was sent to last, if that has room.
@@ -58,4 +56,11 @@ pub(crate) struct Request {
     pub(crate) since: Time,
     /// When it was sent last.
     pub(crate) sent_at: Time,
+}
+
+impl Request {
+    /// Whether it's a zone's transfer: it may have many answers.
+    pub(crate) fn is_transfer(&self) -> bool {
+        self.by == By::Own
+    }
 }
