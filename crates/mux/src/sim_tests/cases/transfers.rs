@@ -20,6 +20,14 @@ impl Stage {
         self.counters.upstreams_open.value()
     }
 
+    /// Has a client ask, and the backend answer.
+    fn has_its_answer_at_once(&mut self, client: RemoteId) {
+        self.say(client, &query(1, "a", 1));
+        let (upstream, heard) = self.asked().expect("a query waits behind transfers");
+        self.say(upstream, &framed(&answer_to(&heard[2..])));
+        assert_eq!(self.hear(client).0, framed(&answer_to(&query(1, "a", 1)[2..])));
+    }
+
     fn reset(&mut self, remote: RemoteId) {
         self.core.parts().1.backend().hand_reset(remote);
     }
@@ -168,8 +176,8 @@ fn the_next_transfer_begins_as_silence_ends_one() {
     assert_eq!(stage.counters.upstreams_dialled.value(), dialled + 1);
 }
 
-#[test]
-fn transfers_that_wait_hold_up_nobody_else() {
+/// A stage of time enough.
+fn patient_stage() -> Stage {
     let patient = Duration::from_secs(5);
     let bounds = Bounds {
         outstanding_per_client: 200,
@@ -178,7 +186,25 @@ fn transfers_that_wait_hold_up_nobody_else() {
         attempt_timeout: patient,
         ..BOUNDS
     };
-    let mut stage = Stage::new(Matching::Id, 1, bounds);
+    Stage::new(Matching::Id, 1, bounds)
+}
+
+#[test]
+fn many_clients_transfers_hold_up_no_query() {
+    let mut stage = patient_stage();
+    let (secondaries, plain) = ([(); 12].map(|()| stage.client()), stage.client());
+    let queries: Vec<u8> = (0..8).flat_map(|id| query(id, &format!("z{id}"), AXFR)).collect();
+    for secondary in secondaries {
+        stage.say(secondary, &queries);
+    }
+    assert_eq!(std::iter::from_fn(|| stage.asked()).count(), TRANSFERS);
+    assert_eq!(stage.counters.requests_open.value(), 96, "80 wait");
+    stage.has_its_answer_at_once(plain);
+}
+
+#[test]
+fn transfers_that_wait_hold_up_nobody_else() {
+    let mut stage = patient_stage();
     let [greedy, plain, secondary] = [(); 3].map(|()| stage.client());
     let many: u16 = 116;
     let queries: Vec<u8> = (0..many).flat_map(|id| query(id, &format!("z{id}"), AXFR)).collect();
@@ -186,10 +212,7 @@ fn transfers_that_wait_hold_up_nobody_else() {
     let mut begun: Vec<_> = std::iter::from_fn(|| stage.asked()).collect();
     assert_eq!((begun.len(), stage.counters.transfers_held.value()), (TRANSFERS / 2, 1));
     // Another's query, and another's transfer.
-    stage.say(plain, &query(1, "a", 1));
-    let (upstream, heard) = stage.asked().expect("a query waits behind transfers");
-    stage.say(upstream, &framed(&answer_to(&heard[2..])));
-    assert_eq!(stage.hear(plain).0, framed(&answer_to(&query(1, "a", 1)[2..])));
+    stage.has_its_answer_at_once(plain);
     assert_eq!(stage.ask_for(secondary, &["zone"]).len(), 1, "a client has all places");
     // One that's refused makes room at once, until all have been asked for.
     let mut refused = 0;
