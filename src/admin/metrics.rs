@@ -204,6 +204,8 @@ fn messages(routes: &[RouteSnapshot], page: &mut Page<'_>) -> fmt::Result {
     page.counters(("mux_answers_stray", None), "Answers to no request, which are dropped.", of(|of| of.answers_stray))?;
     let unclear = "Transfers of zones whose answers couldn't be followed to the last.";
     page.counters(("mux_transfers_unclear", None), unclear, of(|of| of.transfers_unclear))?;
+    let held = "Times that a client wasn't read because it had as many transfers as it may.";
+    page.counters(("mux_transfers_held", None), held, of(|of| of.transfers_held))?;
     page.gauges("mux_upstreams_open", "Connections to backends that stand.", of(|of| of.upstreams_open))?;
     page.counters(("mux_upstreams_dialled", None), "Dials of backends.", of(|of| of.upstreams_dialled))?;
     page.counters(("mux_dials_failed", None), "Dials of backends that failed.", of(|of| of.dials_failed))?;

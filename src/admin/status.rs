@@ -118,6 +118,7 @@ struct MessagesStatus {
     answers_late: u64,
     answers_stray: u64,
     transfers_unclear: u64,
+    transfers_held: u64,
     upstreams: Upstreams,
     datagrams: Datagrams,
 }
@@ -168,6 +169,7 @@ impl MessagesStatus {
             answers_late: messages.answers_late,
             answers_stray: messages.answers_stray,
             transfers_unclear: messages.transfers_unclear,
+            transfers_held: messages.transfers_held,
             upstreams: Upstreams {
                 open: messages.upstreams_open,
                 dialled: messages.upstreams_dialled,

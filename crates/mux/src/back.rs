@@ -127,7 +127,7 @@ impl Mux {
         } else {
             serving.counters.answers_late.add(1);
         }
-        let (client, client_id, transfer) = (request.client, request.id, request.transfer);
+        let (client, client_id, transfer) = (request.client, request.id, request.is_transfer());
         let more = transfer && request.awaits_more(answer, &serving.counters);
         if more {
             // Others may follow: its time begins anew.
@@ -275,7 +275,7 @@ impl Mux {
             let client = request.client;
             self.end_client(cx, client, End::Unanswered, How::Reset);
             self.finish(key);
-        } else if !request.repeatable || request.transfer && request.sends >= SENDS_MAX {
+        } else if !request.repeatable || request.is_transfer() && request.sends >= SENDS_MAX {
             // A transfer dials for itself, so nothing else would pause between its attempts.
             self.give_up(cx, key);
         } else {
@@ -308,7 +308,7 @@ pub(crate) fn answers(request_bytes: &[u8], request: &Request, answer: Option<Me
     match (query.question(), answer.question()) {
         (Some(asked), Some(answered)) => asked.is_same(answered),
         (Some(_), None) => {
-            let may_be_without = answer.rcode() != 0 || request.transfer || answer.opcode() == dns::OPCODE_UPDATE;
+            let may_be_without = answer.rcode() != 0 || request.is_transfer() || answer.opcode() == dns::OPCODE_UPDATE;
             answer.questions() == 0 && may_be_without
         }
         (None, _) => true,

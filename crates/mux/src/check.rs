@@ -12,6 +12,7 @@ use crate::request::State;
 use crate::service::Matching;
 use crate::serving::Serving;
 use crate::token::Token;
+use crate::transfer::CLIENT_TRANSFERS_MAX;
 use crate::upstream::{Pending, Stand};
 
 impl Mux {
@@ -31,24 +32,26 @@ impl Mux {
     }
 
     fn check_clients(&self) {
-        let mut outstanding: HashMap<Key, u16> = HashMap::new();
-        let mut carried: HashMap<Key, u16> = HashMap::new();
+        let mut outstanding: HashMap<Key, (u16, u16, u16)> = HashMap::new();
         for request in self.requests.keys().filter_map(|key| self.requests.get(key)) {
             let by_order = self.services[request.service].service.matching == Matching::Order;
-            *outstanding.entry(request.client).or_default() += 1;
-            *carried.entry(request.client).or_default() += u16::from(by_order && request.state != State::Waiting);
+            let (all, carried, transfers) = outstanding.entry(request.client).or_default();
+            *all += 1;
+            *carried += u16::from(by_order && request.state != State::Waiting);
+            *transfers += u16::from(request.is_transfer());
         }
         let mut by_service: HashMap<u32, usize> = HashMap::new();
         for key in self.clients.keys() {
             let Some(client) = self.clients.get(key) else { continue };
             *by_service.entry(client.service).or_default() += 1;
-            assert_eq!(client.outstanding, outstanding.get(&key).copied().unwrap_or(0), "a client's requests");
-            assert_eq!(client.carried, carried.get(&key).copied().unwrap_or(0), "a client's requests on its upstream");
+            let counted = outstanding.get(&key).copied().unwrap_or_default();
+            assert_eq!((client.outstanding, client.carried, client.transfers), counted, "a client's requests");
             assert_eq!(
                 client.carried == 0,
                 client.upstream == Key::NONE,
                 "a client is bound to an upstream for nothing"
             );
+            assert!(client.transfers <= CLIENT_TRANSFERS_MAX, "a client has more transfers than it may");
             assert!(!client.queued || self.dirty.contains(&Token::Client(key)), "a client believes that it's queued");
             assert!(!client.noted || self.noted.contains(&key), "a client believes that it's noted");
             assert_eq!(client.starved, self.starved.contains(&key), "a client doesn't know that it waits");
@@ -82,6 +85,7 @@ impl Mux {
         let lists = [
             (&serving.waiting, State::Waiting, Some(By::Connection)),
             (&serving.waiting_datagrams, State::Waiting, Some(By::Datagram)),
+            (&serving.waiting_transfers, State::Waiting, Some(By::Own)),
             (&serving.sent, State::Sent, None),
             (&serving.posted, State::Posted, None),
             (&serving.reposted, State::Reposted, None),

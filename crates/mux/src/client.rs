@@ -13,7 +13,7 @@ use crate::service::Bounds;
 /// How long a client that parts has to close its side.
 pub(crate) const PARTING_WAIT: Duration = Duration::from_secs(1);
 
-/// A client. Invariant: `outstanding` is the number of requests whose client it is.
+/// A client. Invariant: `outstanding` is the number of requests whose client it is, and `transfers` that of those which are transfers.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) conn: ConnId,
@@ -27,6 +27,8 @@ pub(crate) struct Client {
     pub(crate) out: Chain,
     /// Requests that aren't answered yet.
     pub(crate) outstanding: u16,
+    /// How many of them are transfers.
+    pub(crate) transfers: u16,
     /// It's read.
     pub(crate) reading: bool,
     /// It waits until there's room for requests. Invariant: it stands among the starved.
@@ -68,6 +70,7 @@ impl Client {
             seen: Seen::default(),
             out: Chain::EMPTY,
             outstanding: 0,
+            transfers: 0,
             reading: true,
             starved: false,
             queued: false,

@@ -33,6 +33,8 @@ pub struct Counters {
     pub answers_stray: Counter,
     /// Transfers of zones whose answers couldn't be followed to the last: they're over when none comes for the answer timeout.
     pub transfers_unclear: Counter,
+    /// Times that a client wasn't read because it had as many transfers as it may.
+    pub transfers_held: Counter,
     /// Requests that are under way now.
     pub requests_open: Counter,
     /// Clients admitted.

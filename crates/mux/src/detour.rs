@@ -41,6 +41,8 @@ pub(crate) enum By {
     Connection,
     /// As a datagram, to backends that are asked by those.
     Datagram,
+    /// By a connection that's there for it alone: a zone's transfer.
+    Own,
 }
 
 impl Detour {

@@ -14,13 +14,13 @@ use crate::request::{Request, State};
 use crate::sending::How;
 use crate::service::{Matching, ServiceId};
 use crate::serving::Serving;
+use crate::transfer::CLIENT_TRANSFERS_MAX;
 
 /// What of a request matters for its way; nothing of those that have no id.
 #[derive(Clone, Copy, Debug)]
 struct Traits {
     id: u16,
     repeatable: bool,
-    transfer: bool,
     by: By,
     size_at: u16,
 }
@@ -85,7 +85,7 @@ impl Mux {
         let serving = &self.services[client.service];
         serving.counters.requests.add(1);
         serving.counters.request_bytes.add(bytes.len() as u64);
-        let mut traits = Traits { id: 0, repeatable: false, transfer: false, by: By::Connection, size_at: 0 };
+        let mut traits = Traits { id: 0, repeatable: false, by: By::Connection, size_at: 0 };
         if serving.service.matching == Matching::Id {
             let Some(query) = query_in(bytes) else { return self.end_after_answers(cx, key, End::MessageBroken) };
             if query.opcode() == dns::OPCODE_DSO {
@@ -94,14 +94,12 @@ impl Mux {
                 self.deliver(cx, key, &[refusal.framed()]);
                 return;
             }
-            let (by, size_at) = way_of(serving, query, bytes.len() - 2);
-            traits = Traits {
-                id: query.id(),
-                repeatable: query.opcode() != dns::OPCODE_UPDATE,
-                transfer: query.question().is_some_and(|question| question.is_transfer()),
-                by,
-                size_at,
+            let transfer = query.question().is_some_and(|question| question.is_transfer());
+            let (by, size_at) = match way_of(serving, query, bytes.len() - 2) {
+                _ if transfer => (By::Own, 0),
+                way => way,
             };
+            traits = Traits { id: query.id(), repeatable: query.opcode() != dns::OPCODE_UPDATE, by, size_at };
         }
         match self.keep(cx, key, bytes, traits) {
             Some(request) => self.assign(cx, request, bytes),
@@ -133,7 +131,6 @@ impl Mux {
             sends: 0,
             silences: 0,
             repeatable: traits.repeatable,
-            transfer: traits.transfer,
             following: None,
             answered: false,
             since: now,
@@ -144,7 +141,13 @@ impl Mux {
         self.ages.push_back(&mut serving.age, request.slot());
         serving.counters.requests_open.add(1);
         client.outstanding += 1;
-        if client.outstanding >= serving.service.bounds.outstanding_per_client {
+        let transfer = traits.by == By::Own;
+        client.transfers += u16::from(transfer);
+        let held = transfer && client.transfers >= CLIENT_TRANSFERS_MAX;
+        if held {
+            serving.counters.transfers_held.add(1);
+        }
+        if held || client.outstanding >= serving.service.bounds.outstanding_per_client {
             client.stop_reading();
             cx.pause(client.conn);
         } else if self.requests.len() >= self.requests_max && !client.starved {
@@ -198,6 +201,11 @@ impl Mux {
         let now = cx.now();
         let (due, end) = client.due(&self.services[client.service].service.bounds, now);
         match end {
+            Some(End::MessageTimeout) if due <= now && client.ending.is_none() => {
+                // What it asked before is answered yet: answers have a time of their own.
+                self.end_after_answers(cx, key, End::MessageTimeout);
+                self.client_due(cx, key);
+            }
             Some(end) if due <= now => {
                 let how = if end == End::AnswersUnread { How::Reset } else { How::Close };
                 self.end_client(cx, key, end, how);

@@ -41,15 +41,11 @@ impl Avoid {
 impl Mux {
     /// Sends a request that has just come, or has it wait behind those that do.
     pub(crate) fn assign<B: Backend>(&mut self, cx: &mut Cx<B>, request: Key, bytes: &[u8]) {
-        let Some((at, by, transfer)) =
-            self.requests.get(request).map(|request| (request.service, request.by, request.transfer))
-        else {
-            return;
-        };
+        let Some((at, by)) = self.requests.get(request).map(|request| (request.service, request.by)) else { return };
         let is_first = |list: &mut List| list.is_empty();
-        if transfer {
-            self.begin_transfer(cx, request);
-        } else if self.services[at].list_of(State::Waiting, by).is_some_and(is_first)
+        // Transfers begin at the turn's end, in the order of their coming.
+        if by != By::Own
+            && self.services[at].list_of(State::Waiting, by).is_some_and(is_first)
             && let Some(upstream) = self.choice(request)
             && self.send_on(cx, request, upstream, Some(bytes))
         {
@@ -62,10 +58,11 @@ impl Mux {
 
     /// Sends those that wait, as far as there's room for them.
     pub(crate) fn dispatch<B: Backend>(&mut self, cx: &mut Cx<B>, at: u32) {
-        // Two rows: those for whom only a connection will do don't hold up the others.
+        // A row each: those for whom only a connection will do don't hold up those that may go as datagrams, nor transfers anybody.
         for by in [By::Connection, By::Datagram] {
             self.dispatch_row(cx, at, by);
         }
+        self.dispatch_transfers(cx, at);
     }
 
     fn dispatch_row<B: Backend>(&mut self, cx: &mut Cx<B>, at: u32, by: By) {
@@ -74,28 +71,31 @@ impl Mux {
         while let Some(slot) = next {
             next = self.turns.after(slot);
             let key = self.requests.key_at(slot).expect("a request waits as long as it's there");
-            let transfer = self.requests.get(key).is_some_and(|request| request.transfer);
             if self.client_of(key).is_none() {
                 self.finish(key);
                 continue;
             }
-            if transfer {
-                self.begin_transfer(cx, key);
-            }
             if let Some(upstream) = self.choice(key) {
-                self.leave(key);
-                if !self.send_on(cx, key, upstream, None) {
-                    self.restate(key, State::Waiting);
+                if !self.send_waiting(cx, key, upstream) {
                     break;
                 }
             } else {
                 passed += 1;
-                let each = transfer || self.services[at].service.matching == Matching::Order;
-                if !each || passed > PASSED_MAX {
+                if self.services[at].service.matching != Matching::Order || passed > PASSED_MAX {
                     break;
                 }
             }
         }
+    }
+
+    /// Sends a request that waits. False, and it waits on, if there's no room.
+    pub(crate) fn send_waiting<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, to: Key) -> bool {
+        self.leave(key);
+        let sent = self.send_on(cx, key, to, None);
+        if !sent {
+            self.restate(key, State::Waiting);
+        }
+        sent
     }
 
     /// The client of a request, if it's still there.
@@ -108,10 +108,6 @@ impl Mux {
     fn choice(&mut self, request: Key) -> Option<Key> {
         let request = self.requests.get(request)?;
         let at = request.service;
-        if request.transfer {
-            let own = request.upstream;
-            return self.upstreams.get(own).filter(|upstream| upstream.has_room()).map(|_| own);
-        }
         match self.services[at].service.matching {
             Matching::Order => {
                 let bound_to = self.clients.get(request.client)?.upstream;
@@ -152,9 +148,7 @@ impl Mux {
             let Some(upstream) = self.upstreams.get(*key).filter(|upstream| upstream.has_room()) else { continue };
             let Some(place) = upstream.place else { continue };
             let is_datagrams = upstream.is_datagrams();
-            if avoid == Avoid::Strictly(place)
-                || upstream.transfer != Key::NONE
-                || (is_datagrams && by == By::Connection)
+            if avoid == Avoid::Strictly(place) || upstream.transfer != Key::NONE || (is_datagrams && by != By::Datagram)
             {
                 continue;
             }
@@ -387,6 +381,7 @@ impl Mux {
         serving.counters.requests_open.sub(1);
         if let Some(client) = self.clients.get_mut(request.client) {
             client.outstanding -= 1;
+            client.transfers -= u16::from(request.is_transfer());
             if serving.service.matching == Matching::Order && request.state != State::Waiting {
                 client.carried -= 1;
                 if client.carried == 0 {

@@ -49,8 +49,6 @@ pub(crate) struct Request {
     pub(crate) silences: u8,
     /// It may be sent again: it means no more when it comes twice.
     pub(crate) repeatable: bool,
-    /// A zone's transfer: it may have many answers.
-    pub(crate) transfer: bool,
     /// Which of them is the last, while it's on an upstream; `None` where that can't be known.
     pub(crate) following: Option<Box<Transfer>>,
     /// It's to go to the place again that it was sent to last, if that has room.
@@ -64,8 +62,13 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// Whether it's a zone's transfer: it may have many answers.
+    pub(crate) fn is_transfer(&self) -> bool {
+        self.by == By::Own
+    }
+
     /// Whether another backend may get it as well, because the one that has it is silent.
-    pub(crate) const fn may_go_again(&self) -> bool {
-        self.repeatable && !self.transfer && self.silences < SENDS_MAX
+    pub(crate) fn may_go_again(&self) -> bool {
+        self.repeatable && !self.is_transfer() && self.silences < SENDS_MAX
     }
 }

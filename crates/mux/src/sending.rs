@@ -8,6 +8,7 @@ use crate::client::PARTING_WAIT;
 use crate::mux::Mux;
 use crate::reason::End;
 use crate::token::Token;
+use crate::transfer::CLIENT_TRANSFERS_MAX;
 use crate::upstream::Stand;
 
 /// Bytes that are gathered before they leave without waiting for the turn's end.
@@ -132,7 +133,11 @@ impl Mux {
         } else if client.reading && client.out.len() > OWED_MAX {
             client.stop_reading();
             cx.pause(client.conn);
-        } else if !client.reading && !client.starved && client.outstanding <= bound / 2 && client.out.len() <= OWED_MAX
+        } else if !client.reading
+            && !client.starved
+            && client.outstanding <= bound / 2
+            && client.transfers <= CLIENT_TRANSFERS_MAX / 2
+            && client.out.len() <= OWED_MAX
         {
             client.reading = true;
             cx.read_messages(client.conn);

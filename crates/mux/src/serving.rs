@@ -31,6 +31,8 @@ pub(crate) struct Serving {
     pub(crate) waiting: List,
     /// Those of them that may go as datagrams.
     pub(crate) waiting_datagrams: List,
+    /// Transfers that wait for an upstream of their own, or until theirs stands. Nobody else waits behind them.
+    pub(crate) waiting_transfers: List,
     pub(crate) sent: List,
     /// Those that were sent as a datagram once, and twice.
     pub(crate) posted: List,
@@ -56,6 +58,7 @@ impl Serving {
             age: List::EMPTY,
             waiting: List::EMPTY,
             waiting_datagrams: List::EMPTY,
+            waiting_transfers: List::EMPTY,
             sent: List::EMPTY,
             posted: List::EMPTY,
             reposted: List::EMPTY,
@@ -86,6 +89,7 @@ impl Serving {
         match (state, by) {
             (State::Waiting, By::Connection) => Some(&mut self.waiting),
             (State::Waiting, By::Datagram) => Some(&mut self.waiting_datagrams),
+            (State::Waiting, By::Own) => Some(&mut self.waiting_transfers),
             (State::Sent, _) => Some(&mut self.sent),
             (State::Posted, _) => Some(&mut self.posted),
             (State::Reposted, _) => Some(&mut self.reposted),

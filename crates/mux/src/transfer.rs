@@ -1,6 +1,8 @@
 //! Transfers of zones (AXFR, RFC 5936; IXFR, RFC 1995): many answers to one request, and as many bytes as a zone has.
 //!
-//! Each gets an upstream of its own. Where its client takes the bytes more slowly than the backend gives them, that upstream isn't read,
+//! They wait in a row of their own, and each gets an upstream of its own, in the order of their coming. A client has so few at once that
+//! there's always room for others'; with more it isn't read. Nothing is refused for that: a secondary told REFUSED would come again only
+//! after the zone's retry interval (RFC 1035, 3.3.13), while TCP makes it wait as long as it has to. Where its client takes the bytes more slowly than the backend gives them, that upstream isn't read,
 //! and nobody else waits for it. The upstream goes with the last answer (`dns::transfer` says which that is). Where the answers can't be
 //! followed, a transfer is taken to be complete when its client ends, or none has come for the answer timeout.
 
@@ -17,24 +19,58 @@ use crate::upstream::Upstream;
 
 /// Transfers at once, of one service on one core; others wait.
 const TRANSFERS_MAX: usize = 16;
+/// Transfers of one client, under way or waiting; with so many it isn't read until half are over.
+pub(crate) const CLIENT_TRANSFERS_MAX: u16 = 8;
 
 impl Mux {
-    /// Dials an upstream for a transfer that has none: to the place where any other request would go. Not while none of those stands,
-    /// or too many transfers are under way.
-    pub(crate) fn begin_transfer<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
-        let Some(request) = self.requests.get(key) else { return };
-        let at = request.service;
-        let has_one = self.upstreams.get(request.upstream).is_some_and(|upstream| upstream.transfer == key);
-        if has_one || self.services[at].transfers >= TRANSFERS_MAX {
+    /// Sends transfers whose upstream stands by now, and begins others as far as there may be more.
+    pub(crate) fn dispatch_transfers<B: Backend>(&mut self, cx: &mut Cx<B>, at: u32) {
+        if self.services[at].waiting_transfers.is_empty() {
             return;
+        }
+        for index in 0..self.services[at].upstreams.len() {
+            let own = self.services[at].upstreams[index];
+            let Some(upstream) = self.upstreams.get(own).filter(|upstream| upstream.has_room()) else { continue };
+            let transfer = upstream.transfer;
+            if self.requests.get(transfer).is_none_or(|request| request.state != State::Waiting) {
+                continue;
+            }
+            if self.client_of(transfer).is_some() {
+                // Where there's no room for its bytes it's tried again.
+                self.send_waiting(cx, transfer, own);
+            } else {
+                self.finish(transfer);
+            }
+        }
+        // Those that are passed over have an upstream that doesn't stand yet: they're few.
+        let mut next = self.services[at].waiting_transfers.front();
+        while let Some(slot) = next
+            && self.services[at].transfers < TRANSFERS_MAX
+        {
+            next = self.turns.after(slot);
+            let key = self.requests.key_at(slot).expect("a request waits as long as it's there");
+            if self.client_of(key).is_none() {
+                self.finish(key);
+            } else if !self.begin_transfer(cx, key) {
+                break;
+            }
+        }
+    }
+
+    /// Dials an upstream for a transfer that has none: to the place where any other request would go. False if none of those stands.
+    fn begin_transfer<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) -> bool {
+        let Some(request) = self.requests.get(key) else { return true };
+        let at = request.service;
+        if self.upstreams.get(request.upstream).is_some_and(|upstream| upstream.transfer == key) {
+            return true;
         }
         let avoid = if request.sends == 0 { Avoid::Nothing } else { Avoid::rather(request.place) };
         let chosen = self.choose(at, avoid).and_then(|key| self.upstreams.get(key)?.place);
-        let Some(place) = chosen else { return };
+        let Some(place) = chosen else { return false };
         let serving = &mut self.services[at];
         let mut upstream = Upstream::new(at, place, serving.service.matching, 1, cx.now());
         upstream.transfer = key;
-        let Ok(own) = self.upstreams.insert(upstream) else { return };
+        let Ok(own) = self.upstreams.insert(upstream) else { return false };
         serving.upstreams.push(own);
         serving.transfers += 1;
         if let Some(request) = self.requests.get_mut(key) {
@@ -44,6 +80,7 @@ impl Mux {
             request.following = query.and_then(Transfer::of).map(Box::new);
         }
         self.redial(cx, at);
+        true
     }
 
     /// A transfer's upstream has failed before it stood: the request has had one attempt.
@@ -74,7 +111,7 @@ impl Mux {
         let client = self.client_of(key);
         let Some(request) = self.requests.get_mut(key) else { return false };
         let held = self.upstreams.get(request.upstream).is_some_and(|upstream| upstream.held);
-        if !request.transfer || !held || request.state == State::Waiting || client.is_none() {
+        if !request.is_transfer() || !held || request.state == State::Waiting || client.is_none() {
             return false;
         }
         request.since = now;
@@ -110,6 +147,10 @@ impl Mux {
 impl Request {
     /// Whether a transfer has more answers than those so far and this one; also where that isn't known.
     pub(crate) fn awaits_more(&mut self, answer: Option<Message<'_>>, counters: &Counters) -> bool {
+        // An error ends it wherever it stands, also where it can't be followed (RFC 5936, 2.2.1).
+        if answer.is_some_and(|answer| answer.rcode() != 0) {
+            return false;
+        }
         let (Some(following), Some(answer)) = (&mut self.following, answer) else { return true };
         let progress = following.see(answer);
         if progress == Progress::Broken {

@@ -402,7 +402,9 @@ mod tests {
             assert!(pending.insert(keys[2]).is_some() && !pending.is_full());
             pending.resize(1);
             assert_eq!((pending.insert(keys[3]), pending.len(), pending.keys().count()), (None, 3, 3));
-            [0, 1, 2].map(|id| pending.remove(id));
+            for id in 0..3 {
+                pending.remove(id);
+            }
             assert!(pending.insert(keys[4]).is_some() && pending.is_full());
         }
     }

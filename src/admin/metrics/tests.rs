@@ -48,6 +48,7 @@ fn route(name: &str, retired: bool) -> RouteSnapshot {
             answers_late: 4,
             answers_stray: 5,
             transfers_unclear: 7,
+            transfers_held: 8,
             upstreams_open: 6,
             upstreams_dialled: 9,
             dials_failed: 1,
@@ -276,6 +277,7 @@ fn a_retired_route_counts_with_the_one_that_has_its_name() {
     check("midmile_mux_requests", &[("route", "dns")], 100.0);
     check("midmile_mux_upstreams_open", &[("route", "dns")], 12.0);
     check("midmile_mux_transfers_unclear", &[("route", "dns")], 14.0);
+    check("midmile_mux_transfers_held", &[("route", "dns")], 16.0);
     check("midmile_mux_datagrams", &[("route", "dns")], 60.0);
     check("midmile_mux_detours", &[("route", "dns"), ("reason", "truncated")], 4.0);
     check("midmile_early_used", &[("route", "web")], 4.0);

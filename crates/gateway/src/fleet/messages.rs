@@ -34,6 +34,8 @@ pub struct MessagesSnapshot {
     pub answers_stray: u64,
     /// Transfers of zones whose answers couldn't be followed to the last.
     pub transfers_unclear: u64,
+    /// Times that a client wasn't read because it had as many transfers as it may.
+    pub transfers_held: u64,
     /// Connections to backends that stand.
     pub upstreams_open: u64,
     /// Dials of backends.
@@ -93,6 +95,7 @@ impl MessagesSnapshot {
             answers_late: sum(|core| &core.answers_late),
             answers_stray: sum(|core| &core.answers_stray),
             transfers_unclear: sum(|core| &core.transfers_unclear),
+            transfers_held: sum(|core| &core.transfers_held),
             upstreams_open: sum(|core| &core.upstreams_open),
             upstreams_dialled: sum(|core| &core.upstreams_dialled),
             dials_failed: sum(|core| &core.dials_failed),
@@ -122,6 +125,7 @@ impl MessagesSnapshot {
         self.answers_late += from.answers_late;
         self.answers_stray += from.answers_stray;
         self.transfers_unclear += from.transfers_unclear;
+        self.transfers_held += from.transfers_held;
         self.upstreams_open += from.upstreams_open;
         self.upstreams_dialled += from.upstreams_dialled;
         self.dials_failed += from.dials_failed;

@@ -31,7 +31,7 @@ impl Stage {
     /// So many places, and what is served of them.
     pub(super) fn with(places: usize, service: impl FnOnce(&[Addr]) -> Service) -> Self {
         let config = Config { conns_max: 100, catch_panics: false, ..Config::default() };
-        let mut core = Core::new(Sim::new(7, false), config, Owner::new(Mux::new(10, 100)));
+        let mut core = Core::new(Sim::new(7, false), config, Owner::new(Mux::new(20, 100)));
         let places: Vec<Addr> = (0..places).map(|place| port(2000 + place)).collect();
         let counters = Arc::new(Counters::default());
         let (owner, cx) = core.parts();
@@ -347,8 +347,30 @@ fn a_slow_message_ends_its_client_and_an_idle_one_ends_by_another_name() {
     }
     assert_eq!(stage.ends(), []);
     stage.pass(500);
-    assert_eq!(stage.ends(), [End::MessageTimeout, End::IdleTimeout]);
+    assert_eq!((stage.hear(slow), stage.ends()), ((Vec::new(), true), vec![End::IdleTimeout]));
     assert_eq!(stage.asked(), None, "a backend heard of half a message");
+    stage.core.parts().1.backend().hand_close(slow);
+    stage.pass(20);
+    assert_eq!(stage.ends(), [End::IdleTimeout, End::MessageTimeout]);
+}
+
+#[test]
+fn a_slow_message_costs_its_client_no_answer_to_what_it_asked_before() {
+    let patient = Duration::from_secs(2);
+    let bounds = Bounds { answer_timeout: patient, attempt_timeout: patient, ..BOUNDS };
+    let mut stage = Stage::new(Matching::Id, 1, bounds);
+    let client = stage.client();
+    stage.say(client, &[&query(1, "a", 1)[..], &[0]].concat());
+    let (upstream, heard) = stage.asked().unwrap();
+    stage.pass(700);
+    assert_eq!((stage.hear(client), stage.ends()), ((Vec::new(), false), vec![]));
+    // What comes too late is no request any more.
+    stage.say(client, &query(2, "b", 1)[1..]);
+    assert_eq!(stage.asked(), None);
+    stage.say(upstream, &framed(&answer_to(&heard[2..])));
+    assert_eq!(stage.hear(client), (framed(&answer_to(&query(1, "a", 1)[2..])), true));
+    stage.pass(1000);
+    assert_eq!(stage.ends(), [End::MessageTimeout]);
 }
 
 #[test]

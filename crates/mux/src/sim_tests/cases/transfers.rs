@@ -20,6 +20,14 @@ impl Stage {
         self.counters.upstreams_open.value()
     }
 
+    /// Has a client ask, and the backend answer.
+    fn has_its_answer_at_once(&mut self, client: RemoteId) {
+        self.say(client, &query(1, "a", 1));
+        let (upstream, heard) = self.asked().expect("a query waits behind transfers");
+        self.say(upstream, &framed(&answer_to(&heard[2..])));
+        assert_eq!(self.hear(client).0, framed(&answer_to(&query(1, "a", 1)[2..])));
+    }
+
     fn reset(&mut self, remote: RemoteId) {
         self.core.parts().1.backend().hand_reset(remote);
     }
@@ -127,11 +135,12 @@ fn unclear(asked: &[u8]) -> Vec<u8> {
 fn full_stage(first: char) -> (Stage, Vec<(RemoteId, Vec<u8>)>, RemoteId) {
     let bounds = Bounds { outstanding_per_client: 100, ..BOUNDS };
     let mut stage = Stage::new(Matching::Id, 1, bounds);
-    let client = stage.client();
-    let names: Vec<String> = (0..TRANSFERS).map(|at| format!("{first}{at}")).collect();
-    // In one turn, so that they're all of the same age.
-    let queries: Vec<u8> = (0..).zip(&names).flat_map(|(id, name)| query(id, name, AXFR)).collect();
-    stage.say(client, &queries);
+    for zones in [0..TRANSFERS / 2, TRANSFERS / 2..TRANSFERS] {
+        let client = stage.client();
+        let names = zones.map(|at| format!("{first}{at}"));
+        let queries: Vec<u8> = (0..).zip(names).flat_map(|(id, name)| query(id, &name, AXFR)).collect();
+        stage.say(client, &queries);
+    }
     let asked: Vec<_> = std::iter::from_fn(|| stage.asked()).collect();
     assert_eq!(asked.len(), TRANSFERS);
     let other = stage.client();
@@ -165,6 +174,66 @@ fn the_next_transfer_begins_as_silence_ends_one() {
         cx.set_alarm(Duration::from_millis(1));
     }
     assert_eq!(stage.counters.upstreams_dialled.value(), dialled + 1);
+}
+
+/// A stage of time enough.
+fn patient_stage() -> Stage {
+    let patient = Duration::from_secs(5);
+    let bounds = Bounds {
+        outstanding_per_client: 200,
+        idle_timeout: patient,
+        answer_timeout: patient,
+        attempt_timeout: patient,
+        ..BOUNDS
+    };
+    Stage::new(Matching::Id, 1, bounds)
+}
+
+#[test]
+fn many_clients_transfers_hold_up_no_query() {
+    let mut stage = patient_stage();
+    let (secondaries, plain) = ([(); 12].map(|()| stage.client()), stage.client());
+    let queries: Vec<u8> = (0..8).flat_map(|id| query(id, &format!("z{id}"), AXFR)).collect();
+    for secondary in secondaries {
+        stage.say(secondary, &queries);
+    }
+    assert_eq!(std::iter::from_fn(|| stage.asked()).count(), TRANSFERS);
+    assert_eq!(stage.counters.requests_open.value(), 96, "80 wait");
+    stage.has_its_answer_at_once(plain);
+}
+
+#[test]
+fn transfers_that_wait_hold_up_nobody_else() {
+    let mut stage = patient_stage();
+    let [greedy, plain, secondary] = [(); 3].map(|()| stage.client());
+    let many: u16 = 116;
+    let queries: Vec<u8> = (0..many).flat_map(|id| query(id, &format!("z{id}"), AXFR)).collect();
+    stage.say(greedy, &queries);
+    let mut begun: Vec<_> = std::iter::from_fn(|| stage.asked()).collect();
+    assert_eq!((begun.len(), stage.counters.transfers_held.value()), (TRANSFERS / 2, 1));
+    // Another's query, and another's transfer.
+    stage.has_its_answer_at_once(plain);
+    assert_eq!(stage.ask_for(secondary, &["zone"]).len(), 1, "a client has all places");
+    // One that's refused makes room at once, until all have been asked for.
+    let mut refused = 0;
+    while let Some((upstream, mut answer)) = begun.pop().or_else(|| stage.asked()) {
+        (answer[4], answer[5], refused) = (0x80, 5, refused + 1);
+        stage.say(upstream, &answer);
+        assert!(stage.hear(greedy).0.len() == answer.len() && stage.hear(upstream).1, "it isn't over");
+    }
+    assert_eq!((refused, stage.counters.requests_open.value(), stage.ends()), (many, 1, vec![]));
+}
+
+#[test]
+fn an_error_ends_a_transfer_that_cannot_be_followed() {
+    let mut stage = Stage::new(Matching::Id, 1, BOUNDS);
+    let client = stage.client();
+    let (upstream, mut asked) = stage.ask_for(client, &["u1"]).remove(0);
+    stage.say(upstream, &unclear(&asked));
+    assert_eq!((stage.standing(), stage.counters.transfers_unclear.value()), (3, 1));
+    (asked[4], asked[5]) = (0x80, 2);
+    stage.say(upstream, &asked);
+    assert_eq!((stage.standing(), stage.counters.requests_open.value(), stage.ends()), (2, 0, vec![]));
 }
 
 #[test]
