@@ -29,6 +29,7 @@ mod descriptors;
 mod doctor;
 mod early;
 mod exit;
+mod framers;
 mod health;
 mod host;
 mod intercept;

@@ -198,7 +198,7 @@ struct Supervisor {
     tell: mpsc::Sender<Event>,
     checks: JoinSet<()>,
     lookups: JoinSet<()>,
-    /// The admin server, if any. Dropping it ends it.
+    /// The admin server, if any, and who looks after framing programs. Dropping it ends them.
     _admin: JoinSet<()>,
     /// The reload that is being prepared, if any.
     preparing: Option<JoinHandle<()>>,
@@ -238,6 +238,7 @@ impl Supervisor {
         if let Some(listener) = admin {
             admin_task.spawn(admin::serve(listener, fleet.observer(), Arc::clone(&draining), limits));
         }
+        admin_task.spawn(crate::framers::watch(fleet.observer()));
         let (tell, events) = mpsc::channel(EVENTS_MAX);
         let (checks, lookups) = (health::watch(&plan), watch_names(&config, &tell));
         let announced = BTreeSet::new();

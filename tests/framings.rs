@@ -157,6 +157,35 @@ fn beginnings_of_many_clients_hold_up_no_long_answer() {
     assert_eq!(open(&running), 101, "those that began a message are still there");
 }
 
+/// What isn't a message is counted by the framer's reason, and a program that leaves its memory is told of in the log.
+#[test]
+fn a_framers_reasons_are_counted_and_a_fault_is_logged() {
+    let scratch = Scratch::new("framings-reasons");
+    // r2 = data; r0 = the byte 32,767 behind it; exit.
+    let program = [[0x61, 0x12, 76, 0, 0, 0, 0, 0], [0x71, 0x20, 0xff, 0x7f, 0, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+    let path = scratch.path("reads-outside.bin");
+    std::fs::write(&path, program.concat()).unwrap();
+    let to = server(Framing::Dns, <[u8]>::to_vec);
+    let cases: [(&str, &[u8], &str); 3] = [
+        (&format!("{{ program = \"{path}\" }}"), b"x", "fault"),
+        ("{ resp = {} }", b"*x\r\n", "not-resp"),
+        ("{ length = { max = \"1KiB\" } }", &[0xff; 4], "too-long"),
+    ];
+    for (framing, bytes, reason) in cases {
+        let running = gateway(&scratch, &[to], framing, "");
+        let mut client = connect(running.ready());
+        client.write_all(bytes).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), 0, "{reason}: its end");
+        let errors = || status(running.admin())["routes"][0]["messages"]["frame_errors"]["client"].clone();
+        until(reason, || (errors()[reason] == 1).then_some(()));
+        let all: u64 = errors().as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
+        assert_eq!(all, 1, "{}", errors());
+        if reason == "fault" {
+            running.logged("the framing program left its memory");
+        }
+    }
+}
+
 /// Clients of the only route.
 fn open(running: &Running) -> u64 {
     status(running.admin())["routes"][0]["pairs_open"].as_u64().unwrap()

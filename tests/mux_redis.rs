@@ -159,3 +159,56 @@ fn redis_cli_and_redis_benchmark_see_no_difference() {
     }
     pair.mux.settled();
 }
+
+#[test]
+fn what_would_change_a_shared_connection_is_refused_by_redis_as_the_page_has_it() {
+    if lacks(&PROGRAMS) {
+        return;
+    }
+    let page = include_str!("../docs/mux.md");
+    let lines = page.split("```\n").find(|part| part.starts_with("rename-command")).unwrap();
+    let scratch = Scratch::new("mux-redis-refuse");
+    let path = scratch.write("redis.conf", lines);
+    let (_server, addr) = Server::start(&scratch, "redis.log", |addr| {
+        let mut command: Command = server("redis-server");
+        command.args([&path, "--save", "", "--appendonly", "no", "--dir", &scratch.path("")]);
+        command.args(["--bind", &addr.ip().to_string(), "--port", &addr.port().to_string()]);
+        command
+    });
+    let mux = Relay::mux("resp", &[addr], &["--cores", "1", "--upstreams-per-backend", "1"]);
+    for refused in [
+        "SELECT 1",
+        "AUTH x",
+        "HELLO 3",
+        "QUIT",
+        "RESET",
+        "READONLY",
+        "ASKING",
+        "CLIENT SETNAME x",
+        "CLIENT REPLY OFF",
+        "CLIENT TRACKING on",
+        "MULTI",
+        "EXEC",
+        "WATCH a",
+        "SUBSCRIBE a",
+        "PSUBSCRIBE a",
+        "SSUBSCRIBE a",
+        "MONITOR",
+        "SYNC",
+        "PSYNC ? -1",
+        "BLPOP a 0",
+        "BRPOP a 0",
+        "XREAD BLOCK 0 STREAMS a 0",
+        "WAIT 1 0",
+    ] {
+        let words: Vec<&str> = refused.split(' ').collect();
+        // The answer's kind and no more: the words are the server's.
+        assert_eq!(exchange(mux.addr(), command(&words).as_bytes(), 1), "-", "{refused}");
+        assert_eq!(exchange(mux.addr(), command(&["PING"]).as_bytes(), 7), "+PONG\r\n", "after {refused}");
+    }
+    for (allowed, answer) in [("SET a b", "+OK\r\n"), ("GET a", "$1\r\nb\r\n"), ("ECHO c", "$1\r\nc\r\n")] {
+        let words: Vec<&str> = allowed.split(' ').collect();
+        assert_eq!(exchange(mux.addr(), command(&words).as_bytes(), answer.len()), answer, "{allowed}");
+    }
+    assert_eq!(mux.count("/routes/0/messages/upstreams/dialled"), 1, "no command ended the connection");
+}

@@ -7,6 +7,7 @@ use midmile_gateway::{
     Snapshot, TIME_BOUNDS_US, Times,
 };
 use midmile_mux::Detour;
+use midmile_wire::frame::FrameError;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -211,6 +212,16 @@ fn messages(routes: &[RouteSnapshot], page: &mut Page<'_>) -> fmt::Result {
     page.counters(("mux_dials_failed", None), "Dials of backends that failed.", of(|of| of.dials_failed))?;
     let lost = "Connections to backends that had stood and were lost.";
     page.counters(("mux_upstreams_lost", None), lost, of(|of| of.upstreams_lost))?;
+    let misframed = routes.iter().filter_map(|route| Some((&*route.name, route.messages?))).flat_map(|(route, of)| {
+        [("client", of.requests_misframed), ("backend", of.answers_misframed)].into_iter().flat_map(
+            move |(from, counts)| {
+                let labels = move |error: FrameError| vec![("route", route), ("from", from), ("reason", error.name())];
+                FrameError::ALL.into_iter().map(move |error| (labels(error), counts[error.index()]))
+            },
+        )
+    });
+    let nothing = "Connections ended because what came is no message, by the framer's reason.";
+    page.counters(("mux_frame_errors", None), nothing, misframed)?;
     datagrams(routes, page)
 }
 

@@ -7,6 +7,7 @@ use midmile_gateway::{
     Times, WaitBy,
 };
 use midmile_mux::Detour;
+use midmile_wire::frame::FrameError;
 use serde::Serialize;
 
 use super::view::View;
@@ -119,8 +120,26 @@ struct MessagesStatus {
     answers_stray: u64,
     transfers_unclear: u64,
     transfers_held: u64,
+    /// What was no message, by the framer's reason.
+    frame_errors: FrameErrors,
     upstreams: Upstreams,
     datagrams: Datagrams,
+}
+
+/// Connections on which something came that is no message.
+#[derive(Serialize)]
+struct FrameErrors {
+    client: BTreeMap<&'static str, u64>,
+    backend: BTreeMap<&'static str, u64>,
+}
+
+impl FrameErrors {
+    fn new(messages: &MessagesSnapshot) -> Self {
+        let named = |counts: [u64; FrameError::COUNT]| {
+            FrameError::ALL.map(|error| (error.name(), counts[error.index()])).into_iter().collect()
+        };
+        Self { client: named(messages.requests_misframed), backend: named(messages.answers_misframed) }
+    }
 }
 
 /// What goes to backends as datagrams.
@@ -170,6 +189,7 @@ impl MessagesStatus {
             answers_stray: messages.answers_stray,
             transfers_unclear: messages.transfers_unclear,
             transfers_held: messages.transfers_held,
+            frame_errors: FrameErrors::new(messages),
             upstreams: Upstreams {
                 open: messages.upstreams_open,
                 dialled: messages.upstreams_dialled,

@@ -96,7 +96,8 @@ impl Mux {
     pub(crate) fn frame_answer(&mut self, key: Key, bytes: &[u8]) -> Frame {
         let Some(upstream) = self.upstreams.get_mut(key) else { return Frame::More };
         let serving = &self.services[upstream.service];
-        measure(&serving.answers, serving.service.bounds.message_max as usize, bytes, &mut upstream.seen).into()
+        let told = measure(&serving.answers, serving.service.bounds.message_max as usize, bytes, &mut upstream.seen);
+        told.inspect_err(|error| serving.counters.answers_misframed[error.index()].add(1)).into()
     }
 
     /// A backend's whole message.

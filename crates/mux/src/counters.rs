@@ -4,6 +4,7 @@
 //! copies.
 
 use midmile_engine::Counter;
+use midmile_wire::frame::FrameError;
 
 use crate::detour::Detour;
 use crate::reason::{End, Refused};
@@ -61,6 +62,10 @@ pub struct Counters {
     pub binds_failed: Counter,
     /// Requests that went by a connection though their backend is asked by datagrams, each at its [`Detour::index`].
     pub detours: [Counter; Detour::COUNT],
+    /// Clients of which something came that is no message, each at its [`FrameError::index`].
+    pub requests_misframed: [Counter; FrameError::COUNT],
+    /// Connections to backends on which something came that is no message, each at its [`FrameError::index`].
+    pub answers_misframed: [Counter; FrameError::COUNT],
     /// Clients ended, each at its [`End::index`].
     pub ends: [Counter; End::COUNT],
     /// Clients refused, each at its [`Refused::index`].

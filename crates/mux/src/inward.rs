@@ -32,7 +32,8 @@ impl Mux {
             // Whatever comes is dropped.
             return Frame::Message(bytes.len());
         }
-        let service = &self.services[client.service].service;
+        let serving = &self.services[client.service];
+        let service = &serving.service;
         match measure(&service.framing, service.bounds.message_max as usize, bytes, &mut client.seen) {
             Ok(Some(len)) => {
                 (client.partial, client.begun) = (false, None);
@@ -40,6 +41,7 @@ impl Mux {
             }
             Ok(None) => {}
             Err(error) => {
+                serving.counters.requests_misframed[error.index()].add(1);
                 let too_long = error == FrameError::TooLong;
                 client.ending = Some(if too_long { End::MessageTooLong } else { End::MessageBroken });
                 return Frame::Message(bytes.len());

@@ -137,6 +137,18 @@ pub enum FrameError {
 }
 
 impl FrameError {
+    /// All of them, each at its [`FrameError::index`].
+    pub const ALL: [Self; 7] =
+        [Self::TooLong, Self::TooShort, Self::LongVarint, Self::NotResp, Self::Streamed, Self::Refused, Self::Fault];
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The place of its counter.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// Its name in counters and logs.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -49,6 +49,8 @@ fn route(name: &str, retired: bool) -> RouteSnapshot {
             answers_stray: 5,
             transfers_unclear: 7,
             transfers_held: 8,
+            requests_misframed: [3; FrameError::COUNT],
+            answers_misframed: [4; FrameError::COUNT],
             upstreams_open: 6,
             upstreams_dialled: 9,
             dials_failed: 1,
@@ -278,6 +280,9 @@ fn a_retired_route_counts_with_the_one_that_has_its_name() {
     check("midmile_mux_upstreams_open", &[("route", "dns")], 12.0);
     check("midmile_mux_transfers_unclear", &[("route", "dns")], 14.0);
     check("midmile_mux_transfers_held", &[("route", "dns")], 16.0);
+    let fault = |from| [("route", "dns"), ("from", from), ("reason", "fault")];
+    check("midmile_mux_frame_errors", &fault("client"), 6.0);
+    check("midmile_mux_frame_errors", &fault("backend"), 8.0);
     check("midmile_mux_datagrams", &[("route", "dns")], 60.0);
     check("midmile_mux_detours", &[("route", "dns"), ("reason", "truncated")], 4.0);
     check("midmile_early_used", &[("route", "web")], 4.0);
@@ -292,6 +297,8 @@ fn the_status_document_has_what_was_promised() {
     assert_eq!(document["totals"]["upstream"]["bytes"], 600);
     let dns = document["routes"].as_array().unwrap().iter().find(|route| route["name"] == "dns").unwrap();
     assert_eq!((&dns["messages"]["requests"], &dns["messages"]["upstreams"]["open"]), (&50.into(), &6.into()));
+    let misframed = &dns["messages"]["frame_errors"];
+    assert_eq!((&misframed["client"]["not-resp"], &misframed["backend"]["too-long"]), (&3.into(), &4.into()));
     assert_eq!(document["pipes"]["leased"], 2);
     let web = document["routes"].as_array().unwrap().iter().find(|route| route["name"] == "web").unwrap();
     assert_eq!(web.get("messages"), None);

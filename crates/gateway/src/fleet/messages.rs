@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use midmile_engine::Counter;
 use midmile_mux::{Counters, Detour};
+use midmile_wire::frame::FrameError;
 
 use crate::counters::RouteCounters;
 
@@ -44,6 +45,10 @@ pub struct MessagesSnapshot {
     pub dials_failed: u64,
     /// Connections to backends that had stood and were lost.
     pub upstreams_lost: u64,
+    /// Clients of which something came that is no message, each at its [`FrameError::index`].
+    pub requests_misframed: [u64; FrameError::COUNT],
+    /// Connections to backends on which something came that is no message, each at its [`FrameError::index`].
+    pub answers_misframed: [u64; FrameError::COUNT],
     /// What went as datagrams.
     pub datagrams: DatagramsSnapshot,
 }
@@ -100,6 +105,8 @@ impl MessagesSnapshot {
             upstreams_dialled: sum(|core| &core.upstreams_dialled),
             dials_failed: sum(|core| &core.dials_failed),
             upstreams_lost: sum(|core| &core.upstreams_lost),
+            requests_misframed: std::array::from_fn(|index| sum_of(&|core| core.requests_misframed[index].value())),
+            answers_misframed: std::array::from_fn(|index| sum_of(&|core| core.answers_misframed[index].value())),
             datagrams: DatagramsSnapshot {
                 sent: sum(|core| &core.datagrams),
                 again: sum(|core| &core.datagrams_again),
@@ -130,6 +137,8 @@ impl MessagesSnapshot {
         self.upstreams_dialled += from.upstreams_dialled;
         self.dials_failed += from.dials_failed;
         self.upstreams_lost += from.upstreams_lost;
+        self.requests_misframed.iter_mut().zip(&from.requests_misframed).for_each(|(sum, count)| *sum += count);
+        self.answers_misframed.iter_mut().zip(&from.answers_misframed).for_each(|(sum, count)| *sum += count);
         self.datagrams.absorb(&from.datagrams);
     }
 }
