@@ -131,7 +131,7 @@ pub use crate::backend::Backend;
 pub use crate::config::Config;
 pub use crate::core::{Core, WAKE};
 pub use crate::counter::Counter;
-pub use crate::cx::{Cx, Gauges, MeterId, ReleaseError};
+pub use crate::cx::{Cx, Gauges, LISTENERS_MAX, MeterId, ReleaseError};
 pub use crate::datagram::{DatagramCounts, DatagramId, DatagramOptions, Flow, SendToError};
 pub use crate::error::{ConnError, ListenError};
 pub use crate::handler::{ConnId, Frame, Handler, Incoming, ListenerId};
