@@ -23,7 +23,7 @@ pub struct Config {
     pub loop_bytes: usize,
     /// Connections accepted from one listener before others run.
     pub accept_batch: u32,
-    /// How long a listener rests when there is no descriptor to accept with.
+    /// How long a listener rests when there is no descriptor to accept with, or no memory to watch it again.
     pub accept_rest_ms: u64,
     /// How long after an event the core looks for more without sleeping: an answer that comes within this time costs no wake-up. The CPU
     /// is busy meanwhile. Zero: it sleeps at once.
@@ -55,6 +55,10 @@ impl Config {
         busy_poll: Duration::ZERO,
         catch_panics: true,
     };
+
+    pub(crate) const fn accept_rest(&self) -> Duration {
+        Duration::from_millis(self.accept_rest_ms)
+    }
 
     /// Panics where limits contradict each other: these are our own mistakes, checked before anything is opened.
     pub(crate) const fn check(&self) {

@@ -78,6 +78,8 @@ pub(crate) struct Conn<B: Backend> {
     pub(crate) awaits_room: bool,
     /// It stands in the run queue.
     pub(crate) queued: bool,
+    /// It stands among those that something is done for later.
+    pub(crate) deferred: bool,
     /// It goes to another core at the turn's end. Invariant: it stands among the departures, and isn't read.
     pub(crate) leaving: bool,
 }
@@ -119,6 +121,7 @@ impl<B: Backend> Conn<B> {
             rest_unread: false,
             awaits_room: false,
             queued: false,
+            deferred: false,
             leaving: false,
         }
     }

@@ -81,9 +81,7 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
         self.run_queue();
         self.run_datagrams();
         self.fire_timers();
-        if self.cx.resting > 0 {
-            self.rouse_listeners()?;
-        }
+        self.rouse_listeners();
         self.upcall(Upcall::TurnEnd, Key::NONE, |handler, cx| handler.on_turn_end(cx));
         self.cx.flush_gathered();
         self.see_off();
@@ -136,7 +134,7 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
             .timers
             .next_ms()
             .map(|at_ms| Duration::from_millis(at_ms).saturating_sub(Duration::from_nanos(now.as_nanos())));
-        let rest = (self.cx.resting > 0).then(|| Duration::from_millis(self.cx.config.accept_rest_ms));
+        let rest = self.cx.resting.front().map(|(until, _)| until.since(now));
         [deferred, timer, rest].into_iter().flatten().min()
     }
 
@@ -155,7 +153,7 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
 
     fn accept(&mut self, id: ListenerId) {
         for _ in 0..self.cx.config.accept_batch {
-            let Some(Some(listening)) = self.cx.listeners.get(id.0 as usize) else { return };
+            let Some(listening) = self.cx.listeners.get(id.0) else { return };
             match self.cx.backend.accept(&listening.listener) {
                 Ok((socket, peer)) => {
                     self.cx.admitted = Key::NONE;
@@ -165,37 +163,25 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
                 Err(AcceptError::Failed) => {}
                 Err(AcceptError::Empty) => return,
                 Err(AcceptError::Exhausted) => {
-                    self.rest_listener(id);
-                    self.upcall(Upcall::AcceptExhausted, Key::NONE, |handler, cx| handler.on_accept_exhausted(cx, id));
+                    self.cx.rest_listener(id);
+                    self.tell_exhausted(id);
                     return;
                 }
             }
         }
     }
 
-    /// Lets a listener alone for a while: its event would come back at once, and nothing could be done about it.
-    fn rest_listener(&mut self, id: ListenerId) {
-        let until = self.cx.now().after(Duration::from_millis(self.cx.config.accept_rest_ms));
-        if let Some(Some(listening)) = self.cx.listeners.get_mut(id.0 as usize)
-            && self.cx.backend.ignore_listener(&listening.listener).is_ok()
-        {
-            listening.rests_until = Some(until);
-            self.cx.resting += 1;
-        }
+    fn tell_exhausted(&mut self, id: ListenerId) {
+        self.upcall(Upcall::AcceptExhausted, Key::NONE, |handler, cx| handler.on_accept_exhausted(cx, id));
     }
 
-    fn rouse_listeners(&mut self) -> io::Result<()> {
-        let now = self.cx.now();
-        for (index, listening) in (0..).zip(&mut self.cx.listeners) {
-            if let Some(listening) = listening
-                && listening.rests_until.is_some_and(|until| until <= now)
-            {
-                listening.rests_until = None;
-                self.cx.resting -= 1;
-                self.cx.backend.watch_listener(&listening.listener, ListenerId(index).tag())?;
+    /// Watches listeners again that have rested. What they lacked may be lacking still: the others, and all connections, go on.
+    fn rouse_listeners(&mut self) {
+        while let Some(roused) = self.cx.rouse_listener() {
+            if let Err(id) = roused {
+                self.tell_exhausted(id);
             }
         }
-        Ok(())
     }
 
     fn dispatch_conn(&mut self, id: ConnId, ready: Ready) {

@@ -3,6 +3,7 @@
 mod adopt;
 mod check;
 mod datagrams;
+mod deferred;
 mod listening;
 mod look;
 mod sending;
@@ -30,10 +31,10 @@ use crate::watchdog::Pulse;
 
 pub use adopt::ReleaseError;
 pub(crate) use datagrams::Datagrams;
+pub(crate) use deferred::push_live;
+pub use listening::LISTENERS_MAX;
+pub(crate) use listening::Listening;
 pub use look::Gauges;
-
-/// Tags with this bit belong to listeners.
-const LISTENER_BIT: u64 = 1 << 63;
 
 /// A place where bytes are counted, of this core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,46 +45,43 @@ impl MeterId {
     pub const NONE: Self = Self(0);
 }
 
-#[derive(Debug)]
-pub(crate) struct Listening<L> {
-    pub(crate) listener: L,
-    /// When it is watched again, if it rests.
-    pub(crate) rests_until: Option<Time>,
-}
-
-/// How long bytes that don't fill a segment wait for more ([`Ahead::Gathers`]): a burst's segments come closer together at 50 Mbit/s.
-const GATHER_WAIT: Duration = Duration::from_micros(500);
-
 /// Everything of a core but the program: connections, timers, pools, and the backend beneath.
 ///
 /// # The downcalls, sorted
 /// - Listeners: [`listen_at`](Self::listen_at), [`listen`](Self::listen), [`unlisten`](Self::unlisten),
-///   [`take_incoming`](Self::take_incoming), [`incoming_addr`](Self::incoming_addr); who comes there: [`admit`](Self::admit),
-///   [`refuse`](Self::refuse).
+///   [`take_incoming`](Self::take_incoming); who comes there: [`incoming_peer`](Self::incoming_peer),
+///   [`incoming_addr`](Self::incoming_addr), [`admit`](Self::admit), [`refuse`](Self::refuse).
 /// - Connections of one's own: [`dial`](Self::dial), [`dial_from`](Self::dial_from); on the kernel's also [`adopt`](Self::adopt),
 ///   [`release`](Self::release).
 /// - What becomes of received bytes: [`read`](Self::read), [`read_messages`](Self::read_messages), [`forward`](Self::forward),
 ///   [`pause`](Self::pause). The last one that was called counts.
 /// - Sending: [`send`](Self::send), [`send_vectored`](Self::send_vectored), [`send_ahead`](Self::send_ahead), [`push`](Self::push).
 /// - Ending: [`shutdown`](Self::shutdown), [`close`](Self::close), [`reset`](Self::reset); the loop: [`stop`](Self::stop).
+/// - Datagrams: [`bind`](Self::bind), [`send_to`](Self::send_to), [`unbind`](Self::unbind).
 /// - Time: [`now`](Self::now), [`set_timer`](Self::set_timer), [`clear_timer`](Self::clear_timer), [`set_alarm`](Self::set_alarm).
 /// - Other cores: [`core`](Self::core), [`wake`](Self::wake), [`hand_off`](Self::hand_off).
 /// - Settings of a connection: [`rename`](Self::rename), [`set_keepalive`](Self::set_keepalive), [`set_probing`](Self::set_probing).
-/// - Looking: [`left_over`](Self::left_over), [`handed_on`](Self::handed_on), [`unsent`](Self::unsent), [`path`](Self::path),
-///   [`gauges`](Self::gauges) and others.
+/// - Counting: [`add_meter`](Self::add_meter), [`replace_meter`](Self::replace_meter).
+/// - Looking at a connection: [`left_over`](Self::left_over), [`has_forwarded`](Self::has_forwarded), [`handed_on`](Self::handed_on),
+///   [`first_handed_on`](Self::first_handed_on), [`last_active`](Self::last_active), [`unsent`](Self::unsent),
+///   [`unacknowledged`](Self::unacknowledged), [`local_addr`](Self::local_addr), [`path`](Self::path); at a socket for datagrams:
+///   [`datagram_addr`](Self::datagram_addr), [`datagram_counts`](Self::datagram_counts); at the core:
+///   [`conns_open`](Self::conns_open), [`conns_free`](Self::conns_free), [`gauges`](Self::gauges).
+/// - Beneath: [`backend`](Self::backend), [`entropy`](Self::entropy). For tests: [`check`](Self::check).
 ///
-/// A downcall about a connection that's gone does nothing, and says that nothing was done.
+/// A downcall about a connection, a listener or a socket that's gone does nothing, and says that nothing was done.
 pub struct Cx<B: Backend> {
     pub(crate) backend: B,
     pub(crate) config: Config,
     pub(crate) conns: Slab<Conn<B>>,
     pub(crate) timers: Wheel,
-    /// Each connection stands in it at most once per generation, so it never outgrows its reserve by more than the stale ones.
+    /// Each connection stands in it at most once per generation; see [`push_live`] for those that are gone.
     pub(crate) queue: VecDeque<ConnId>,
-    /// Dials that the backend may keep back for their first bytes, and the turn in which they were made.
+    /// Dials that the backend may keep back for their first bytes, and connections that gather, each once; and the turn of it.
     pub(crate) deferred: VecDeque<(u64, ConnId)>,
-    pub(crate) listeners: Vec<Option<Listening<B::Listener>>>,
-    pub(crate) resting: usize,
+    pub(crate) listeners: Slab<Listening<B::Listener>>,
+    /// Listeners that rest, each once, and until when. All rest equally long, so they are in order.
+    pub(crate) resting: VecDeque<(Time, ListenerId)>,
     pub(crate) datagrams: Datagrams<B>,
     pub(crate) buffer: Box<[u8]>,
     pub(crate) blocks: BlockPool,
@@ -111,22 +109,23 @@ pub struct Cx<B: Backend> {
 impl<B: Backend> Cx<B> {
     pub(crate) fn new(backend: B, config: Config) -> Self {
         config.check();
+        let twice = 2 * config.conns_max as usize;
         Self {
             backend,
             config,
             conns: Slab::with_capacity(config.conns_max),
             timers: Wheel::with_capacity(config.conns_max.saturating_add(1)),
-            queue: VecDeque::with_capacity(config.conns_max as usize),
-            deferred: VecDeque::new(),
-            listeners: Vec::new(),
-            resting: 0,
+            queue: VecDeque::with_capacity(twice),
+            deferred: VecDeque::with_capacity(twice),
+            listeners: Slab::with_capacity(LISTENERS_MAX),
+            resting: VecDeque::with_capacity(LISTENERS_MAX as usize),
             datagrams: Datagrams::new(),
             buffer: vec![0; config.read_bytes].into_boxed_slice(),
             blocks: BlockPool::new(config.blocks, config.read_bytes),
             pipes: PipePool::new(config.pipes_max, config.pipe_bytes),
             meters: vec![Arc::default()],
             seat: None,
-            departures: VecDeque::new(),
+            departures: VecDeque::with_capacity(twice),
             hand_offs_lost: 0,
             pulse: Pulse::default(),
             upcalls: 0,
@@ -149,7 +148,11 @@ impl<B: Backend> Cx<B> {
         &mut self.backend
     }
 
-    /// Ends the loop after this turn.
+    /// Ends the loop after this turn: [`Core::run`](crate::Core::run) hands what was sent to the transport, and returns. It ends nothing
+    /// else. Connections, listeners and sockets for datagrams stay as they are until the core is dropped, and are told nothing more;
+    /// dropping it ends them as the end of the process would: peers of accepted TCP connections see a reset, of dialled ones an end
+    /// ([`LegOptions::ends_if_killed`] and [`LegOptions::reset_if_killed`] say otherwise). So a program that wants an orderly end
+    /// closes its connections first, and stops when [`Cx::conns_open`] is 0.
     pub const fn stop(&mut self) {
         self.stopping = true;
     }
@@ -207,7 +210,7 @@ impl<B: Backend> Cx<B> {
         if dialled == Dialled::Connected {
             self.enqueue(id);
             if options.fast_open {
-                self.deferred.push_back((self.turns, id));
+                self.defer(id);
             }
         }
         Ok(id)
@@ -299,6 +302,12 @@ impl<B: Backend> Cx<B> {
     }
 
     /// Ends the connection in order: what was sent still reaches the peer. No upcall follows.
+    ///
+    /// The peer sees a reset instead, and may lose what was sent, where it had sent bytes that nobody has read (RFC 1122, 4.2.2.13):
+    /// bytes that are still in the transport, because the connection was paused or none had been asked for, or that come after the
+    /// close. What the engine has read counts as read, whether the program used it or left it over. What was left over while all
+    /// blocks were in use ([`Config::blocks`]) was only peeked at, and is unread. To be sure that the last answer arrives,
+    /// [`Cx::shutdown`], read on until [`on_peer_close`](crate::Handler::on_peer_close), and close then.
     pub fn close(&mut self, id: ConnId) {
         if let Some(socket) = self.remove(id) {
             self.backend.close(socket);
@@ -374,41 +383,12 @@ impl<B: Backend> Cx<B> {
         }
     }
 
-    /// Dials that found no first bytes in the turn after theirs go out without, and so does what was gathered for more that didn't come.
-    pub(crate) fn begin_deferred(&mut self) {
-        let now = self.backend.now();
-        while let Some((turn, id)) = self.deferred.front().copied()
-            && turn < self.turns
-        {
-            self.deferred.pop_front();
-            let Some(conn) = self.conns.get_mut(id) else { continue };
-            if conn.ahead == Ahead::Gathers {
-                if now.since(conn.active) < GATHER_WAIT {
-                    self.deferred.push_back((self.turns, id));
-                } else {
-                    conn.ahead = Ahead::None;
-                    self.backend.push(&mut conn.socket);
-                }
-            } else if let Err(error) = self.backend.begin(&mut conn.socket) {
-                conn.fail(error);
-                self.enqueue(id);
-            }
-        }
-    }
-
-    /// How long the loop may sleep before [`Cx::begin_deferred`] has something to do.
-    pub(crate) fn deferred_wait(&self) -> Option<Duration> {
-        let (_, id) = self.deferred.front()?;
-        let gathers = self.conns.get(*id).is_some_and(|conn| conn.ahead == Ahead::Gathers);
-        Some(if gathers { GATHER_WAIT } else { Duration::ZERO })
-    }
-
     pub(crate) fn enqueue(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(id)
             && !conn.queued
         {
             conn.queued = true;
-            self.queue.push_back(id);
+            push_live(&mut self.queue, id, &self.conns, |id| *id);
         }
     }
 
@@ -428,7 +408,7 @@ impl<B: Backend> Cx<B> {
         let before = sink.ahead;
         let pumped = mover.pump(source, sink, taken);
         if before == Ahead::Waits && sink.ahead == Ahead::Gathers {
-            self.deferred.push_back((self.turns, to));
+            self.defer(to);
         }
         Some(pumped)
     }
@@ -477,15 +457,4 @@ pub(crate) const ALARM: u32 = 0;
 /// The connection's entry in the wheel.
 pub(crate) const fn timer_of(id: ConnId) -> u32 {
     id.slot() + 1
-}
-
-impl ListenerId {
-    pub(crate) const fn tag(self) -> Tag {
-        Tag(LISTENER_BIT | self.0 as u64)
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "a listener's tag is its bit and 32 bits of index")]
-    pub(crate) const fn from_tag(tag: Tag) -> Option<Self> {
-        if tag.0 & LISTENER_BIT == 0 { None } else { Some(Self(tag.0 as u32)) }
-    }
 }

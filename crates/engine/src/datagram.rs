@@ -7,7 +7,10 @@
 //! # The contract
 //! - A [`Flow`] says who is at the other end and which of this host's addresses is at ours. Sending to the flow that a datagram came
 //!   with answers from the address that it came to, on sockets that are bound to all addresses too.
-//! - UDP may lose, and so may we, but never unseen: each datagram that isn't delivered or sent is in one of [`DatagramCounts`].
+//! - UDP may lose. What the engine drops itself is in one of [`DatagramCounts`], save what the outbox still holds when the socket goes
+//!   ([`Cx::unbind`](crate::Cx::unbind)). What the system drops isn't: above all what comes while the socket is full of datagrams
+//!   unread ([`DatagramOptions::recv_buffer`]), which the system counts for itself (`RcvbufErrors` in `/proc/net/snmp`, `drops` in
+//!   `/proc/net/udp`), and what is lost once it's handed to the transport.
 //! - A full outbox answers [`SendToError::Full`], and [`Handler::on_datagrams_writable`](crate::Handler::on_datagrams_writable)
 //!   follows. A server that answers questions lets such an answer go; a sender of bulk waits.
 //! - ICMP errors are nobody's: an unconnected socket can't tell whom one is about without its error queue, and anybody can forge

@@ -8,7 +8,7 @@ use std::sync::mpsc::TrySendError;
 use crate::backend::Backend;
 use crate::conn::{Ahead, Conn, Reading};
 use crate::core::Core;
-use crate::cx::{Cx, MeterId, timer_of};
+use crate::cx::{Cx, MeterId, push_live, timer_of};
 use crate::handler::{ConnId, Handler};
 use crate::mesh::{CoreId, HandOffError, Letter, Mail};
 use crate::slab::Key;
@@ -52,7 +52,7 @@ impl<B: Backend> Cx<B> {
         conn.reading = Reading::Paused;
         conn.leaving = true;
         self.timers.clear(timer_of(id));
-        self.departures.push_back((id, to));
+        push_live(&mut self.departures, (id, to), &self.conns, |(id, _)| *id);
         Ok(())
     }
 

@@ -10,9 +10,9 @@ use crate::slab::Key;
 /// A handle to a connection. Inert once the connection is gone.
 pub type ConnId = Key;
 
-/// A listener of this core, by the order in which it was added.
+/// A handle to a listener of this core. Inert once the listener is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ListenerId(pub(crate) u32);
+pub struct ListenerId(pub(crate) Key);
 
 /// A connection that was taken from the accept queue and belongs to nobody yet: admit it or refuse it. Dropping it resets it, where
 /// the transport can.
@@ -53,6 +53,8 @@ impl<E> From<Result<Option<usize>, E>> for Frame {
 /// - What is received: [`on_data`](Self::on_data), or [`frame`](Self::frame) and [`on_message`](Self::on_message).
 /// - Room to send: [`on_writable`](Self::on_writable). Time: [`on_timer`](Self::on_timer).
 /// - The end of a connection: [`on_peer_close`](Self::on_peer_close), [`on_error`](Self::on_error).
+/// - About a socket for datagrams: [`on_datagram`](Self::on_datagram), [`on_datagrams_writable`](Self::on_datagrams_writable),
+///   [`on_datagrams_failed`](Self::on_datagrams_failed).
 /// - About the core: [`on_wake`](Self::on_wake), [`on_alarm`](Self::on_alarm), [`on_turn_end`](Self::on_turn_end).
 ///
 /// # Order of upcalls
@@ -61,9 +63,10 @@ impl<E> From<Result<Option<usize>, E>> for Frame {
 /// - For a dialled one: first [`Handler::on_connect`], or [`Handler::on_error`] if the dial failed.
 /// - Then any number of `on_data` or `on_message`, `on_writable`, `on_timer`.
 /// - [`Handler::on_peer_close`] at most once, when the peer has finished sending and all it sent was offered to the program or
-///   handed to the connection that it's forwarded to. Sending goes on. What was left over is offered again if the program asks
-///   ([`Cx::read`]); nothing new follows.
-/// - [`Handler::on_error`] at most once, last. What the peer sent before it failed has been offered or handed on by then, unless
+///   handed to the connection that it's forwarded to: so not on one that isn't read. Sending goes on. What was left over is offered
+///   again if the program asks ([`Cx::read`]); nothing new follows. The connection stays open, and counts against
+///   [`Config::conns_max`](crate::Config::conns_max), until the program ends it ([`Cx::close`], [`Cx::reset`]) or it fails.
+/// - [`Handler::on_error`] at most once, last; the connection is gone when it returns, and needs no [`Cx::close`]. What the peer sent before it failed has been offered or handed on by then, unless
 ///   the connection wasn't being read.
 /// - For one that another core handed over: first [`Handler::on_hand_off`].
 /// - After the program has called [`Cx::close`] or [`Cx::reset`]: nothing.
@@ -92,7 +95,8 @@ pub trait Handler<B: Backend>: Sized {
     /// transport can, which is what a program without this upcall does.
     fn on_accept(&mut self, _cx: &mut Cx<B>, _listener: ListenerId, _incoming: Incoming<B::Socket>) {}
 
-    /// The listener found no descriptor or memory to accept with, and rests for a moment.
+    /// The listener found no descriptor or memory to accept with, or to be watched with after a rest, and rests for
+    /// [`Config::accept_rest_ms`](crate::Config::accept_rest_ms). It's told each time.
     fn on_accept_exhausted(&mut self, _cx: &mut Cx<B>, _listener: ListenerId) {}
 
     /// The dialled connection stands.
@@ -119,10 +123,12 @@ pub trait Handler<B: Backend>: Sized {
     /// says so.
     fn on_message(&mut self, _cx: &mut Cx<B>, _conn: ConnId, _token: u64, _bytes: &[u8]) {}
 
-    /// There is room again after a short [`Cx::send`].
+    /// There is room again after a short answer of [`Cx::send`] or another of its kind, which says when this isn't told. Once for each
+    /// wait, however many answers were short.
     fn on_writable(&mut self, _cx: &mut Cx<B>, _conn: ConnId, _token: u64) {}
 
-    /// The peer has finished sending.
+    /// The peer has finished sending. What isn't sent to it any more by now doesn't end by itself: call [`Cx::close`], at once or when
+    /// all answers have gone, else the connection stays in use for as long as the peer likes.
     fn on_peer_close(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64);
 
     /// The connection has failed, or the dial did. It's gone when this returns.

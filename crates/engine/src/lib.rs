@@ -11,11 +11,16 @@
 //!   Cx ── connections, timers, pools ── Core (the loop)          one a CPU
 //!            │              ▲
 //!            ▼              │ readiness
-//!        Backend: kernel (epoll, splice), uring (io_uring), or sim (seeded, virtual clock)
+//!        Backend: kernel (epoll, splice)   uring (io_uring)   sim (seeded, virtual clock)   midmile-stack, or one of your own
+//!                 └── the kernel's TCP and UDP ──┘            └─ no system at all           └─ a TCP and UDP in this process
 //! ```
 //!
+//! A program that is generic over [`Backend`] runs on each of them. [`kernel::Kernel`] runs everywhere (Linux 4.5); [`uring::Uring`]
+//! (Linux 6.1) saves system calls where many connections speak at once; [`sim::Sim`] is for tests. `midmile_stack::Stack`, of the crate
+//! `midmile-stack`, is a TCP and UDP in user space above AF_XDP (or a TUN device): for small messages between ends that are one's own.
+//!
 //! What it isn't: an async runtime (nothing here blocks on something else), a protocol library (see `midmile-wire`), or a TCP
-//! (the kernel's serves).
+//! (the kernel's serves, or smoltcp in `midmile-stack`).
 //!
 //! An echo server, in the simulation; with [`kernel::Kernel`] in place of [`sim::Sim`] it's a real one:
 //!
@@ -82,7 +87,9 @@
 //! - **Turns**: a connection moves at most [`Config::turn_bytes`], then the others run; bulk directions together at most
 //!   [`Config::loop_bytes`], then events are looked for again.
 //! - **Datagrams** have a contract of their own: [`datagram`].
-//! - **Handles** ([`ConnId`]) outlive what they name without harm.
+//! - **Handles** ([`ConnId`], [`ListenerId`], [`DatagramId`]) outlive what they name without harm.
+//! - **Ends**: the program ends what it has, each connection by [`Cx::close`] or [`Cx::reset`], also one whose peer has finished. A core that
+//!   stops ([`Cx::stop`]) or is dropped closes nothing in order.
 //!
 //! # Modules
 //! [`Handler`] and [`Cx`] are the two halves of the interface. `forward` moves bytes leg to leg, `offer` hands them to the
@@ -125,13 +132,18 @@ pub mod uring;
 mod waker;
 mod watchdog;
 
+/// The example of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use crate::addr::{Addr, UNIX_NAME_LEN_MAX, UnixAddr};
 pub use crate::allowance::Allowance;
 pub use crate::backend::Backend;
 pub use crate::config::Config;
 pub use crate::core::{Core, WAKE};
 pub use crate::counter::Counter;
-pub use crate::cx::{Cx, Gauges, MeterId, ReleaseError};
+pub use crate::cx::{Cx, Gauges, LISTENERS_MAX, MeterId, ReleaseError};
 pub use crate::datagram::{DatagramCounts, DatagramId, DatagramOptions, Flow, SendToError};
 pub use crate::error::{ConnError, ListenError};
 pub use crate::handler::{ConnId, Frame, Handler, Incoming, ListenerId};

@@ -80,6 +80,9 @@ impl Backend for Sim {
     }
 
     fn watch_listener(&mut self, listener: &SimListener, tag: Tag) -> io::Result<()> {
+        if self.refuses_listeners {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         self.doors[listener.index].tag = Some(tag);
         Ok(())
     }

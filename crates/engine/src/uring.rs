@@ -27,14 +27,17 @@ mod accept;
 mod available;
 mod config;
 mod datagrams;
+mod ending;
 mod events;
 mod look;
 mod receive;
+mod row;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod transmit;
 mod travel;
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -45,11 +48,12 @@ use crate::error::{ConnError, ListenError};
 use crate::kernel::{self, Kernel, Listener, Pipe};
 use crate::options::{LegOptions, Probing};
 use crate::path::PathInfo;
-use crate::sys::operation::{Name, What};
+use crate::sys::operation::What;
 use crate::sys::ring::Ring;
 use crate::time::Time;
 use crate::waker::Waker;
 use accept::Door;
+use row::Row;
 use socket::Table;
 
 pub use available::Unavailable;
@@ -92,21 +96,22 @@ pub struct Uring {
     wakers: Vec<Waker>,
     /// The epoll instance of `plain` is looked at, for it has sockets for datagrams.
     has_datagrams: bool,
+    /// An event since the last poll says that somebody woke the core.
+    woken: bool,
+    /// One a connection, a listener, a socket for datagrams: those of the last poll and those that the next one tells.
     events: Vec<Ready>,
     /// Whose they are.
     event_of: Vec<u32>,
     /// How many of them the last poll has told of; what comes behind them is for the next one.
     told: usize,
-    /// Connections with something to send.
+    /// Connections with something to send, each once.
     dirty: Vec<u32>,
     /// Connections whose block is being sent, within [`Backend::poll`].
     sent: Vec<u32>,
-    /// Connections that wait for buffers, in their order.
-    starved: VecDeque<u32>,
-    /// Connections on which nothing may be received.
+    /// Connections on which nothing may be received, each once.
     resting: Vec<u32>,
-    /// Closed connections that still have something to send, and until when. All wait equally long, so they are in order.
-    lingering: VecDeque<(Time, u32)>,
+    /// Connections whose handles were dropped, within [`Backend::poll`].
+    dropped: Vec<u32>,
     low_water: u16,
     bundles: bool,
     gauges: Gauges,
@@ -126,6 +131,7 @@ impl Uring {
         if let Some(operation) = ring.missing()? {
             return Err(Unavailable::Lacks(operation));
         }
+        let (many, events_max) = (config.sockets_max as usize, events::max(&config));
         let napi = config.napi_busy_poll.is_some_and(|time| ring.busy_poll(time).is_ok());
         Ok(Self {
             bundles: config.bundles && ring.has_bundles() && available::is_since(6, 16),
@@ -138,14 +144,14 @@ impl Uring {
             doors: Vec::new(),
             wakers: Vec::new(),
             has_datagrams: false,
-            events: Vec::with_capacity(1024),
-            event_of: Vec::with_capacity(1024),
+            woken: false,
+            events: Vec::with_capacity(events_max),
+            event_of: Vec::with_capacity(events_max),
             told: 0,
-            dirty: Vec::with_capacity(1024),
-            sent: Vec::with_capacity(1024),
-            starved: VecDeque::with_capacity(1024),
-            resting: Vec::with_capacity(1024),
-            lingering: VecDeque::with_capacity(1024),
+            dirty: Vec::with_capacity(many),
+            sent: Vec::with_capacity(many),
+            resting: Vec::with_capacity(many),
+            dropped: Vec::with_capacity(many),
             low_water: config.recv_buffers / LOW_WATER_SHARE,
             gauges: Gauges { napi, ..Gauges::default() },
         })
@@ -192,90 +198,13 @@ impl Uring {
         Ok(())
     }
 
-    /// Ends all that is under way for a connection.
-    fn cancel_all(&mut self, index: u32) {
-        self.cancel_recv(index);
-        for what in [What::Readable, What::Room, What::Hangup] {
-            if self.table[index].armed.has(what) {
-                self.ring.cancel(Name { what, of: index });
-            }
-        }
-    }
-
-    /// Closes a connection's socket by whatever `descriptor` makes of it. The slot is free once the last completion is in.
-    fn close_by(&mut self, index: u32, descriptor: impl FnOnce(kernel::Socket) -> std::os::fd::OwnedFd) {
-        self.drop_queue(index);
-        self.drop_pending(index);
-        self.cancel_all(index);
-        if let Some(sock) = self.table[index].sock.take() {
-            self.ring.close(descriptor(sock));
-            self.free_if_over(index);
-        }
-    }
-
-    /// Closes a connection of which all was sent.
-    fn lay_down(&mut self, index: u32) {
-        self.close_by(index, kernel::Socket::for_close);
-    }
-
-    fn free_if_over(&mut self, index: u32) {
-        let slot = &self.table[index];
-        if slot.sock.is_none() && slot.armed.none() {
-            self.table.remove(index);
-        }
-    }
-
-    /// Ends closed connections whose peers take nothing.
-    fn end_lingering(&mut self) {
-        let now = self.plain.now();
-        while let Some((until, index)) = self.lingering.front().copied()
-            && until <= now
-        {
-            self.lingering.pop_front();
-            let slot = &self.table[index];
-            if slot.closing && slot.sock.is_some() && slot.tag == Tag(until.as_nanos()) {
-                self.close_by(index, kernel::Socket::for_reset);
-            }
-        }
-    }
-
     /// How long the ring may wait.
     fn patience(&self, timeout: Option<Duration>) -> Option<Duration> {
         if self.doors_have_news() || !self.events.is_empty() {
             return Some(Duration::ZERO);
         }
-        let lingering = self.lingering.front().map(|(until, _)| until.since(self.plain.now()));
+        let lingering = self.table.first(Row::Lingering).map(|index| self.lingers_until(index).since(self.plain.now()));
         [timeout, lingering].into_iter().flatten().min()
-    }
-
-    /// Asserts the invariants between connections, buffers and blocks, between polls.
-    ///
-    /// # Panics
-    /// When one of them doesn't hold.
-    pub fn check(&mut self) {
-        let (mut buffers, mut blocks) = (0, 0);
-        for slot in self.table.iter_mut() {
-            buffers += usize::from(slot.held);
-            blocks += usize::from(slot.block != socket::NONE);
-            assert_eq!(slot.held == 0, slot.head == socket::NONE, "a queue's length and its head differ");
-            assert_eq!(slot.queued_bytes == 0, slot.head == socket::NONE, "a buffer is held without bytes");
-            assert_eq!(slot.pending() == 0, slot.block == socket::NONE, "a block is held without bytes");
-        }
-        assert_eq!(buffers + usize::from(self.ring.offered()), self.next.len(), "a buffer has leaked");
-        assert_eq!(blocks + self.blocks.len(), usize::from(self.config.send_blocks), "a block has leaked");
-    }
-}
-
-impl Drop for Uring {
-    /// What closed connections still have to send is given to their sockets, as far as those have room.
-    fn drop(&mut self) {
-        for index in std::mem::take(&mut self.lingering).into_iter().map(|(_, index)| index) {
-            if self.table[index].closing && self.table[index].sock.is_some() {
-                // It can't be told to anybody.
-                self.flush_now(index).ok();
-                self.lay_down(index);
-            }
-        }
     }
 }
 
@@ -290,19 +219,15 @@ impl Backend for Uring {
     }
 
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
-        self.events.drain(..self.told);
-        self.event_of.drain(..self.told);
-        self.told = 0;
-        for index in self.table.dropped() {
-            self.close_by(index, kernel::Socket::into_fd);
-        }
+        self.forget_told();
+        self.end_dropped();
         self.end_lingering();
         self.feed_starved();
         self.watch_resting();
         self.exchange(self.patience(timeout))?;
         self.plain.read_clock();
         self.report_doors();
-        self.told = self.events.len();
+        (self.told, self.woken) = (self.events.len(), false);
         Ok(self.told)
     }
 
@@ -433,17 +358,7 @@ impl Backend for Uring {
             self.reset(socket);
             return;
         }
-        let index = socket.release();
-        if let Ok(false) = self.flush_now(index) {
-            let until = self.plain.now().after(self.config.linger_max);
-            let slot = &mut self.table[index];
-            (slot.closing, slot.tag) = (true, Tag(until.as_nanos()));
-            self.lingering.push_back((until, index));
-            self.cancel_recv(index);
-        } else {
-            // All has gone, or nothing can go any more.
-            self.lay_down(index);
-        }
+        self.end_in_order(socket.release());
     }
 
     fn reset(&mut self, socket: Socket) {

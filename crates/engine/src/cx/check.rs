@@ -29,6 +29,13 @@ impl<B: Backend> Cx<B> {
             assert!(!conn.leaving || conn.reading == Reading::Paused, "a connection that leaves is read");
             assert!(!conn.queued || self.queue.contains(&id), "a connection believes that it's queued");
         }
+        let twice = 2 * self.config.conns_max as usize;
+        assert!(
+            self.queue.len().max(self.deferred.len()).max(self.departures.len()) <= twice,
+            "a queue has outgrown its room"
+        );
+        let rest = |id: &crate::slab::Key| self.listeners.get(*id).is_some_and(|listening| listening.rests);
+        assert_eq!(self.listeners.keys().filter(rest).count(), self.resting.len(), "a listener rests for ever");
         assert_eq!((blocks, pipes), (self.blocks.leased(), self.pipes.leased()), "a block or a pipe has leaked");
     }
 }

@@ -137,7 +137,9 @@ impl<B: Backend> Cx<B> {
         Ok(id)
     }
 
-    /// Lets a socket go. What was sent by it goes out first, as far as there's room. No upcall follows.
+    /// Lets a socket go. What was sent by it goes out first, as far as there's room; what there's no room for is gone, and counted
+    /// nowhere, for its counts go with the socket. A program that minds has it wait: [`Cx::datagram_counts`] tells when
+    /// [`sent`](DatagramCounts::sent) and what was dropped are as many as it has sent. No upcall follows.
     pub fn unbind(&mut self, id: DatagramId) {
         self.flush(id);
         self.datagrams.sockets.remove(id.0);

@@ -9,8 +9,18 @@ use crate::handler::ConnId;
 use crate::slab::Key;
 
 impl<B: Backend> Cx<B> {
-    /// Sends what there is room for and says how much that was. After a short answer `on_writable` follows; the rest is the
-    /// caller's to keep. Sends nothing while another connection is forwarded to this one.
+    /// Sends what there is room for and says how much that was; the rest is the caller's to keep. After an answer shorter than `bytes`
+    /// [`on_writable`](crate::Handler::on_writable) follows once there's room, with these exceptions, which all answer 0:
+    /// - while another connection is forwarded to this one, for the room is that one's. An `on_writable` that was awaited before may not
+    ///   come either: send again once forwarding has ended;
+    /// - on one that is still being dialled and takes no first bytes ([`LegOptions::fast_open`](crate::LegOptions::fast_open)):
+    ///   [`on_connect`](crate::Handler::on_connect) tells of the first room;
+    /// - on a connection that has failed, or fails by this: [`on_error`](crate::Handler::on_error) follows instead, behind what came
+    ///   before the failure where that is read or forwarded;
+    /// - on one that's gone.
+    ///
+    /// After [`Cx::shutdown`] nothing can be sent: trying to ends the connection with an error, and in the simulation panics, for it's
+    /// the program's mistake.
     pub fn send(&mut self, id: ConnId, bytes: &[u8]) -> usize {
         self.send_by(id, bytes.len(), |backend, socket| backend.send(socket, bytes))
     }
@@ -70,7 +80,9 @@ impl<B: Backend> Cx<B> {
         sent
     }
 
-    /// Finishes sending: the peer reads the end after what was sent.
+    /// Finishes sending: the peer reads the end after what was sent. What comes can still be read. It's the last thing that is sent:
+    /// [`Cx::send`] and forwarding to the connection fail from now on, and take the connection with them. A connection of which both
+    /// sides have finished stays in use until [`Cx::close`].
     pub fn shutdown(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         if let Err(error) = self.backend.shutdown(&mut conn.socket) {

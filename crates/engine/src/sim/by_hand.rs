@@ -28,6 +28,11 @@ impl Sim {
         self.starves = starves;
     }
 
+    /// Has no listener be watched anew from now on, for want of memory, or has them be again.
+    pub const fn refuse_listeners(&mut self, refuses: bool) {
+        self.refuses_listeners = refuses;
+    }
+
     /// The remote sends what of `bytes` there's room for.
     ///
     /// # Errors

@@ -107,6 +107,8 @@ pub struct Sim {
     pub(super) cut_since: Option<Time>,
     /// No accept finds a descriptor.
     pub(super) starves: bool,
+    /// No listener is watched anew.
+    pub(super) refuses_listeners: bool,
     servers: BTreeMap<String, Vec<DialOutcome>>,
     dialled: Vec<(String, RemoteId)>,
     calendar: BinaryHeap<Reverse<(Time, u64, Event)>>,
@@ -129,6 +131,7 @@ impl Sim {
             wakers: Vec::new(),
             cut_since: None,
             starves: false,
+            refuses_listeners: false,
             servers: BTreeMap::new(),
             dialled: Vec::new(),
             calendar: BinaryHeap::new(),

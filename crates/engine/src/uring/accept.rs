@@ -22,7 +22,8 @@ pub(super) struct Door {
     /// Which listener it is, for as long as that exists.
     socket: Weak<OwnedFd>,
     tag: Tag,
-    /// Accepted by the kernel and by nobody else yet. The room for it is reserved; a burst within one turn may exceed it.
+    /// Accepted by the kernel and by nobody else yet. There's room for as many as completions fit their queue: what one turn brings
+    /// may exceed `accepted_max`.
     waiting: VecDeque<OwnedFd>,
     /// Its accept is under way.
     armed: bool,
@@ -71,7 +72,7 @@ impl Uring {
             let door = Door {
                 socket: Arc::downgrade(listener.shared()),
                 tag,
-                waiting: VecDeque::with_capacity(self.config.accepted_max),
+                waiting: VecDeque::with_capacity(self.config.accepted_max.max(self.config.completions as usize)),
                 armed: false,
                 cancelling: false,
                 watched: false,

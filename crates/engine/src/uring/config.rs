@@ -7,7 +7,11 @@ use crate::sys::ring::Sizes;
 /// Sizes and limits of one core's ring. All memory that they bound is reserved when the ring is made, and touched as it's used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UringConfig {
-    /// Connections at once, with those that are closed and still have something to send. At most 96 bytes each.
+    /// Connections at once, with those that are closed and still have something to send or under way, and those that were accepted
+    /// and neither admitted nor refused. At most 96 bytes each. [`Config::conns_max`](crate::Config::conns_max) bounds a core's
+    /// connections apart from this, and doesn't know of the closed ones: let this be larger. Where this one is met first, listeners
+    /// rest ([`Handler::on_accept_exhausted`](crate::Handler::on_accept_exhausted)) and dials fail with
+    /// [`ConnError::Exhausted`](crate::ConnError::Exhausted).
     pub sockets_max: u32,
     /// Operations that fit the submission queue, a power of two; more are handed over at once.
     pub submissions: u32,

@@ -73,13 +73,16 @@ impl Uring {
 
     /// Notes that nothing is received on `slot` for now: if that's so still at the next turn, its peer's end is looked for.
     pub(super) fn look_at_rest(&mut self, index: u32) {
-        self.resting.push(index);
+        if !std::mem::replace(&mut self.table[index].rests, true) {
+            self.resting.push(index);
+        }
     }
 
     /// Looks for the end of connections on which nothing is received: those whose queue nobody reads, and those that ended.
     pub(super) fn watch_resting(&mut self) {
         while let Some(index) = self.resting.pop() {
             let slot = &mut self.table[index];
+            slot.rests = false;
             let looked_at = [What::Recv, What::Readable, What::Hangup].iter().any(|what| slot.armed.has(*what));
             if !slot.watched || slot.is_over() || slot.failed || slot.connecting || looked_at {
                 continue;

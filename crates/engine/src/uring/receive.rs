@@ -20,6 +20,7 @@
 use rustix::io::Errno;
 
 use super::Uring;
+use super::row::Row;
 use super::socket::{NONE, Slot, Socket};
 use crate::backend::{Backend, Progress, Ready, Transfer};
 use crate::error::ConnError;
@@ -315,9 +316,9 @@ impl Uring {
 
     /// Has `slot` receive again as soon as there are buffers.
     fn await_buffers(&mut self, index: u32) {
-        let slot = &mut self.table[index];
-        if !slot.failed && !slot.ended && !std::mem::replace(&mut slot.starved, true) {
-            self.starved.push_back(index);
+        let slot = &self.table[index];
+        if !slot.failed && !slot.ended && slot.row.is_none() {
+            self.table.join_row(Row::Starved, index);
         }
     }
 
@@ -325,14 +326,12 @@ impl Uring {
     pub(super) fn feed_starved(&mut self) {
         let mut left = self.ring.offered().saturating_sub(self.low_water);
         while left > 0
-            && let Some(index) = self.starved.pop_front()
+            && let Some(index) = self.table.first(Row::Starved)
         {
-            let slot = &mut self.table[index];
-            if std::mem::take(&mut slot.starved) && slot.sock.is_some() {
-                slot.plain = false;
-                self.arm(index);
-                left -= 1;
-            }
+            self.table.leave_row(index);
+            self.table[index].plain = false;
+            self.arm(index);
+            left -= 1;
         }
     }
 

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::row::{Ends, Row};
 use crate::backend::Tag;
 use crate::error::ConnError;
 use crate::kernel;
@@ -11,7 +12,7 @@ use crate::sys::operation::What;
 
 /// No buffer, no block, no slot.
 pub(super) const NONE: u16 = u16::MAX;
-const NO_SLOT: u32 = u32::MAX;
+pub(super) const NO_SLOT: u32 = u32::MAX;
 
 /// A connection's handle. Dropping it closes the connection as the kernel does for a program that ended.
 #[derive(Debug)]
@@ -40,8 +41,8 @@ impl Drop for Socket {
 }
 
 /// Slots whose handles were dropped; their ring finds them at its next turn.
-#[derive(Debug, Default)]
-pub(super) struct Graves {
+#[derive(Debug)]
+struct Graves {
     /// There's something in `slots`: looked at each turn, which a lock would be too dear for.
     some: AtomicBool,
     slots: Mutex<Vec<u32>>,
@@ -56,12 +57,13 @@ impl Graves {
         }
     }
 
-    /// All that were dropped since the last time.
-    pub(super) fn take(&self) -> Vec<u32> {
-        if !self.some.swap(false, Ordering::Acquire) {
-            return Vec::new();
+    /// All that were dropped since the last time, for `empty`, into which the next ones go.
+    fn take(&self, empty: &mut Vec<u32>) {
+        if self.some.swap(false, Ordering::Acquire)
+            && let Ok(mut slots) = self.slots.lock()
+        {
+            std::mem::swap(&mut *slots, empty);
         }
-        self.slots.lock().map(|mut slots| std::mem::take(&mut *slots)).unwrap_or_default()
     }
 }
 
@@ -132,8 +134,11 @@ pub(super) struct Slot {
     pub(super) armed: Armed,
     /// The place of its event among those of this turn; checked against the event, so that it needn't be reset.
     pub(super) event: u32,
-    /// The next free slot; meaningless in use.
-    next_free: u32,
+    /// The next free slot; of one in use, the next in its row.
+    pub(super) next: u32,
+    /// The one before it in its row.
+    pub(super) before: u32,
+    pub(super) row: Option<Row>,
     /// It reports events.
     pub(super) watched: bool,
     /// It came from another core, and nothing was told of it here.
@@ -154,8 +159,8 @@ pub(super) struct Slot {
     pub(super) failed: bool,
     /// The failure is told once its receive is over, behind what that brings.
     pub(super) failure_due: bool,
-    /// It stands among those that wait for buffers.
-    pub(super) starved: bool,
+    /// It stands among those on which nothing may be received.
+    pub(super) rests: bool,
     /// The peer's end was seen, and told.
     pub(super) end_seen: bool,
     /// The socket was full: room is awaited.
@@ -189,7 +194,9 @@ impl Slot {
             filled: 0,
             armed: Armed::default(),
             event: u32::MAX,
-            next_free: NO_SLOT,
+            next: NO_SLOT,
+            before: NO_SLOT,
+            row: None,
             watched: false,
             travelled: false,
             connecting,
@@ -200,7 +207,7 @@ impl Slot {
             ended: false,
             failed: false,
             failure_due: false,
-            starved: false,
+            rests: false,
             end_seen: false,
             full: false,
             wants_room: false,
@@ -248,6 +255,7 @@ impl Slot {
 #[derive(Debug)]
 pub(super) struct Table {
     slots: Vec<Slot>,
+    pub(super) rows: [Ends; 2],
     free: u32,
     in_use: usize,
     max: usize,
@@ -257,7 +265,9 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn new(max: u32) -> Self {
         let max = max as usize;
-        Self { slots: Vec::with_capacity(max), free: NO_SLOT, in_use: 0, max, graves: Arc::default() }
+        let graves = Graves { some: AtomicBool::new(false), slots: Mutex::new(Vec::with_capacity(max)) };
+        let rows = [Ends::EMPTY; 2];
+        Self { slots: Vec::with_capacity(max), rows, free: NO_SLOT, in_use: 0, max, graves: Arc::new(graves) }
     }
 
     pub(super) const fn is_full(&self) -> bool {
@@ -279,7 +289,10 @@ impl Table {
             u32::try_from(self.slots.len() - 1).expect("their number came from a u32")
         } else {
             let index = self.free;
-            self.free = std::mem::replace(&mut self.slots[index as usize], slot).next_free;
+            let place = &mut self.slots[index as usize];
+            // What its number still stands in, it stands in for the new one too: in no list twice.
+            let slot = Slot { dirty: place.dirty, rests: place.rests, event: place.event, ..slot };
+            self.free = std::mem::replace(place, slot).next;
             index
         };
         self.in_use += 1;
@@ -290,14 +303,15 @@ impl Table {
     pub(super) fn remove(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
         debug_assert!(slot.sock.is_none() && slot.armed.none() && slot.head == NONE && slot.block == NONE);
-        slot.next_free = self.free;
+        debug_assert!(slot.row.is_none(), "its row would go on with the free ones");
+        slot.next = self.free;
         self.free = index;
         self.in_use -= 1;
     }
 
-    /// Slots whose handles were dropped.
-    pub(super) fn dropped(&self) -> Vec<u32> {
-        self.graves.take()
+    /// Slots whose handles were dropped since the last time, for `empty`.
+    pub(super) fn take_dropped(&self, empty: &mut Vec<u32>) {
+        self.graves.take(empty);
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {

@@ -50,6 +50,7 @@ impl Uring {
         self.drop_queue(index);
         self.cancel_all(index);
         let index = socket.release();
+        self.table.leave_row(index);
         let sock = self.table[index].sock.take().expect("a handle's socket is open");
         self.free_if_over(index);
         Ok(Parcel { sock, received: Carried::new(received), error, connecting, ended })
