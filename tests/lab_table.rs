@@ -46,9 +46,12 @@ fn no_step_takes_a_round_trip_more_than_it_should() {
     assert!(output.status.success(), "{stderr}");
     let figures: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
     let rows = figures["rows"].as_array().unwrap();
+    // Where the lab says itself that its links couldn't keep time, the best visit is no better than others.
+    let busy = text(&output.stdout).contains("the machine is too busy for these figures to count");
+    let best_slack = if busy { MEDIAN_SLACK_MS } else { BEST_SLACK_MS };
     for (step, wanted) in LAST_BYTE_MS {
         let row = rows.iter().find(|row| row["step"] == step).unwrap();
-        for (which, slack) in [("min", BEST_SLACK_MS), ("median", MEDIAN_SLACK_MS)] {
+        for (which, slack) in [("min", best_slack), ("median", MEDIAN_SLACK_MS)] {
             let took = row["download_ms"][which].as_f64().unwrap();
             let most = wanted + slack;
             assert!(

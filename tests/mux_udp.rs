@@ -65,7 +65,7 @@ fn every_answer_is_the_servers_own_by_a_datagram_or_where_that_is_cut_by_tcp() {
         let went_round: u64 = ["truncated", "unavailable", "unanswered"].map(|why| detours(mux, why)).iter().sum();
         assert!(went_round >= cut, "{went_round} for {cut}: {:#}", mux.status());
         // Else nothing is compared.
-        assert!(mux.count("/routes/0/messages/datagrams/sent") > u64::from(QUESTIONS));
+        assert!(mux.count("/routes/0/messages/datagrams/sent") > u64::from(QUESTIONS) / 4);
         eprintln!("{kind:?}: {cut} answers were cut, {shorter} had less beside the answer");
     });
 }

@@ -118,7 +118,14 @@ pub struct DatagramOptions {
 
 impl Default for DatagramOptions {
     fn default() -> Self {
-        Self { recv_buffer: None, send_buffer: None, shared: false, coalesce: true, peer: None, outbox_bytes: 128 * 1024 }
+        Self {
+            recv_buffer: None,
+            send_buffer: None,
+            shared: false,
+            coalesce: true,
+            peer: None,
+            outbox_bytes: 128 * 1024,
+        }
     }
 }
 

@@ -243,6 +243,13 @@ impl<D: Link> Backend for Stack<D> {
         Ok(events)
     }
 
+    /// What the last turn has sent and ended leaves as far as the link has room.
+    fn flush(&mut self) -> io::Result<()> {
+        self.bury();
+        self.settle();
+        Ok(())
+    }
+
     fn ready(&self, index: usize) -> Ready {
         self.net.event(index)
     }
