@@ -67,7 +67,7 @@ pub struct Route {
     pub log_pairs: bool,
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Route {
     /// For tests: from `listen` to `backends`, ten pairs, and nothing else.
     pub(crate) fn plain(name: &str, listen: Addr, backends: BackendSet) -> Self {
