@@ -21,6 +21,9 @@ readonly RING_TESTS=(--test={half_close,messages,misbehaviour,mux_dns,mux_redis,
 # Tools that the steps below use; what the tests use is in tests/packages.txt.
 readonly TOOLS=(g++ jq shellcheck)
 
+# Where cargo puts the programs of the dev profile.
+readonly BUILT=${CARGO_TARGET_DIR:-target}/debug
+
 export CARGO_TERM_COLOR=never
 if ! command -v cargo >/dev/null; then PATH="$HOME/.cargo/bin:$PATH"; fi
 
@@ -67,20 +70,21 @@ step_tests() {
     # Passing tests show their output too: that is where skips are.
     # A test that hangs is ended, and is a failure.
     local status=0
-    timeout --kill-after=10 20m cargo test --workspace --locked --no-fail-fast -- --show-output || status=1
-    if [ "$(cargo run --quiet --locked -- doctor --json | jq -r '.findings[] | select(.feature == "io_uring").state')" = absent ]; then
+    timeout --kill-after=10 18m cargo test --workspace --locked --no-fail-fast -- --show-output || status=1
+    if [ "$("$BUILT/midmile" doctor --json | jq -r '.findings[] | select(.feature == "io_uring").state')" = absent ]; then
         echo "SKIP: io_uring isn't tried"
         return "$status"
     fi
-    # The programs again, their loops waiting by io_uring. A limit of descriptors that changes while an accept is armed shows there only
+    # The programs again, their loops waiting by io_uring (of the workspace, or else cargo builds all anew with other features). A limit of descriptors that changes while an accept is armed shows there only
     # later: the kernel keeps the one that it began with.
-    MIDMILE_TEST_WAIT_BY=io_uring timeout --kill-after=10 5m cargo test --package midmile --locked --no-fail-fast "${RING_TESTS[@]}" \
+    MIDMILE_TEST_WAIT_BY=io_uring timeout --kill-after=10 5m cargo test --workspace --locked --no-fail-fast "${RING_TESTS[@]}" \
         -- --show-output --skip without_a_descriptor_clients_wait || status=1
     return "$status"
 }
 
 step_bench() {
-    cargo run --locked --package midmile-bench --bin midmile-bench -- --help
+    # With the features that the tests have, so that nothing is built anew.
+    cargo build --workspace --locked && "$BUILT/midmile-bench" --help
 }
 
 step_fuzz() {

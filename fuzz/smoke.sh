@@ -41,14 +41,14 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 
-failed=
-for source in fuzz_targets/*.rs; do
-    target=$(basename "$source" .rs)
+# One target: its log in $work/<target>.log, what is to be shown of it on the output, and the status.
+run_target() {
+    target=$1
     binary=${CARGO_TARGET_DIR:-target}/$host/release/$target
+    log=$work/$target.log
     if ! [ -x "$binary" ]; then
-        echo "$target: not built; is there a [[bin]] of this name in fuzz/Cargo.toml?" >&2
-        failed="$failed $target"
-        continue
+        echo "$target: not built; is there a [[bin]] of this name in fuzz/Cargo.toml?"
+        return 1
     fi
     mkdir -p "$work/$target" "artifacts/$target"
     if [ -d "corpus/$target" ]; then
@@ -58,17 +58,31 @@ for source in fuzz_targets/*.rs; do
     status=0
     "$binary" -max_total_time="$seconds" -timeout="$input_seconds_max" -rss_limit_mb="$memory_mb_max" \
         -print_final_stats=1 -verbosity=0 -artifact_prefix="artifacts/$target/" "$work/$target" \
-        >"$work/log" 2>&1 || status=$?
+        >"$log" 2>&1 || status=$?
     # Without coverage a run says nothing, however long: that is a failure of the build above.
-    if [ "$status" -ne 0 ] || grep -q 'no interesting inputs were found' "$work/log"; then
-        cat "$work/log" >&2
-        failed="$failed $target"
-    else
-        grep '^stat::number_of_executed_units\|^stat::new_units_added' "$work/log" || true
+    if [ "$status" -ne 0 ] || grep -q 'no interesting inputs were found' "$log"; then
+        cat "$log"
+        return 1
+    fi
+    grep '^stat::number_of_executed_units\|^stat::new_units_added' "$log" || true
+}
+
+# As many at once as there are CPUs.
+cpus=$(nproc)
+running=0
+for source in fuzz_targets/*.rs; do
+    target=$(basename "$source" .rs)
+    (run_target "$target" >"$work/$target.out" || echo "$target" >>"$work/failed") &
+    running=$((running + 1))
+    if [ "$running" -ge "$cpus" ]; then
+        wait
+        running=0
     fi
 done
+wait
+cat "$work"/*.out
 
-if [ -n "$failed" ]; then
-    echo "fuzz: failed:$failed" >&2
+if [ -s "$work/failed" ]; then
+    echo "fuzz: failed: $(tr '\n' ' ' <"$work/failed")" >&2
     exit 1
 fi
