@@ -1,7 +1,8 @@
 //! Connections that move to another core, with what was left over of their bytes.
 //!
 //! A hand-over begins in an upcall and is carried out at the turn's end, when no byte of the connection is on loan any more. The
-//! other core sees it as [`Handler::on_hand_off`]; so does this one, where it couldn't go.
+//! other core sees it as [`Handler::on_hand_off`]; so does this one, where it couldn't go. One that the other core can't take in is lost,
+//! and told there as [`Handler::on_hand_off_lost`].
 
 use std::sync::mpsc::TrySendError;
 
@@ -9,6 +10,7 @@ use crate::backend::Backend;
 use crate::conn::{Ahead, Conn, Reading};
 use crate::core::Core;
 use crate::cx::{Cx, MeterId, push_live, timer_of};
+use crate::error::ConnError;
 use crate::handler::{ConnId, Handler};
 use crate::mesh::{CoreId, HandOffError, Letter, Mail};
 use crate::slab::Key;
@@ -31,7 +33,8 @@ impl<B: Backend> Cx<B> {
     /// Gives the connection to another core at the turn's end, with its token and with what was left over. No upcall about it follows
     /// here, but for [`Handler::on_error`] if it fails before it goes; its timer is cleared, and it isn't read until
     /// [`Handler::on_hand_off`] asks for it there. Where it can't go (the backend doesn't let it, the other core's mailbox is
-    /// full), that upcall comes here. The handle is another afterwards.
+    /// full), that upcall comes here. The handle is another afterwards. Where the other core has no room for it when it arrives, its
+    /// peer sees a reset, and the other core is told its token by [`Handler::on_hand_off_lost`].
     ///
     /// What was sent before still goes out, and [`Handler::on_writable`] follows there if it's awaited.
     ///
@@ -78,8 +81,11 @@ impl<B: Backend> Cx<B> {
         }
     }
 
-    /// Takes a connection in that comes with its ticket. `None`: it's lost, and its peer sees a reset.
-    fn unpack(&mut self, letter: Letter<B::Parcel>) -> Option<ConnId> {
+    /// Takes a connection in that comes with its ticket.
+    ///
+    /// # Errors
+    /// Why it's lost: its peer sees a reset.
+    fn unpack(&mut self, letter: Letter<B::Parcel>) -> Result<ConnId, ConnError> {
         let Letter { from, parcel, token, stash, claim, ended, end_ahead, end_told, awaits_room } = letter;
         if stash.is_some() {
             self.blocks.adopt();
@@ -100,15 +106,15 @@ impl<B: Backend> Cx<B> {
                 if let Some(conn) = self.conns.get_mut(id) {
                     conn.stash = stash;
                 }
-                Some(id)
+                Ok(id)
             }
-            Err(_) => {
+            Err(error) => {
                 if let Some(stash) = stash {
                     self.blocks.give_back(stash);
                 }
                 self.give_ticket();
                 self.hand_offs_lost += 1;
-                None
+                Err(error)
             }
         }
     }
@@ -166,8 +172,14 @@ impl<B: Backend, H: Handler<B>> Core<B, H> {
     }
 
     fn take_in(&mut self, letter: Letter<B::Parcel>) {
-        if let Some(id) = self.cx.unpack(letter) {
-            self.handed_off(id);
+        let (from, token) = (letter.from, letter.token);
+        match self.cx.unpack(letter) {
+            Ok(id) => self.handed_off(id),
+            Err(error) => {
+                self.upcall(Upcall::HandOffLost, Key::NONE, |handler, cx| {
+                    handler.on_hand_off_lost(cx, from, token, error);
+                });
+            }
         }
     }
 

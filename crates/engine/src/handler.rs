@@ -5,6 +5,7 @@ use crate::backend::Backend;
 use crate::cx::Cx;
 use crate::datagram::{DatagramId, Flow};
 use crate::error::ConnError;
+use crate::mesh::CoreId;
 use crate::slab::Key;
 
 /// A handle to a connection. Inert once the connection is gone.
@@ -49,7 +50,8 @@ impl<E> From<Result<Option<usize>, E>> for Frame {
 ///
 /// # The upcalls, sorted
 /// - About a listener: [`on_accept`](Self::on_accept), [`on_accept_exhausted`](Self::on_accept_exhausted).
-/// - The beginning of a connection: [`on_connect`](Self::on_connect), [`on_hand_off`](Self::on_hand_off).
+/// - The beginning of a connection: [`on_connect`](Self::on_connect), [`on_hand_off`](Self::on_hand_off),
+///   [`on_hand_off_lost`](Self::on_hand_off_lost).
 /// - What is received: [`on_data`](Self::on_data), or [`frame`](Self::frame) and [`on_message`](Self::on_message).
 /// - Room to send: [`on_writable`](Self::on_writable). Time: [`on_timer`](Self::on_timer).
 /// - The end of a connection: [`on_peer_close`](Self::on_peer_close), [`on_error`](Self::on_error).
@@ -66,9 +68,9 @@ impl<E> From<Result<Option<usize>, E>> for Frame {
 ///   handed to the connection that it's forwarded to: so not on one that isn't read. Sending goes on. What was left over is offered
 ///   again if the program asks ([`Cx::read`]); nothing new follows. The connection stays open, and counts against
 ///   [`Config::conns_max`](crate::Config::conns_max), until the program ends it ([`Cx::close`], [`Cx::reset`]) or it fails.
-/// - [`Handler::on_error`] at most once, last; the connection is gone when it returns, and needs no [`Cx::close`]. What the peer sent before it failed has been offered or handed on by then, unless
-///   the connection wasn't being read.
-/// - For one that another core handed over: first [`Handler::on_hand_off`].
+/// - [`Handler::on_error`] at most once, last; the connection is gone when it returns, and needs no [`Cx::close`]. What the peer sent
+///   before it failed has been offered or handed on by then, unless the connection wasn't being read.
+/// - For one that another core handed over: first [`Handler::on_hand_off`]; or nothing but [`Handler::on_hand_off_lost`].
 /// - After the program has called [`Cx::close`] or [`Cx::reset`]: nothing.
 /// - For a socket for datagrams: any number of `on_datagram`, `on_datagrams_writable` and `on_datagrams_failed`; after [`Cx::unbind`] nothing.
 ///
@@ -129,6 +131,9 @@ pub trait Handler<B: Backend>: Sized {
 
     /// The peer has finished sending. What isn't sent to it any more by now doesn't end by itself: call [`Cx::close`], at once or when
     /// all answers have gone, else the connection stays in use for as long as the peer likes.
+    ///
+    /// Closing drops what is left over ([`Cx::left_over`]). A program that leaves bytes over for want of room calls [`Cx::pause`] until
+    /// [`Handler::on_writable`]: the end isn't told before the rest was offered.
     fn on_peer_close(&mut self, cx: &mut Cx<B>, conn: ConnId, token: u64);
 
     /// The connection has failed, or the dial did. It's gone when this returns.
@@ -158,6 +163,10 @@ pub trait Handler<B: Backend>: Sized {
     fn on_hand_off(&mut self, cx: &mut Cx<B>, conn: ConnId, _token: u64) {
         cx.reset(conn);
     }
+
+    /// A connection that `from` handed over couldn't be taken in: this core has as many as it may ([`ConnError::Exhausted`]), or its
+    /// backend can't watch it. Its peer sees a reset. The token is all that is left of it; what the program keeps behind that may go.
+    fn on_hand_off_lost(&mut self, _cx: &mut Cx<B>, _from: CoreId, _token: u64, _error: ConnError) {}
 
     /// Another thread woke this core, or a core of its mesh did. It may come once for several calls, and now and then for none.
     fn on_wake(&mut self, _cx: &mut Cx<B>) {}

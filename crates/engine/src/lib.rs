@@ -41,9 +41,13 @@
 //!         }
 //!     }
 //!
-//!     // What there's no room for is left over, and offered again with what comes next.
+//!     // What there's no room for is left over. Nothing is offered until there's room, and the peer's end isn't told before it.
 //!     fn on_data(&mut self, cx: &mut Cx<B>, conn: ConnId, _: u64, bytes: &[u8]) -> usize {
-//!         cx.send(conn, bytes)
+//!         let sent = cx.send(conn, bytes);
+//!         if sent < bytes.len() {
+//!             cx.pause(conn);
+//!         }
+//!         sent
 //!     }
 //!
 //!     // There's room again: what was left over is offered at once.
@@ -64,10 +68,10 @@
 //! let mut core = Core::new(Sim::new(1, false), Config::default(), Echo);
 //! let cx = core.parts().1;
 //! let (_, at) = cx.listen_at(&Addr::Inet(([10, 0, 0, 1], 0).into()), &LegOptions::default(), 128)?;
-//! let client = Script { sends: 500, ..Script::default() };
+//! let client = Script { sends: 5_000_000, ..Script::default() };
 //! let client = cx.backend().client_to(&at, Duration::ZERO, client).expect("somebody listens");
 //! core.run()?;
-//! # let wait = core.parts().1.now().after(Duration::from_secs(1));
+//! # let wait = core.parts().1.now().after(Duration::from_secs(60));
 //! # while core.parts().1.now() < wait { core.turn()?; }
 //! let client = core.parts().1.backend().remote(client);
 //! assert_eq!(client.received(), client.sent());

@@ -45,6 +45,8 @@ pub enum Upcall {
     Wake,
     /// [`Handler::on_hand_off`].
     HandOff,
+    /// [`Handler::on_hand_off_lost`].
+    HandOffLost,
     /// [`Handler::on_turn_end`].
     TurnEnd,
 }
@@ -68,6 +70,7 @@ impl Upcall {
         Self::Alarm,
         Self::Wake,
         Self::HandOff,
+        Self::HandOffLost,
         Self::TurnEnd,
     ];
 
@@ -91,6 +94,7 @@ impl Upcall {
             Self::Alarm => "on_alarm",
             Self::Wake => "on_wake",
             Self::HandOff => "on_hand_off",
+            Self::HandOffLost => "on_hand_off_lost",
             Self::TurnEnd => "on_turn_end",
         }
     }

@@ -291,6 +291,79 @@ fn where_it_cant_go_it_comes_back_with_what_was_left_over() {
     assert_eq!((core.parts().0.woken, other.parts().0.woken), (0, 1));
 }
 
+/// Hands over what comes, or keeps count of what it's told of.
+struct Narrow {
+    to: Option<CoreId>,
+    came: Vec<u64>,
+    lost: Vec<(CoreId, u64, ConnError)>,
+    expects: usize,
+}
+
+impl<B: Backend> Handler<B> for Narrow {
+    fn on_accept(&mut self, cx: &mut Cx<B>, _listener: ListenerId, incoming: Incoming<B::Socket>) {
+        let token = self.came.len() as u64;
+        let conn = cx.admit(incoming, token, MeterId::NONE).ok().expect("there is room for all");
+        cx.hand_off(conn, self.to.unwrap()).unwrap();
+        self.came.push(token);
+    }
+
+    fn on_data(&mut self, _cx: &mut Cx<B>, _conn: ConnId, _token: u64, bytes: &[u8]) -> usize {
+        bytes.len()
+    }
+
+    fn on_peer_close(&mut self, cx: &mut Cx<B>, conn: ConnId, _token: u64) {
+        cx.close(conn);
+    }
+
+    fn on_error(&mut self, _cx: &mut Cx<B>, _conn: ConnId, token: u64, error: ConnError) {
+        panic!("{token}: {error}");
+    }
+
+    fn on_hand_off(&mut self, _cx: &mut Cx<B>, _conn: ConnId, token: u64) {
+        self.came.push(token);
+    }
+
+    fn on_hand_off_lost(&mut self, _cx: &mut Cx<B>, from: CoreId, token: u64, error: ConnError) {
+        self.lost.push((from, token, error));
+    }
+
+    fn on_turn_end(&mut self, cx: &mut Cx<B>) {
+        let gone = self.to.is_none() || cx.conns_open() == 0;
+        if gone && self.came.len() + self.lost.len() == self.expects {
+            cx.stop();
+        }
+    }
+}
+
+#[test]
+fn a_full_core_is_told_which_it_lost_and_their_peers_see_a_reset() {
+    let (mesh, mut seats) = Mesh::new(2, 10).unwrap();
+    let narrow = |to| Narrow { to, came: Vec::new(), lost: Vec::new(), expects: 3 };
+    let full = Config { conns_max: 1, ..config() };
+    let mut other = Core::seated(Kernel::new().unwrap(), full, narrow(None), seats.pop().unwrap()).unwrap();
+    let first = narrow(Some(CoreId(1)));
+    let mut core = Core::seated(Kernel::new().unwrap(), config(), first, seats.pop().unwrap()).unwrap();
+    let at = Addr::Inet(([127, 0, 0, 1], 0).into());
+    let (_, at) = core.parts().1.listen_at(&at, &LegOptions::default(), 16).unwrap();
+    let mut clients = [(); 3].map(|()| TcpStream::connect(at.inet().unwrap()).unwrap());
+    core.run().unwrap();
+    other.run().unwrap();
+    let told = other.parts().0;
+    assert_eq!((told.came.len(), told.lost.len()), (1, 2));
+    assert!(told.lost.iter().all(|lost| lost.0 == CoreId(0) && lost.2 == ConnError::Exhausted), "{:?}", told.lost);
+    let mut tokens: Vec<u64> = told.came.iter().copied().chain(told.lost.iter().map(|lost| lost.1)).collect();
+    tokens.sort_unstable();
+    assert_eq!(tokens, [0, 1, 2]);
+    let resets = told.lost.iter().map(|lost| usize::try_from(lost.1).unwrap());
+    for client in resets.collect::<Vec<_>>() {
+        let error = clients[client].read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+    assert_eq!((other.parts().1.gauges().hand_offs_lost, other.parts().1.conns_open()), (2, 1));
+    drop((core, other));
+    assert_eq!(mesh.conns().left(), 10);
+}
+
 #[test]
 fn one_core_may_hold_all_connections_of_its_mesh_and_no_more() {
     let (mesh, seats) = Mesh::new(2, 7).unwrap();

@@ -118,6 +118,10 @@ impl<B: Backend> Handler<B> for Touchy {
         cx.read(conn);
     }
 
+    fn on_hand_off_lost(&mut self, _cx: &mut Cx<B>, _from: CoreId, token: u64, _error: ConnError) {
+        self.maybe(Upcall::HandOffLost, token);
+    }
+
     fn on_timer(&mut self, _cx: &mut Cx<B>, _conn: ConnId, token: u64) {
         self.maybe(Upcall::Timer, token);
     }
