@@ -7,7 +7,7 @@ use midmile_engine::{ConnError, LegOptions, Probing, Time};
 use smoltcp::iface::SocketSet;
 use smoltcp::socket::tcp::{CongestionControl, Socket, State};
 
-use super::packet::Tuple;
+use super::packet::{Segment, Tuple};
 use super::rest::{Body, Hello, Rest};
 use crate::link::LinkAddress;
 use crate::sys::Cell;
@@ -60,7 +60,7 @@ pub(crate) struct Flow {
     pub(crate) failed: Option<ConnError>,
     /// It has failed, and the reason may have been taken.
     pub(crate) over: bool,
-    /// When something last came, and since when something waits to be acknowledged.
+    /// When something last came that could be its peer's, and since when something waits to be acknowledged.
     pub(crate) heard: Time,
     pub(crate) owed_since: Option<Time>,
     pub(crate) limits: Limits,
@@ -72,13 +72,15 @@ pub(crate) struct Flow {
     pub(crate) sent: u32,
     /// The number behind all that came in order, and what the peer said at the beginning.
     pub(crate) received: u32,
+    /// The number behind the last byte that came, if it came before others that go in front of it.
+    pub(crate) ahead: u32,
     pub(crate) hello: Option<Hello>,
     /// The peer's window, when last heard of, was one to begin with.
     pub(crate) roomy: bool,
-    /// The last acknowledgement and window sent, and from when on a stray SYN is challenged.
+    /// The last acknowledgement and window sent, and when a stray segment was last answered by them: the low half of its milliseconds.
     pub(crate) acknowledged: u32,
     pub(crate) window: u16,
-    pub(crate) challenges_from: Time,
+    pub(crate) challenged_ms: u32,
 }
 
 /// How long it's kept on without a sign of its peer, in milliseconds: up to seven weeks.
@@ -90,6 +92,8 @@ pub(crate) struct Limits {
     silent_ms: Option<u32>,
 }
 
+/// Long before the stack began.
+const NEVER_MS: u32 = 1 << 31;
 /// No timer.
 pub(crate) const UNARMED: u64 = u64::MAX;
 
@@ -117,11 +121,12 @@ impl Flow {
             taken: 0,
             sent: 0,
             received: 0,
+            ahead: 0,
             hello: None,
             roomy: false,
             acknowledged: 0,
             window: 0,
-            challenges_from: Time::ZERO,
+            challenged_ms: NEVER_MS,
         }
     }
 
@@ -158,6 +163,31 @@ impl Flow {
     /// Bytes that the peer hasn't acknowledged.
     pub(crate) fn send_queue(&self) -> usize {
         self.tcp().map_or(0, Socket::send_queue)
+    }
+
+    /// Whether a segment can be the next of a connection that has begun (RFC 9293, 3.10.7.4): it begins or ends in the receive window, and
+    /// acknowledges what was sent, or nothing new. For one at rest that is exact. Else the window is taken for as large as the buffer:
+    /// what smoltcp refuses may fit, but no stranger's guess.
+    pub(crate) fn fits(&self, segment: &Segment) -> bool {
+        let (window, waiting, stands) = match &self.body {
+            Body::Awake(cell) => {
+                let tcp = cell.tcp();
+                (tcp.recv_capacity(), tcp.send_queue(), tcp.state() == State::Established)
+            }
+            Body::Resting(rest) => (rest.receive as usize, 0, true),
+        };
+        if segment.flags.syn() {
+            return false;
+        }
+        let begins = (segment.seq.wrapping_sub(self.received) as usize) < window;
+        if segment.flags.rst() {
+            return begins;
+        }
+        let behind = segment.end().wrapping_sub(self.received) as usize;
+        let ends = segment.payload > 0 && (1..=window).contains(&behind);
+        let left = self.first.wrapping_add(self.taken).wrapping_sub(segment.ack) as usize;
+        let acknowledges = left <= waiting || (!stands && left == u32::MAX as usize);
+        segment.flags.ack() && acknowledges && (begins || ends)
     }
 
     /// The handshake isn't finished.

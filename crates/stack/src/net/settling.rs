@@ -25,6 +25,15 @@ impl Net {
         false
     }
 
+    /// What waits for more bytes to go along with is to leave too: there may be no later.
+    pub(crate) fn push_all(&mut self) {
+        for key in &self.dirty {
+            if let Some(flow) = self.flows.get_mut(*key) {
+                flow.held_until = None;
+            }
+        }
+    }
+
     /// Whether some connection waits for its turn to send.
     pub(crate) fn is_dirty(&self) -> bool {
         !self.dirty.is_empty()
@@ -82,7 +91,6 @@ impl Net {
             tx,
             head: head_for(&self.figures, link, tuple.is_v4()),
             mtu: self.figures.mtu,
-            verifies: self.figures.verifies,
             sink: &mut self.sink,
             sent: Sent::default(),
         };
@@ -111,12 +119,11 @@ impl Net {
         let iface = &mut self.iface;
         let polled = flow.with_set(|set| iface.poll_at(instant(now), set).map(time));
         let sends_at = polled.unwrap_or_else(|| flow.rest()?.probe_at);
-        let rests_at = if self.rests { flow.rests_at() } else { None };
+        let mut rests_at = if self.rests { flow.rests_at(self.config.rest_after) } else { None };
         if rests_at.is_some_and(|at| at <= now) {
-            self.rest(key, sends_at);
+            rests_at = self.rest_in_turn(key, sends_at);
         }
         let Some(flow) = self.flows.get_mut(key) else { return };
-        let rests_at = rests_at.filter(|at| *at > now);
         let gives_up_at = flow.gives_up_at(self.config.orphan_patience);
         let Some(at) = [sends_at, gives_up_at, flow.held_until, rests_at].into_iter().flatten().min() else { return };
         // Rounded up, and not this very millisecond again.
