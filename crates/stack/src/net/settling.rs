@@ -25,11 +25,13 @@ impl Net {
         false
     }
 
-    /// What waits for more bytes to go along with is to leave too: there may be no later.
+    /// Has what waits for more leave on all connections: there may be no later.
     pub(crate) fn push_all(&mut self) {
-        for key in &self.dirty {
-            if let Some(flow) = self.flows.get_mut(*key) {
-                flow.held_until = None;
+        for slot in 0..self.config.flows_max {
+            if let Some((key, flow)) = self.flow_at(slot)
+                && flow.held_until.is_some()
+            {
+                self.push(key);
             }
         }
     }

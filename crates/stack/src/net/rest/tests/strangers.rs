@@ -24,6 +24,17 @@ fn misfits(next: Said<'static>) -> [(&'static str, Said<'static>); 9] {
     ]
 }
 
+/// A connection that is silent, at rest or kept from it.
+fn quiet(rests: bool) -> World {
+    let mut world = at_rest();
+    if !rests {
+        world.hears(TcpControl::Psh, None, b"unread");
+    }
+    world.passes(Duration::from_millis(10));
+    assert_eq!(world.rests(), rests);
+    world
+}
+
 #[test]
 fn what_is_not_the_next_segment_does_not_wake_it_and_is_answered_once_a_second() {
     let count = misfits(at_rest().next()).len();
@@ -50,11 +61,7 @@ fn what_is_not_the_next_segment_does_not_wake_it_and_is_answered_once_a_second()
 #[test]
 fn spoilt_segments_and_resets_out_of_the_window_are_dropped() {
     for rests in [true, false] {
-        let mut world = at_rest();
-        if !rests {
-            world.hears(TcpControl::Psh, None, b"unread");
-            world.passes(REST_AFTER);
-        }
+        let mut world = quiet(rests);
         let heard = world.net.flows.get(world.key).unwrap().heard;
         world.passes(Duration::from_secs(5));
         let mut spoilt = Said { payload: b"x", ..world.next() }.frame(world.ends, STRANGER);
@@ -88,10 +95,7 @@ fn a_segment_of_the_peer_wakes_it_though_some_of_it_had_come() {
 #[test]
 fn garbage_is_no_sign_of_the_peer() {
     for rests in [true, false] {
-        let mut world = at_rest();
-        if !rests {
-            world.hears(TcpControl::Psh, None, b"unread");
-        }
+        let mut world = quiet(rests);
         let idle = LegOptions::default().keepalive.unwrap();
         let (mut passed, mut error) = (Duration::ZERO, None);
         while error.is_none() {
@@ -113,10 +117,7 @@ fn garbage_is_no_sign_of_the_peer() {
 #[test]
 fn nobody_else_becomes_the_neighbour() {
     for rests in [true, false] {
-        let mut world = at_rest();
-        if !rests {
-            world.hears(TcpControl::Psh, None, b"unread");
-        }
+        let mut world = quiet(rests);
         for (_, said) in misfits(world.next()) {
             world.takes(&said.frame(world.ends, STRANGER));
             world.settles();
