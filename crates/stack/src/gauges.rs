@@ -13,7 +13,7 @@ pub struct StackGauges {
     /// Connections begun at a listener: SYNs taken.
     pub syns: u64,
     /// Segments of a connection whose numbers can't be its next: a peer's keepalive, what comes again though it had come, strangers'
-    /// guesses. None of them counts as a sign of the peer.
+    /// guesses.
     pub misfits: u64,
     /// Segments dropped because their listener's queue was full. Peers send them again.
     pub backlog_full: u64,

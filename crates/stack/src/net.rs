@@ -220,6 +220,7 @@ impl Net {
             flow.note_came(before, packet, segment, came);
         } else {
             self.gauges.misfits += 1;
+            flow.heard = if flow.repeats(segment) { now } else { flow.heard };
         }
         let grew = came > 0;
         let room_came = flow.owes_room && flow.has_room_again();

@@ -190,6 +190,16 @@ impl Flow {
         segment.flags.ack() && acknowledges && (begins || ends)
     }
 
+    /// Whether a segment that doesn't fit repeats what its peer said before: it lives, though what we said may not reach it.
+    pub(crate) fn repeats(&self, segment: &Segment) -> bool {
+        let Some(tcp) = self.tcp() else { return false };
+        let (window, sent) = (tcp.recv_capacity(), tcp.send_queue() + tcp.send_capacity());
+        let near = segment.seq.wrapping_sub(self.received).cast_signed().unsigned_abs() as usize;
+        // One more, for our end.
+        let left = self.first.wrapping_add(self.taken).wrapping_add(1).wrapping_sub(segment.ack) as usize;
+        segment.flags.ack() && near <= window && left <= sent + 1
+    }
+
     /// The handshake isn't finished.
     pub(crate) fn is_connecting(&self) -> bool {
         self.phase == Phase::Resolving || matches!(self.state(), State::SynSent | State::SynReceived)

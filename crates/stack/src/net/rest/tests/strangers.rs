@@ -15,10 +15,10 @@ fn misfits(next: Said<'static>) -> [(&'static str, Said<'static>); 9] {
         ("keepalive of the kernel's", Said { seq: seq.wrapping_sub(1), ..next }),
         ("keepalive of older systems", Said { seq: seq.wrapping_sub(1), payload: b"\0", ..next }),
         ("a retransmission", Said { seq: seq.wrapping_sub(5), payload: b"again", ..next }),
+        ("an old acknowledgement", Said { ack: Some(ack.wrapping_sub(1)), payload: b"x", ..next }),
         ("a guess", far),
         ("behind the window", Said { seq: seq.wrapping_add(200_000), ..next }),
-        ("an acknowledgement of nothing sent", Said { ack: Some(ack.wrapping_add(1)), payload: b"x", ..next }),
-        ("an old acknowledgement", Said { ack: Some(ack.wrapping_sub(1)), payload: b"x", ..next }),
+        ("an acknowledgement of nothing sent", Said { ack: Some(ack.wrapping_add(9)), payload: b"x", ..next }),
         ("no acknowledgement", Said { ack: None, payload: b"x", ..next }),
         ("a SYN with an acknowledgement", Said { control: TcpControl::Syn, ..next }),
     ]
@@ -100,7 +100,8 @@ fn garbage_is_no_sign_of_the_peer() {
         let (mut passed, mut error) = (Duration::ZERO, None);
         while error.is_none() {
             assert!(passed < 3 * idle, "it's never given up");
-            for (_, said) in misfits(world.next()) {
+            // Awake, it takes what comes again for a sign of life: the first four.
+            for (_, said) in misfits(world.next()).into_iter().skip(if rests { 0 } else { 4 }) {
                 world.takes(&said.frame(world.ends, STRANGER));
             }
             world.settles();
