@@ -16,6 +16,7 @@ mod dial;
 mod door;
 mod ending;
 mod flow;
+mod keepalive;
 mod mail;
 mod opening;
 mod packet;
@@ -187,7 +188,7 @@ impl Net {
         segment: &Segment,
         tx: &mut T,
     ) {
-        let Some(flow) = self.flows.get(key) else { return };
+        let Some(flow) = self.flows.get_mut(key) else { return };
         let (before, fits) = (flow.state(), flow.fits(segment));
         match flow.phase {
             Phase::Resolving => return,
@@ -204,6 +205,11 @@ impl Net {
         if anew || (flow.rest().is_some() && !fits) {
             return self.handle_misfit(key, segment, tx);
         }
+        if flow.rest().is_some() && flow.is_told_nothing_by(segment) {
+            // What keepalive asked was answered.
+            flow.note_heard(self.now, link);
+            return;
+        }
         // Whoever guesses wrong is answered where the peer is, not where he is himself.
         let to = if fits { link } else { flow.link };
         let Some(flow) = self.awake(key) else { return };
@@ -216,11 +222,11 @@ impl Net {
         flow.note_owed(now);
         let (after, came) = (flow.state(), flow.recv_queue().saturating_sub(queued));
         if fits || after != before || came > 0 {
-            (flow.heard, flow.link) = (now, link);
+            flow.note_heard(now, link);
             flow.note_came(before, packet, segment, came);
         } else {
             self.gauges.misfits += 1;
-            flow.heard = if flow.repeats(segment) { now } else { flow.heard };
+            flow.note_misfit(now, segment);
         }
         let grew = came > 0;
         let room_came = flow.owes_room && flow.has_room_again();
@@ -428,6 +434,8 @@ fn note_sent(flow: &mut Flow, sent: Sent) {
     let Some(segment) = sent.last else { return };
     (flow.acknowledged, flow.window) = (segment.ack, segment.window);
     if segment.flags.syn() {
+        // This one isn't scaled (RFC 7323, 2.2), what is sent like it later is.
+        flow.window >>= flow.scale();
         flow.first = segment.seq.wrapping_add(1);
     } else if segment.flags.ack() {
         let end = segment.seq.wrapping_add(segment.payload).wrapping_sub(flow.first);

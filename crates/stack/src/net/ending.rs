@@ -134,8 +134,7 @@ impl Net {
             return;
         }
         flow.challenged_ms = now_ms;
-        let seq = flow.first.wrapping_add(flow.sent);
-        let bare = Bare { seq, ack: flow.acknowledged, window: flow.window };
+        let bare = Bare { seq: flow.next(), ack: flow.acknowledged, window: flow.window };
         let (tuple, link) = (flow.tuple, flow.link);
         self.acknowledge(&tuple, link, bare, tx);
     }

@@ -97,9 +97,6 @@ pub(crate) struct Rest {
     send: u32,
     nagle: bool,
     congestion: CongestionControl,
-    keepalive_ms: Option<u32>,
-    /// When keepalive asks.
-    pub(crate) probe_at: Option<Time>,
 }
 
 /// Who begins to rest when: so many a millisecond, the others later.
@@ -185,6 +182,15 @@ impl Flow {
         self.roomy = self.hello.is_some_and(|hello| hello.has_window(segment));
     }
 
+    /// A segment came that doesn't fit. What repeats the peer's words is a sign of it; and its window counts if that is large: the news
+    /// of it may have been lost, and at rest a window is taken for no larger.
+    pub(super) fn note_misfit(&mut self, now: Time, segment: &Segment) {
+        if self.repeats(segment) {
+            self.note_heard(now, self.link);
+            self.roomy |= self.hello.is_some_and(|hello| hello.has_window(segment));
+        }
+    }
+
     /// Notes how far what came reaches: bytes behind a hole have been acknowledged (RFC 2018), so they mustn't be forgotten.
     fn note_hole(&mut self, segment: &Segment) {
         let end = segment.seq.wrapping_add(segment.payload);
@@ -208,26 +214,23 @@ impl Flow {
 }
 
 impl Net {
-    /// Has a connection rest that has been silent for long enough, or says when it may: others are in front. `probe_at`: when keepalive
-    /// asks.
-    pub(super) fn rest_in_turn(&mut self, key: Key, probe_at: Option<Time>) -> Option<Time> {
+    /// Has a connection rest that has been silent for long enough, or says when it may: others are in front.
+    pub(super) fn rest_in_turn(&mut self, key: Key) -> Option<Time> {
         match self.turns.take(self.now.as_millis()) {
             Ok(()) => {
-                self.rest(key, probe_at);
+                self.rest(key);
                 None
             }
             Err(at_ms) => Some(Time::from_nanos(at_ms.saturating_mul(1_000_000))),
         }
     }
 
-    /// Takes the socket of a connection. `probe_at`: when keepalive asks.
-    fn rest(&mut self, key: Key, probe_at: Option<Time>) {
+    /// Takes the socket of a connection.
+    fn rest(&mut self, key: Key) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let Body::Awake(cell) = &flow.body else { return };
         let ((receive, send), tcp) = (cell.sizes(), cell.tcp());
-        let keepalive_ms = tcp.keep_alive().map(|idle| u32::try_from(idle.total_millis()).unwrap_or(u32::MAX).max(1));
-        let (nagle, congestion) = (tcp.nagle_enabled(), tcp.congestion_control());
-        let rest = Rest { receive, send, nagle, congestion, keepalive_ms, probe_at };
+        let rest = Rest { receive, send, nagle: tcp.nagle_enabled(), congestion: tcp.congestion_control() };
         let body = std::mem::replace(&mut flow.body, Body::Resting(rest));
         self.resting += 1;
         self.put_away(body);
@@ -236,30 +239,24 @@ impl Net {
     /// A connection to do something with: its socket is there.
     pub(super) fn awake(&mut self, key: Key) -> Option<&mut Flow> {
         if self.flows.get(key)?.rest().is_some() {
-            self.wake(key, false);
+            self.wake(key);
             // If nothing comes of it, it's to rest again.
             self.mark(key);
         }
         self.flows.get_mut(key)
     }
 
-    /// Makes the socket of a connection at rest. `probes`: keepalive asks at once.
-    pub(super) fn wake(&mut self, key: Key, probes: bool) {
+    /// Makes the socket of a connection at rest.
+    pub(super) fn wake(&mut self, key: Key) {
         let Some(flow) = self.flows.get(key) else { return };
         let (Some(rest), Some(hello)) = (flow.rest().copied(), flow.hello) else { return };
         let (tuple, next, received) = (flow.tuple, flow.first.wrapping_add(flow.taken), flow.received);
         let mut cell = self.cell_of(rest.receive, rest.send);
-        let keepalive = rest.keepalive_ms.map(|ms| smoltcp::time::Duration::from_millis(ms.into()));
         cell.with_tcp(|tcp| {
             tcp.set_nagle_enabled(rest.nagle);
             tcp.set_congestion_control(rest.congestion);
-            tcp.set_keep_alive(keepalive.filter(|_| !probes));
         });
         let stands = self.revive(&mut cell, &tuple, hello, next, received);
-        if probes {
-            // Set on an open socket, it asks at once.
-            cell.with_tcp(|tcp| tcp.set_keep_alive(keepalive));
-        }
         self.resting -= 1;
         if let Some(flow) = self.flows.get_mut(key) {
             flow.body = Body::Awake(cell);

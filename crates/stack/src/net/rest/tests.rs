@@ -11,6 +11,7 @@ use crate::link::{ETHERNET_BYTES, Figures, LinkAddress};
 use crate::net::{Accepted, packet};
 
 mod crowd;
+mod keepalive;
 mod strangers;
 
 /// How long connections of these tests are silent before they rest.
@@ -324,26 +325,4 @@ fn whoever_has_something_left_to_do_does_not_rest() {
     world.passes(Duration::from_millis(10));
     world.passes(REST_AFTER);
     assert!(world.rests());
-}
-
-#[test]
-fn keepalive_asks_in_its_time_and_gives_up() {
-    let mut world = at_rest();
-    let idle = LegOptions::default().keepalive.unwrap();
-    assert_eq!(world.passes(idle - 2 * REST_AFTER), []);
-    assert!(world.rests());
-    let asked = world.passes(REST_AFTER);
-    assert!(asked.len() == 1 && asked[0].seq == world.ours.wrapping_sub(1), "{asked:?}");
-    // The answer.
-    world.hears(TcpControl::None, None, &[]);
-    assert!(!world.rests());
-    world.passes(REST_AFTER);
-    assert!(world.rests());
-    // This time there's none.
-    let mut asked = 0;
-    for _ in 0..200 {
-        asked += world.passes(REST_AFTER).iter().filter(|said| !said.flags.rst()).count();
-    }
-    assert_eq!(asked, 1, "the second one's time is when it's given up");
-    assert_eq!(world.net.take_error(world.key), Some(ConnError::TimedOut));
 }
