@@ -221,17 +221,22 @@ impl Net {
         note_sent(flow, sent);
         flow.note_owed(now);
         let (after, came) = (flow.state(), flow.recv_queue().saturating_sub(queued));
+        let mut behind = false;
         if fits || after != before || came > 0 {
             flow.note_heard(now, link);
             flow.note_came(before, packet, segment, came);
         } else {
             self.gauges.misfits += 1;
             flow.note_misfit(now, segment);
+            behind = sent.last.is_some_and(|answer| flow.is_behind(&answer));
         }
         let grew = came > 0;
         let room_came = flow.owes_room && flow.has_room_again();
         flow.owes_room &= !room_came;
         let orphan = flow.phase == Phase::Orphan;
+        if behind {
+            self.acknowledge_again(key, 0, tx);
+        }
         if after != before {
             self.changed(key, before, after, segment, tx);
         }
@@ -437,7 +442,8 @@ fn note_sent(flow: &mut Flow, sent: Sent) {
         // This one isn't scaled (RFC 7323, 2.2), what is sent like it later is.
         flow.window >>= flow.scale();
         flow.first = segment.seq.wrapping_add(1);
-    } else if segment.flags.ack() {
+    } else if segment.flags.ack() && (segment.payload > 0 || segment.flags.fin()) {
+        flow.end_sent |= segment.flags.fin();
         let end = segment.seq.wrapping_add(segment.payload).wrapping_sub(flow.first);
         // Retransmissions end before.
         if end.wrapping_sub(flow.sent).cast_signed() > 0 {

@@ -134,9 +134,7 @@ impl Net {
             return;
         }
         flow.challenged_ms = now_ms;
-        let bare = Bare { seq: flow.next(), ack: flow.acknowledged, window: flow.window };
-        let (tuple, link) = (flow.tuple, flow.link);
-        self.acknowledge(&tuple, link, bare, tx);
+        self.acknowledge_again(key, 0, tx);
     }
 
     /// Forgets a connection.

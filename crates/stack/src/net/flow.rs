@@ -71,6 +71,8 @@ pub(crate) struct Flow {
     pub(crate) first: u32,
     pub(crate) taken: u32,
     pub(crate) sent: u32,
+    /// Its end has been sent, too.
+    pub(crate) end_sent: bool,
     /// The number behind all that came in order, and what the peer said at the beginning.
     pub(crate) received: u32,
     /// The number behind the last byte that came, if it came before others that go in front of it.
@@ -121,6 +123,7 @@ impl Flow {
             first: 0,
             taken: 0,
             sent: 0,
+            end_sent: false,
             received: 0,
             ahead: 0,
             hello: None,
@@ -214,9 +217,19 @@ impl Flow {
         (usize::BITS - self.tcp().map_or(0, Socket::recv_capacity).leading_zeros()).saturating_sub(16)
     }
 
-    /// The number of what it sends next, its end counted once that is acknowledged.
+    /// Whether smoltcp's answer to a segment that doesn't fit has an old number: while it sends again, that which it does so from. A peer
+    /// that has had what is there doesn't take the answer; if it sends again as well, neither would ever hear that all came. SND.NXT is
+    /// due (RFC 9293, 3.10.7.4).
+    pub(crate) fn is_behind(&self, answer: &Segment) -> bool {
+        let behind = self.next().wrapping_sub(answer.seq) as usize;
+        let flags = answer.flags;
+        // One more, for our end.
+        flags.ack() && !flags.rst() && !flags.syn() && (1..=self.send_queue() + 1).contains(&behind)
+    }
+
+    /// The number of what it sends next that hasn't been sent before (SND.NXT).
     pub(crate) fn next(&self) -> u32 {
-        self.first.wrapping_add(self.sent).wrapping_add(u32::from(self.state() == State::FinWait2))
+        self.first.wrapping_add(self.sent).wrapping_add(u32::from(self.end_sent))
     }
 
     /// The handshake isn't finished.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use midmile_engine::{Key, LegOptions, Probing, Time};
 
 use super::Net;
-use super::bare::Bare;
 use super::flow::{Flow, Phase, millis};
 use crate::link::{LinkAddress, Transmit};
 
@@ -78,9 +77,7 @@ impl Net {
         }
         flow.keepalive.asked += 1;
         flow.keepalive.asked_at = now;
-        let bare = Bare { seq: flow.next().wrapping_sub(1), ack: flow.acknowledged, window: flow.window };
-        let (tuple, link) = (flow.tuple, flow.link);
-        self.acknowledge(&tuple, link, bare, tx);
+        self.acknowledge_again(key, 1, tx);
     }
 }
 
