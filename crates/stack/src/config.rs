@@ -9,6 +9,10 @@ pub const BUFFER_BYTES_MIN: usize = 1072;
 /// Largest, in bytes. A larger window is no use without selective acknowledgements, which smoltcp doesn't heed.
 pub const BUFFER_BYTES_MAX: usize = 1 << 20;
 
+/// Shortest silence before a connection rests: a sender may forget its congestion window after a retransmission timeout (RFC 5681, 4.1),
+/// which is as long at least (RFC 6298, 2.4).
+pub const REST_AFTER_MIN: Duration = Duration::from_secs(1);
+
 /// What a stack is given, and its limits. All its tables are reserved when it's made; connections' sockets and buffers are made as they
 /// are needed, and kept for the next ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +41,10 @@ pub struct StackConfig {
     pub send_bytes: usize,
     /// Sockets that are kept, with their buffers, when their connections have ended or rest. The memory of others is given back.
     pub spare_max: u32,
+    /// How long a connection is silent before it rests, and takes no socket: [`REST_AFTER_MIN`] at least; [`Duration::MAX`]: for ever. The
+    /// next message costs about the work of a handshake and the buffers' page faults, so it's better longer than most pauses between
+    /// messages. 2 s unless said otherwise.
+    pub rest_after: Duration,
     /// How long a connection is kept on whose peer acknowledges nothing, about as long as Linux does it; `user_timeout` of its leg goes
     /// before.
     pub patience: Duration,
@@ -58,6 +66,7 @@ impl Default for StackConfig {
             receive_bytes: 16 * 1024,
             send_bytes: 16 * 1024,
             spare_max: 128,
+            rest_after: Duration::from_secs(2),
             patience: Duration::from_mins(15),
             orphan_patience: Duration::from_secs(30),
         }
@@ -79,6 +88,9 @@ pub enum ConfigError {
     /// A buffer that is too small or too large.
     #[error("a connection's buffers have {BUFFER_BYTES_MIN} to {BUFFER_BYTES_MAX} bytes, not {0}")]
     Buffer(usize),
+    /// Connections would rest too soon.
+    #[error("rest_after is {REST_AFTER_MIN:?} or longer, not {0:?}")]
+    RestAfter(Duration),
     /// More half-open connections than connections.
     #[error("half_open_max can't be above flows_max")]
     HalfOpen,
@@ -110,6 +122,9 @@ impl StackConfig {
         if let Some(bytes) = buffers.into_iter().find(|bytes| !(BUFFER_BYTES_MIN..=BUFFER_BYTES_MAX).contains(bytes)) {
             return Err(ConfigError::Buffer(bytes));
         }
+        if self.rest_after < REST_AFTER_MIN {
+            return Err(ConfigError::RestAfter(self.rest_after));
+        }
         if self.half_open_max > self.flows_max { Err(ConfigError::HalfOpen) } else { Ok(()) }
     }
 
@@ -132,6 +147,8 @@ mod tests {
         assert_eq!(StackConfig { addresses: vec![any], ..good.clone() }.check(), Err(ConfigError::NotUnicast(any)),);
         assert_eq!(StackConfig { waits_max: 0, ..good.clone() }.check(), Err(ConfigError::Zero("waits_max")));
         assert_eq!(StackConfig { send_bytes: 1, ..good.clone() }.check(), Err(ConfigError::Buffer(1)));
+        let short = Duration::from_millis(999);
+        assert_eq!(StackConfig { rest_after: short, ..good.clone() }.check(), Err(ConfigError::RestAfter(short)));
         assert_eq!(StackConfig { half_open_max: 9, flows_max: 8, ..good }.check(), Err(ConfigError::HalfOpen));
     }
 }

@@ -170,6 +170,10 @@ impl<D: Link> Link for Faulty<D> {
         self.link.wait([timeout, look].into_iter().flatten().min())
     }
 
+    fn is_stalled(&mut self) -> bool {
+        self.link.is_stalled()
+    }
+
     fn watch_waker(&mut self, waker: &Waker) -> io::Result<()> {
         self.link.watch_waker(waker)
     }

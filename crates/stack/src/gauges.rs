@@ -5,13 +5,16 @@
 pub struct StackGauges {
     /// Frames that came.
     pub frames: u64,
-    /// Those that weren't whole TCP segments or datagrams over IP: they are dropped.
+    /// Those that weren't whole TCP segments or datagrams over IP, or whose checksums were wrong: they are dropped.
     pub malformed: u64,
     /// Segments and datagrams for addresses that aren't the stack's, or from where no host is, and datagrams for ports that nobody has
     /// bound: dropped.
     pub strangers: u64,
     /// Connections begun at a listener: SYNs taken.
     pub syns: u64,
+    /// Segments of a connection whose numbers can't be its next: a peer's keepalive, what comes again though it had come, strangers'
+    /// guesses.
+    pub misfits: u64,
     /// Segments dropped because their listener's queue was full. Peers send them again.
     pub backlog_full: u64,
     /// SYNs dropped because there were as many connections as may be.

@@ -22,7 +22,7 @@
 //!   that does so; it's gone with the last of its queues, or with the process.
 //! - **Order**: what the program sends in a turn leaves when the engine polls next, in as few packets as it fits.
 //! - **Memory** is bounded by [`StackConfig`]; tables are reserved when a stack is made. A connection has a socket and buffers while
-//!   something happens on it; one that has been silent for a second keeps neither ([`StackGauges::resting`]).
+//!   something happens on it; one that has been silent for [`StackConfig::rest_after`] keeps neither ([`StackGauges::resting`]).
 //! - **Trust**: any frame may come. Nothing in one may panic; what isn't right is dropped and counted ([`StackGauges`]).
 //! - **Threads**: a stack belongs to one core. It may be moved to its thread, and is never shared.
 //!
@@ -46,7 +46,7 @@ mod sys;
 mod tun;
 mod xdp;
 
-pub use crate::config::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, ConfigError, StackConfig};
+pub use crate::config::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, ConfigError, REST_AFTER_MIN, StackConfig};
 pub use crate::gauges::StackGauges;
 pub use crate::stack::{DatagramSocket, Listener, Pipe, Socket, Stack};
 pub use crate::tun::{Tun, TunError, TunRx, TunTx};

@@ -106,6 +106,11 @@ pub trait Link {
     /// When the system refuses to wait.
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<bool>;
 
+    /// Whether frames that were taken haven't left: the device had no room for them. Dropped now, the link loses them.
+    fn is_stalled(&mut self) -> bool {
+        false
+    }
+
     /// Lets `waker` end [`Link::wait`].
     ///
     /// # Errors

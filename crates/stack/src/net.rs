@@ -16,6 +16,7 @@ mod dial;
 mod door;
 mod ending;
 mod flow;
+mod keepalive;
 mod mail;
 mod opening;
 mod packet;
@@ -36,7 +37,7 @@ use smoltcp::iface::{Config as InterfaceConfig, Interface, SocketSet};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::tcp::State;
 use smoltcp::time::Instant;
-use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpRepr, IpVersion, Ipv4Packet, Ipv6Packet, TcpPacket};
+use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpRepr, IpVersion};
 
 use crate::config::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, StackConfig};
 use crate::gauges::StackGauges;
@@ -52,15 +53,15 @@ use mail::Mail;
 pub(crate) use mail::{Posted, Unbound};
 use packet::{Segment, Tuple};
 use port::{Port, Sent};
-use rest::Body;
+use rest::{Body, Turns};
 pub(crate) use sockets::{Accepted, Closed};
 use table::Table;
 use wait::{Answer, Waits};
 
 /// Events that are told at once.
 const EVENTS: usize = 1024;
-/// A stray SYN is challenged so often at most (RFC 5961, 7).
-const CHALLENGE_EVERY: Duration = Duration::from_secs(1);
+/// Segments that can't be a connection's next are answered once in so many milliseconds (RFC 5961, 7).
+const CHALLENGE_EVERY_MS: u32 = 1000;
 
 /// The state of all connections.
 pub(crate) struct Net {
@@ -95,6 +96,7 @@ pub(crate) struct Net {
     /// Connections at rest, and whether any may.
     resting: usize,
     rests: bool,
+    turns: Turns,
     random: Random,
     sink: Box<[u8]>,
 }
@@ -129,13 +131,14 @@ impl Net {
             arena: Arena::reserve(flows, receive, send),
             resting: 0,
             rests: false,
+            turns: Turns::default(),
             random,
             sink: vec![0; figures.mtu].into_boxed_slice(),
             gauges: StackGauges::default(),
             now: Time::ZERO,
             config,
         };
-        net.rests = net.can_wake();
+        net.rests = net.config.rest_after < Duration::MAX && net.can_wake();
         net
     }
 
@@ -148,6 +151,10 @@ impl Net {
             return;
         };
         let Some(segment) = packet::parse(packet) else { return self.handle_datagram(link, packet) };
+        if !packet::is_whole(packet, &segment.tuple, self.figures.verifies) {
+            self.gauges.malformed += 1;
+            return;
+        }
         let hash = segment.tuple.hash(&self.keys);
         if let Some(key) = self.find(hash, &segment.tuple) {
             self.handle_segment(key, link, packet, &segment, tx);
@@ -181,9 +188,8 @@ impl Net {
         segment: &Segment,
         tx: &mut T,
     ) {
-        let now = self.now;
         let Some(flow) = self.flows.get_mut(key) else { return };
-        let before = flow.state();
+        let (before, fits) = (flow.state(), flow.fits(segment));
         match flow.phase {
             Phase::Resolving => return,
             // The program is behind with accepting: as on Linux, the peer sends its segment again.
@@ -195,25 +201,42 @@ impl Net {
             }
             _ => {}
         }
-        if segment.flags.opens() && !matches!(before, State::SynSent | State::SynReceived) {
-            self.challenge(key, packet, tx);
+        let anew = segment.flags.opens() && !matches!(before, State::SynSent | State::SynReceived);
+        if anew || (flow.rest().is_some() && !fits) {
+            return self.handle_misfit(key, segment, tx);
+        }
+        if flow.rest().is_some() && flow.is_told_nothing_by(segment) {
+            // What keepalive asked was answered.
+            flow.note_heard(self.now, link);
             return;
         }
+        // Whoever guesses wrong is answered where the peer is, not where he is himself.
+        let to = if fits { link } else { flow.link };
         let Some(flow) = self.awake(key) else { return };
         let queued = flow.recv_queue();
-        flow.link = link;
-        flow.heard = now;
         self.aim(&segment.tuple);
-        let sent = self.ingress(key, link, packet, tx);
+        let sent = self.ingress(key, to, packet, tx);
+        let now = self.now;
         let Some(flow) = self.flows.get_mut(key) else { return };
         note_sent(flow, sent);
         flow.note_owed(now);
         let (after, came) = (flow.state(), flow.recv_queue().saturating_sub(queued));
-        flow.note_came(before, packet, segment, came);
+        let mut behind = false;
+        if fits || after != before || came > 0 {
+            flow.note_heard(now, link);
+            flow.note_came(before, packet, segment, came);
+        } else {
+            self.gauges.misfits += 1;
+            flow.note_misfit(now, segment);
+            behind = sent.last.is_some_and(|answer| flow.is_behind(&answer));
+        }
         let grew = came > 0;
         let room_came = flow.owes_room && flow.has_room_again();
         flow.owes_room &= !room_came;
         let orphan = flow.phase == Phase::Orphan;
+        if behind {
+            self.acknowledge_again(key, 0, tx);
+        }
         if after != before {
             self.changed(key, before, after, segment, tx);
         }
@@ -234,7 +257,6 @@ impl Net {
             tx,
             head: head_for(&self.figures, link, packet[0] >> 4 == 4),
             mtu: self.figures.mtu,
-            verifies: self.figures.verifies,
             sink: &mut self.sink,
             sent: Sent::default(),
         };
@@ -261,15 +283,13 @@ impl Net {
     ) {
         let keys = self.keys;
         self.waits.expire(self.now, |tuple| tuple.hash(&keys));
-        if self.is_whole(packet) {
-            match self.waits.handle(hash, segment) {
-                Some(Answer::Nothing) => return,
-                Some(Answer::Acknowledge { seq, ack }) => {
-                    self.acknowledge(&segment.tuple, link, Bare { seq, ack, window: 0 }, tx);
-                    return;
-                }
-                Some(Answer::Anew) | None => {}
+        match self.waits.handle(hash, segment) {
+            Some(Answer::Nothing) => return,
+            Some(Answer::Acknowledge { seq, ack }) => {
+                self.acknowledge(&segment.tuple, link, Bare { seq, ack, window: 0 }, tx);
+                return;
             }
+            Some(Answer::Anew) | None => {}
         }
         let local = segment.tuple.local();
         if segment.flags.opens()
@@ -374,26 +394,14 @@ impl Net {
             self.news.push_back(key);
         }
     }
-
-    /// Whether a checksum that can be trusted is right.
-    fn is_whole(&self, packet: &[u8]) -> bool {
-        !self.figures.verifies || is_whole(packet).unwrap_or(false)
-    }
 }
 
 /// An interface that hasn't been used yet. The device is asked for its figures alone.
 fn interface(figures: Figures, seed: u64) -> Interface {
     let mut config = InterfaceConfig::new(HardwareAddress::Ip);
     config.random_seed = seed;
-    let mut nowhere = Port {
-        packet: None,
-        tx: &mut Nowhere,
-        head: None,
-        mtu: figures.mtu,
-        verifies: figures.verifies,
-        sink: &mut [],
-        sent: Sent::default(),
-    };
+    let mut nowhere =
+        Port { packet: None, tx: &mut Nowhere, head: None, mtu: figures.mtu, sink: &mut [], sent: Sent::default() };
     Interface::new(config, &mut nowhere, Instant::ZERO)
 }
 
@@ -431,28 +439,17 @@ fn note_sent(flow: &mut Flow, sent: Sent) {
     let Some(segment) = sent.last else { return };
     (flow.acknowledged, flow.window) = (segment.ack, segment.window);
     if segment.flags.syn() {
+        // This one isn't scaled (RFC 7323, 2.2), what is sent like it later is.
+        flow.window >>= flow.scale();
         flow.first = segment.seq.wrapping_add(1);
-    } else if segment.flags.ack() {
+    } else if segment.flags.ack() && (segment.payload > 0 || segment.flags.fin()) {
+        flow.end_sent |= segment.flags.fin();
         let end = segment.seq.wrapping_add(segment.payload).wrapping_sub(flow.first);
         // Retransmissions end before.
         if end.wrapping_sub(flow.sent).cast_signed() > 0 {
             flow.sent = end;
         }
     }
-}
-
-fn is_whole(packet: &[u8]) -> Option<bool> {
-    let (from, to, payload): (IpAddress, IpAddress, &[u8]) = if packet.first()? >> 4 == 4 {
-        let ip = Ipv4Packet::new_checked(packet).ok()?;
-        if !ip.verify_checksum() {
-            return Some(false);
-        }
-        (ip.src_addr().into(), ip.dst_addr().into(), ip.payload())
-    } else {
-        let ip = Ipv6Packet::new_checked(packet).ok()?;
-        (ip.src_addr().into(), ip.dst_addr().into(), ip.payload())
-    };
-    Some(TcpPacket::new_checked(payload).ok()?.verify_checksum(&from, &to))
 }
 
 /// smoltcp's moments.

@@ -26,6 +26,8 @@ const FRAMES: usize = 256;
 const FLUSH_EVERY: usize = 64;
 /// How soon a link without room is tried again.
 const ROOM_LOOK_EVERY: Duration = Duration::from_micros(50);
+/// Times that a link without room is tried when the loop stops: a second's worth at most.
+const FLUSHES: usize = 20_000;
 /// Bytes of a pipe at most: what is larger than a connection's buffers is no use.
 const PIPE_BYTES_MAX: usize = 256 * 1024;
 
@@ -243,10 +245,19 @@ impl<D: Link> Backend for Stack<D> {
         Ok(events)
     }
 
-    /// What the last turn has sent and ended leaves as far as the link has room.
+    /// What a peer's window has no room for, and what gets lost on the way, needs later turns: they're the stack's, not the kernel's. A
+    /// device that takes nothing for a while is waited for no longer than that.
     fn flush(&mut self) -> io::Result<()> {
         self.bury();
-        self.settle();
+        self.net.push_all();
+        for _ in 0..FLUSHES {
+            let full = self.settle();
+            if !full && !self.net.is_dirty() && !self.link.is_stalled() {
+                break;
+            }
+            // What comes meanwhile is for a later turn, if there's one.
+            self.link.wait(Some(ROOM_LOOK_EVERY))?;
+        }
         Ok(())
     }
 

@@ -281,6 +281,10 @@ impl Link for Xdp {
         Ok(woken)
     }
 
+    fn is_stalled(&mut self) -> bool {
+        self.rings.tx.has_pending()
+    }
+
     fn watch_waker(&mut self, waker: &Waker) -> io::Result<()> {
         self.sleep.watch(waker)
     }

@@ -119,6 +119,36 @@ pub fn what_was_sent_before_a_close_arrives<W: World>(world: &mut W) -> Verdict 
     Ok(())
 }
 
+/// The program sends and closes, sends and finishes, resets, and stops in the same turn: all of it reaches the peers, though
+/// no turn follows.
+pub fn what_was_sent_in_the_turn_that_stops_arrives<W: World>(world: &mut W) -> Verdict {
+    let resets = needs(world, Ability::Resets).is_ok();
+    let mut stage = Stage::new(world, SMALL);
+    let [closed, finished, reset] = [(); 3].map(|()| stage.accepted());
+    stage.settle();
+    stage.record().shows_alarms = true;
+    stage.cx().set_alarm(Duration::ZERO);
+    stage.hook(Box::new(move |cx, record, _, seen| {
+        if seen == Seen::Alarm {
+            assert_eq!(record.send(cx, closed.0, b"farewell"), 8);
+            record.over(closed.0);
+            cx.close(closed.0);
+            assert_eq!(record.send(cx, finished.0, b"that's all"), 10);
+            cx.shutdown(finished.0);
+            record.over(reset.0);
+            cx.reset(reset.0);
+            cx.stop();
+        }
+    }));
+    let last = if resets { Ending::Reset } else { Ending::End };
+    stage.run_out("the ends", |stage| [closed, finished, reset].iter().all(|(_, peer)| stage.ending(*peer).is_some()));
+    assert_eq!(stage.heard(closed.1), b"farewell");
+    assert_eq!(stage.heard(finished.1), b"that's all");
+    let endings = [closed, finished, reset].map(|(_, peer)| stage.ending(peer));
+    assert_eq!(endings, [Some(Ending::End), Some(Ending::End), Some(last)], "{}", stage.tell());
+    Ok(())
+}
+
 /// Reset with bytes that the peer hasn't read: it sees a reset.
 pub fn a_reset_is_seen_by_the_peer<W: World>(world: &mut W) -> Verdict {
     needs(world, Ability::Resets)?;

@@ -104,6 +104,7 @@ macro_rules! conformance_tests {
                 an_end_without_bytes,
                 an_end_behind_more_than_a_turn,
                 what_was_sent_before_a_close_arrives,
+                what_was_sent_in_the_turn_that_stops_arrives,
                 a_reset_is_seen_by_the_peer,
                 a_close_with_unread_bytes_is_a_reset,
                 an_end_from_within_every_upcall,

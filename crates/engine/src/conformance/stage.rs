@@ -284,6 +284,22 @@ impl<'w, W: World> Stage<'w, W> {
         self.cx().check();
     }
 
+    /// Has the core run until its program stops it, and then gives the peers their steps until `done`: no turn follows.
+    ///
+    /// # Panics
+    /// When that doesn't come.
+    pub fn run_out(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+        self.core.run().expect("the backend can wait for events");
+        let deadline = Instant::now() + PATIENCE;
+        while !done(self) {
+            assert!(Instant::now() < deadline, "{what}: that doesn't come\n{}", self.tell());
+            for index in 0..self.actors.len() {
+                self.step_peer(index);
+                self.compare(index);
+            }
+        }
+    }
+
     /// Takes turns until `done`.
     ///
     /// # Panics

@@ -62,7 +62,13 @@ pub(crate) fn run(program: impl Program, flags: &Flags) -> anyhow::Result<()> {
         BackendName::IoUring => program.run_on(Uring::new(UringConfig::default())?, flags),
         BackendName::Xdp => {
             let config = stack_config(flags)?;
-            let device = XdpDevice::attach(flags.device()?, None)?;
+            let name = flags.device()?;
+            let device = XdpDevice::attach(name, None)?;
+            let queues = device.queues();
+            anyhow::ensure!(
+                queues == 1,
+                "{name} has {queues} receive queues, and one core serves one: `ethtool -L {name} combined 1` leaves it one"
+            );
             let queue = device.open(0, &XdpConfig::default(), &config)?;
             program.run_on(Stack::new(queue, config)?, flags)
         }

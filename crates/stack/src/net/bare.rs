@@ -1,5 +1,6 @@
 //! Acknowledgements without a socket, for connections that have none, or whose socket wouldn't answer.
 
+use midmile_engine::Key;
 use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
 use super::packet::Tuple;
@@ -33,6 +34,14 @@ impl Transmit for Nowhere {
 }
 
 impl Net {
+    /// Sends a connection's last acknowledgement again, with a number so far `before` the next one.
+    pub(super) fn acknowledge_again<T: Transmit>(&mut self, key: Key, before: u32, tx: &mut T) {
+        let Some(flow) = self.flows.get(key) else { return };
+        let (tuple, link) = (flow.tuple, flow.link);
+        let bare = Bare { seq: flow.next().wrapping_sub(before), ack: flow.acknowledged, window: flow.window };
+        self.acknowledge(&tuple, link, bare, tx);
+    }
+
     /// Sends a bare acknowledgement.
     pub(super) fn acknowledge<T: Transmit>(&mut self, tuple: &Tuple, link: LinkAddress, bare: Bare, tx: &mut T) {
         if !tx.has_room() {

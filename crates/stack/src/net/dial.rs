@@ -7,7 +7,7 @@ use midmile_engine::{ConnError, Key, LegOptions, Time};
 use smoltcp::wire::{IpEndpoint, IpListenEndpoint};
 
 use super::Net;
-use super::flow::{self, Flow, Limits, Phase};
+use super::flow::{self, Flow, Phase};
 use super::packet::Tuple;
 use crate::link::Hop;
 
@@ -39,10 +39,9 @@ impl Net {
             return Err(ConnError::Exhausted);
         }
         let mut cell = self.cell_for(options);
-        let begins_with = LegOptions { keepalive: None, ..options.clone() };
-        cell.with_tcp(|tcp| flow::set_options(tcp, &begins_with, congestion));
-        let limits = Limits::of(options, self.config.patience).without_keepalive();
-        let flow = Flow::new(cell, tuple, Phase::Resolving, hop.link.unwrap_or_default(), self.now, limits);
+        cell.with_tcp(|tcp| flow::set_options(tcp, options, congestion));
+        let patience = options.user_timeout.unwrap_or(self.config.patience);
+        let flow = Flow::new(cell, tuple, Phase::Resolving, hop.link.unwrap_or_default(), self.now, patience);
         let key = self.flows.insert(flow).map_err(|_| ConnError::Exhausted)?;
         self.list(key, tuple.hash(&self.keys));
         if hop.link.is_some() {

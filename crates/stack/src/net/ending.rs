@@ -6,7 +6,7 @@ use smoltcp::socket::tcp::State;
 use super::bare::Bare;
 use super::flow::{Phase, UNARMED};
 use super::packet::Segment;
-use super::{CHALLENGE_EVERY, Net};
+use super::{CHALLENGE_EVERY_MS, Net};
 use crate::link::Transmit;
 
 impl Net {
@@ -121,21 +121,20 @@ impl Net {
         }
     }
 
-    /// Answers a SYN in the midst of a connection (RFC 5961, 4.2): a peer that has begun anew then resets the old connection.
-    pub(super) fn challenge<T: Transmit>(&mut self, key: Key, packet: &[u8], tx: &mut T) {
-        if !self.is_whole(packet) {
-            return;
-        }
-        let now = self.now;
+    /// A segment that can't be its connection's next: another SYN, or one whose numbers are old or a stranger's. The socket doesn't hear of
+    /// it. But a reset it's answered by an acknowledgement, one a second (RFC 9293, 3.10.7.4; RFC 5961, 4.2 and 7): an honest peer that
+    /// asks whether we're there, or hasn't heard that all came, is content, and one that has begun anew resets.
+    pub(super) fn handle_misfit<T: Transmit>(&mut self, key: Key, segment: &Segment, tx: &mut T) {
+        self.gauges.misfits += 1;
+        // Once in seven weeks one is kept waiting for it.
+        let now_ms = u32::try_from(self.now.as_millis() & u64::from(u32::MAX)).expect("it was cut");
         let Some(flow) = self.flows.get_mut(key) else { return };
-        if flow.over || now < flow.challenges_from {
+        let again = now_ms.wrapping_sub(flow.challenged_ms) < CHALLENGE_EVERY_MS;
+        if segment.flags.rst() || flow.over || again {
             return;
         }
-        flow.challenges_from = now.after(CHALLENGE_EVERY);
-        let seq = flow.first.wrapping_add(flow.sent);
-        let bare = Bare { seq, ack: flow.acknowledged, window: flow.window };
-        let (tuple, link) = (flow.tuple, flow.link);
-        self.acknowledge(&tuple, link, bare, tx);
+        flow.challenged_ms = now_ms;
+        self.acknowledge_again(key, 0, tx);
     }
 
     /// Forgets a connection.

@@ -3,17 +3,16 @@
 use std::time::Duration;
 
 use midmile_engine::backend::Tag;
-use midmile_engine::{ConnError, LegOptions, Probing, Time};
+use midmile_engine::{ConnError, LegOptions, Time};
 use smoltcp::iface::SocketSet;
 use smoltcp::socket::tcp::{CongestionControl, Socket, State};
 
-use super::packet::Tuple;
+use super::keepalive::Keepalive;
+use super::packet::{Segment, Tuple};
 use super::rest::{Body, Hello, Rest};
 use crate::link::LinkAddress;
 use crate::sys::Cell;
 
-/// Probes without an answer that end a connection, as on the kernel.
-const PROBES: u32 = 3;
 /// How long a dial's SYN, and how long a SYN's answer, may stay without one: smoltcp sends each again after 1, 3, 7 and 15 s.
 const DIAL_PATIENCE: Duration = Duration::from_secs(31);
 const HALF_OPEN_PATIENCE: Duration = Duration::from_secs(31);
@@ -60,41 +59,48 @@ pub(crate) struct Flow {
     pub(crate) failed: Option<ConnError>,
     /// It has failed, and the reason may have been taken.
     pub(crate) over: bool,
-    /// When something last came, and since when something waits to be acknowledged.
+    /// When something last came that could be its peer's, and since when something waits to be acknowledged.
     pub(crate) heard: Time,
     pub(crate) owed_since: Option<Time>,
-    pub(crate) limits: Limits,
+    /// How long something may stay without an acknowledgement, in milliseconds: up to seven weeks.
+    pub(crate) patience_ms: u32,
+    pub(crate) keepalive: Keepalive,
     /// When its timer fires, in milliseconds; the wheel has it.
     pub(crate) armed_ms: u64,
     /// The first number of its bytes, how many were taken from the program, and how far they have been sent.
     pub(crate) first: u32,
     pub(crate) taken: u32,
     pub(crate) sent: u32,
+    /// Its end has been sent, too.
+    pub(crate) end_sent: bool,
     /// The number behind all that came in order, and what the peer said at the beginning.
     pub(crate) received: u32,
+    /// The number behind the last byte that came, if it came before others that go in front of it.
+    pub(crate) ahead: u32,
     pub(crate) hello: Option<Hello>,
     /// The peer's window, when last heard of, was one to begin with.
     pub(crate) roomy: bool,
-    /// The last acknowledgement and window sent, and from when on a stray SYN is challenged.
+    /// The last acknowledgement and window sent, and when a stray segment was last answered by them: the low half of its milliseconds.
     pub(crate) acknowledged: u32,
     pub(crate) window: u16,
-    pub(crate) challenges_from: Time,
+    pub(crate) challenged_ms: u32,
 }
 
-/// How long it's kept on without a sign of its peer, in milliseconds: up to seven weeks.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    /// While something waits to be acknowledged.
-    unacknowledged_ms: u32,
-    /// While nothing does, and keepalive asks.
-    silent_ms: Option<u32>,
-}
-
+/// Long before the stack began.
+const NEVER_MS: u32 = 1 << 31;
 /// No timer.
 pub(crate) const UNARMED: u64 = u64::MAX;
 
 impl Flow {
-    pub(crate) fn new(cell: Cell, tuple: Tuple, phase: Phase, link: LinkAddress, now: Time, limits: Limits) -> Self {
+    /// Nobody is asked by keepalive before that is set.
+    pub(crate) fn new(
+        cell: Cell,
+        tuple: Tuple,
+        phase: Phase,
+        link: LinkAddress,
+        now: Time,
+        patience: Duration,
+    ) -> Self {
         Self {
             body: Body::Awake(cell),
             tuple,
@@ -111,17 +117,20 @@ impl Flow {
             over: false,
             heard: now,
             owed_since: Some(now),
-            limits,
+            patience_ms: millis(patience),
+            keepalive: Keepalive::default(),
             armed_ms: UNARMED,
             first: 0,
             taken: 0,
             sent: 0,
+            end_sent: false,
             received: 0,
+            ahead: 0,
             hello: None,
             roomy: false,
             acknowledged: 0,
             window: 0,
-            challenges_from: Time::ZERO,
+            challenged_ms: NEVER_MS,
         }
     }
 
@@ -160,6 +169,69 @@ impl Flow {
         self.tcp().map_or(0, Socket::send_queue)
     }
 
+    /// Whether a segment can be the next of a connection that has begun (RFC 9293, 3.10.7.4): it begins or ends in the receive window, and
+    /// acknowledges what was sent, or nothing new. For one at rest that is exact. Else the window is taken for as large as the buffer:
+    /// what smoltcp refuses may fit, but no stranger's guess.
+    pub(crate) fn fits(&self, segment: &Segment) -> bool {
+        let (window, waiting, stands) = match &self.body {
+            Body::Awake(cell) => {
+                let tcp = cell.tcp();
+                (tcp.recv_capacity(), tcp.send_queue(), tcp.state() == State::Established)
+            }
+            Body::Resting(rest) => (rest.receive as usize, 0, true),
+        };
+        if segment.flags.syn() {
+            return false;
+        }
+        let begins = (segment.seq.wrapping_sub(self.received) as usize) < window;
+        if segment.flags.rst() {
+            return begins;
+        }
+        let behind = segment.end().wrapping_sub(self.received) as usize;
+        let ends = segment.payload > 0 && (1..=window).contains(&behind);
+        let left = self.first.wrapping_add(self.taken).wrapping_sub(segment.ack) as usize;
+        let acknowledges = left <= waiting || (!stands && left == u32::MAX as usize);
+        segment.flags.ack() && acknowledges && (begins || ends)
+    }
+
+    /// Whether a segment that doesn't fit repeats what its peer said before: it lives, though what we said may not reach it. It stands at
+    /// most a buffer before what comes next, or in the window, and acknowledges what was sent, however old that is.
+    pub(crate) fn repeats(&self, segment: &Segment) -> bool {
+        let Some(tcp) = self.tcp() else { return false };
+        let (window, sent) = (tcp.recv_capacity(), tcp.send_queue() + tcp.send_capacity());
+        let ahead = segment.seq.wrapping_sub(self.received) as usize;
+        let behind = self.received.wrapping_sub(segment.seq) as usize;
+        // One more, for our end.
+        let left = self.first.wrapping_add(self.taken).wrapping_add(1).wrapping_sub(segment.ack) as usize;
+        segment.flags.ack() && !segment.flags.syn() && (ahead < window || behind <= window) && left <= sent + 1
+    }
+
+    /// Whether a segment that fits tells one at rest nothing but that its peer is there: it's empty, and its window is no small one.
+    pub(crate) fn is_told_nothing_by(&self, segment: &Segment) -> bool {
+        let roomy = self.hello.is_some_and(|hello| hello.has_window(segment));
+        segment.seq == self.received && segment.end() == segment.seq && !segment.flags.rst() && roomy
+    }
+
+    /// Bits that a window is shifted by when it's sent, as smoltcp reckons them from the buffer.
+    pub(crate) fn scale(&self) -> u32 {
+        (usize::BITS - self.tcp().map_or(0, Socket::recv_capacity).leading_zeros()).saturating_sub(16)
+    }
+
+    /// Whether smoltcp's answer to a segment that doesn't fit has an old number: while it sends again, that which it does so from. A peer
+    /// that has had what is there doesn't take the answer; if it sends again as well, neither would ever hear that all came. SND.NXT is
+    /// due (RFC 9293, 3.10.7.4).
+    pub(crate) fn is_behind(&self, answer: &Segment) -> bool {
+        let behind = self.next().wrapping_sub(answer.seq) as usize;
+        let flags = answer.flags;
+        // One more, for our end.
+        flags.ack() && !flags.rst() && !flags.syn() && (1..=self.send_queue() + 1).contains(&behind)
+    }
+
+    /// The number of what it sends next that hasn't been sent before (SND.NXT).
+    pub(crate) fn next(&self) -> u32 {
+        self.first.wrapping_add(self.sent).wrapping_add(u32::from(self.end_sent))
+    }
+
     /// The handshake isn't finished.
     pub(crate) fn is_connecting(&self) -> bool {
         self.phase == Phase::Resolving || matches!(self.state(), State::SynSent | State::SynReceived)
@@ -195,29 +267,16 @@ impl Flow {
             return None;
         }
         if let Some(since) = self.owed_since {
+            let unacknowledged = Duration::from_millis(self.patience_ms.into());
             let patience = match (self.phase, self.state()) {
                 (Phase::HalfOpen(_), _) => return Some(since.after(HALF_OPEN_PATIENCE)),
-                (Phase::Resolving, _) | (_, State::SynSent | State::SynReceived) => {
-                    DIAL_PATIENCE.min(self.limits.unacknowledged())
-                }
-                (Phase::Orphan, _) => orphan.min(self.limits.unacknowledged()),
-                _ => self.limits.unacknowledged(),
+                (Phase::Resolving, _) | (_, State::SynSent | State::SynReceived) => DIAL_PATIENCE.min(unacknowledged),
+                (Phase::Orphan, _) => orphan.min(unacknowledged),
+                _ => unacknowledged,
             };
             return Some(since.max(self.heard).after(patience));
         }
-        match (self.phase, self.limits.silent()) {
-            (Phase::Orphan, _) => Some(self.heard.after(FIN_PATIENCE)),
-            (_, silent) => silent.map(|silent| self.heard.after(silent)),
-        }
-    }
-
-    /// Sets keepalive's interval. A closed socket's timer has nobody to probe.
-    pub(crate) fn set_interval(&mut self, interval: Option<smoltcp::time::Duration>) {
-        self.with_tcp(|tcp| {
-            if tcp.is_open() {
-                tcp.set_keep_alive(interval);
-            }
-        });
+        if self.phase == Phase::Orphan { Some(self.heard.after(FIN_PATIENCE)) } else { self.unanswered_at() }
     }
 
     /// Bytes taken from the program that haven't been on the wire.
@@ -233,33 +292,10 @@ impl Flow {
     }
 }
 
-impl Limits {
-    pub(crate) fn of(options: &LegOptions, patience: Duration) -> Self {
-        Self {
-            unacknowledged_ms: millis(options.user_timeout.unwrap_or(patience)),
-            silent_ms: options.keepalive.map(|idle| millis(idle + idle / PROBES * PROBES)),
-        }
-    }
-
-    /// These, but for keepalive, which doesn't ask until it's switched on.
-    pub(crate) fn without_keepalive(self) -> Self {
-        Self { silent_ms: None, ..self }
-    }
-
-    fn unacknowledged(&self) -> Duration {
-        Duration::from_millis(self.unacknowledged_ms.into())
-    }
-
-    fn silent(&self) -> Option<Duration> {
-        self.silent_ms.map(|ms| Duration::from_millis(ms.into()))
-    }
-}
-
 /// Sets what a leg's options say of a socket that isn't open yet.
 pub(crate) fn set_options(tcp: &mut Socket<'_>, options: &LegOptions, congestion: CongestionControl) {
     tcp.set_nagle_enabled(!options.nodelay);
     tcp.set_congestion_control(congestion);
-    tcp.set_keep_alive(options.keepalive.map(duration));
 }
 
 /// The congestion control of a name; `None` if there is none of it here. Without a name it's Reno's: CUBIC differs on paths with more
@@ -272,21 +308,9 @@ pub(crate) fn congestion(name: Option<&str>) -> Option<CongestionControl> {
     }
 }
 
-/// When a quiet peer is probed, and when it's given up: smoltcp has one interval for both the first probe and those that follow.
-pub(crate) fn set_probing(flow: &mut Flow, probing: Option<&Probing>) {
-    flow.limits.silent_ms = probing.map(|probing| millis(probing.after + probing.every * probing.count));
-    let interval = probing.map(|probing| duration(probing.after.min(probing.every)));
-    flow.set_interval(interval);
-}
-
 /// A limit's time, or the longest that there is.
-fn millis(time: Duration) -> u32 {
+pub(crate) fn millis(time: Duration) -> u32 {
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
-}
-
-/// smoltcp's durations.
-pub(crate) fn duration(from: Duration) -> smoltcp::time::Duration {
-    smoltcp::time::Duration::from_micros(u64::try_from(from.as_micros()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -296,6 +320,6 @@ mod tests {
     /// `docs/user-stack.md` says what a connection costs at rest, and a socket while it's awake.
     #[test]
     fn a_connection_costs_what_is_told() {
-        assert_eq!((size_of::<Flow>(), crate::sys::SOCKET_BYTES), (240, 640));
+        assert_eq!((size_of::<Flow>(), crate::sys::SOCKET_BYTES), (256, 640));
     }
 }

@@ -9,7 +9,8 @@ use midmile_engine::Key;
 use smoltcp::socket::tcp::State;
 use smoltcp::wire::IpListenEndpoint;
 
-use super::flow::{self, Flow, Limits, Phase};
+use super::flow::{self, Flow, Phase};
+use super::keepalive::Keepalive;
 use super::packet::Segment;
 use super::{Net, is_half_open};
 use crate::link::{LinkAddress, Transmit};
@@ -53,8 +54,9 @@ impl Net {
             tcp.listen(endpoint)
         });
         listens.expect("the socket is closed, and the port isn't zero");
-        let limits = Limits::of(&options, self.config.patience);
-        let flow = Flow::new(cell, segment.tuple, Phase::HalfOpen(index), link, self.now, limits);
+        let patience = options.user_timeout.unwrap_or(self.config.patience);
+        let mut flow = Flow::new(cell, segment.tuple, Phase::HalfOpen(index), link, self.now, patience);
+        flow.keepalive = Keepalive::of(&options);
         let key = self.flows.insert(flow).unwrap_or(Key::NONE);
         self.list(key, hash);
         self.note_half_open(key);

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use smoltcp::wire::{Ipv4Packet, UdpPacket};
+use smoltcp::wire::{Ipv4Packet, Ipv6Packet, TcpPacket, UdpPacket};
 
 use crate::link::{ETHERNET_BYTES, LinkAddress};
 
@@ -180,6 +180,19 @@ pub(crate) fn parse(packet: &[u8]) -> Option<Segment> {
         window: half(tcp, 14),
         payload: u32::try_from(payload.len().checked_sub(head)?).ok()?,
     })
+}
+
+/// Whether the checksums of a packet that [`parse`] has read are right; TCP's is looked at if it `verifies`. A segment that isn't whole is
+/// nobody's: neither its ends nor its numbers are to be believed.
+pub(crate) fn is_whole(packet: &[u8], tuple: &Tuple, verifies: bool) -> bool {
+    let (from, to) = (unmapped(tuple.peer).into(), unmapped(tuple.local).into());
+    let is_right =
+        |tcp: &[u8]| !verifies || TcpPacket::new_checked(tcp).is_ok_and(|tcp| tcp.verify_checksum(&from, &to));
+    if tuple.is_v4() {
+        Ipv4Packet::new_checked(packet).is_ok_and(|ip| ip.verify_checksum() && is_right(ip.payload()))
+    } else {
+        !verifies || Ipv6Packet::new_checked(packet).is_ok_and(|ip| is_right(ip.payload()))
+    }
 }
 
 /// Both addresses of an IPv4 packet with a whole segment or datagram, and that (RFC 791, 3.1).

@@ -23,7 +23,6 @@ pub(crate) struct Port<'a, T> {
     /// Goes before each packet, where frames have a header.
     pub(crate) head: Option<[u8; ETHERNET_BYTES]>,
     pub(crate) mtu: usize,
-    pub(crate) verifies: bool,
     /// Where what the link has no room for is written: a packet's room.
     pub(crate) sink: &'a mut [u8],
     pub(crate) sent: Sent,
@@ -90,19 +89,15 @@ impl<T: Transmit> Device for Port<'_, T> {
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
-        capabilities(self.mtu, self.verifies)
+        capabilities(self.mtu)
     }
 }
 
-/// What smoltcp is told of every link.
-pub(crate) fn capabilities(mtu: usize, verifies: bool) -> DeviceCapabilities {
+/// What smoltcp is told of every link. Checksums of what comes have been looked at by then.
+fn capabilities(mtu: usize) -> DeviceCapabilities {
     let mut capabilities = DeviceCapabilities::default();
     capabilities.medium = Medium::Ip;
     capabilities.max_transmission_unit = mtu;
-    if !verifies {
-        // IPv4's own is always whole.
-        capabilities.checksum.tcp = Checksum::Tx;
-        capabilities.checksum.udp = Checksum::Tx;
-    }
+    (capabilities.checksum.ipv4, capabilities.checksum.tcp) = (Checksum::Tx, Checksum::Tx);
     capabilities
 }

@@ -23,11 +23,12 @@ use super::flow::{Flow, Phase};
 use super::packet::{Segment, Tuple};
 use super::port::{Port, Sent};
 use super::{Net, instant, interface};
-use crate::link::{Figures, Transmit};
+use crate::link::Transmit;
 use crate::sys::Cell;
 
-/// How long a connection is silent before it rests: a waking is about the work of a handshake.
-const REST_AFTER: Duration = Duration::from_secs(1);
+/// Connections that begin to rest in one millisecond: giving a socket's memory back takes a system call, and those that came together
+/// are silent together.
+const RESTS: u32 = 64;
 /// A peer whose window is smaller has its socket kept: it's what a woken one takes for the window until it hears more. smoltcp begins
 /// with half as much on its way.
 const WINDOW_MIN: u16 = 4096;
@@ -92,13 +93,45 @@ impl Hello {
 /// What is left of a connection's socket while it rests.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rest {
-    receive: u32,
+    pub(super) receive: u32,
     send: u32,
     nagle: bool,
     congestion: CongestionControl,
-    keepalive_ms: Option<u32>,
-    /// When keepalive asks.
-    pub(crate) probe_at: Option<Time>,
+}
+
+/// Who begins to rest when: so many a millisecond, the others later.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    /// Those of this millisecond, and those of the last one that somebody was told to wait for.
+    now: Turn,
+    later: Turn,
+}
+
+/// A millisecond, and how many have their turn in it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Turn {
+    at_ms: u64,
+    count: u32,
+}
+
+impl Turns {
+    /// Takes a turn now, or says in which millisecond to come again.
+    fn take(&mut self, now_ms: u64) -> Result<(), u64> {
+        if self.now.at_ms < now_ms {
+            self.now = Turn { at_ms: now_ms, count: 0 };
+        }
+        if self.now.count < RESTS {
+            self.now.count += 1;
+            return Ok(());
+        }
+        if self.later.at_ms <= now_ms {
+            self.later = Turn { at_ms: now_ms + 1, count: 0 };
+        } else if self.later.count == RESTS {
+            self.later = Turn { at_ms: self.later.at_ms + 1, count: 0 };
+        }
+        self.later.count += 1;
+        Err(self.later.at_ms)
+    }
 }
 
 /// A connection's socket.
@@ -117,6 +150,7 @@ impl Flow {
             && self.roomy
             && !(self.over || self.finishes || self.dirty || self.news || self.owes_room)
             && self.acknowledged == self.received
+            && !self.has_hole()
             && self.sent == self.taken
             && self.held_until.is_none()
             && self
@@ -128,6 +162,7 @@ impl Flow {
     pub(super) fn meet(&mut self, packet: &[u8], segment: &Segment) {
         self.hello = Hello::of(packet);
         self.received = segment.seq.wrapping_add(1);
+        self.ahead = self.received;
     }
 
     /// A segment came, which brought `came` bytes in order; before, the connection was in the state `before`.
@@ -135,28 +170,67 @@ impl Flow {
         if segment.flags.syn() {
             if before == State::SynSent && self.state() != before {
                 self.meet(packet, segment);
+                // Its window is never scaled (RFC 7323, 2.2).
+                self.roomy = segment.window >= WINDOW_MIN;
             }
             return;
         }
         self.received = self.received.wrapping_add(u32::try_from(came).expect("a buffer is smaller"));
+        if segment.payload > 0 {
+            self.note_hole(segment);
+        }
         self.roomy = self.hello.is_some_and(|hello| hello.has_window(segment));
     }
 
+    /// A segment came that doesn't fit. What repeats the peer's words is a sign of it; and its window counts if that is large: the news
+    /// of it may have been lost, and at rest a window is taken for no larger.
+    pub(super) fn note_misfit(&mut self, now: Time, segment: &Segment) {
+        if self.repeats(segment) {
+            self.note_heard(now, self.link);
+            self.roomy |= self.hello.is_some_and(|hello| hello.has_window(segment));
+        }
+    }
+
+    /// Notes how far what came reaches: bytes behind a hole have been acknowledged (RFC 2018), so they mustn't be forgotten.
+    fn note_hole(&mut self, segment: &Segment) {
+        let end = segment.seq.wrapping_add(segment.payload);
+        if !self.has_hole() {
+            self.ahead = self.received;
+        }
+        if end.wrapping_sub(self.ahead).cast_signed() > 0 {
+            self.ahead = end;
+        }
+    }
+
+    /// Something came before what goes in front of it.
+    const fn has_hole(&self) -> bool {
+        self.ahead.wrapping_sub(self.received).cast_signed() > 0
+    }
+
     /// When it may rest, if nothing happens.
-    pub(super) fn rests_at(&self) -> Option<Time> {
-        self.is_quiet().then(|| self.heard.after(REST_AFTER))
+    pub(super) fn rests_at(&self, after: Duration) -> Option<Time> {
+        self.is_quiet().then(|| self.heard.after(after))
     }
 }
 
 impl Net {
-    /// Takes the socket of a connection that has been silent for long enough. `probe_at`: when keepalive asks.
-    pub(super) fn rest(&mut self, key: Key, probe_at: Option<Time>) {
+    /// Has a connection rest that has been silent for long enough, or says when it may: others are in front.
+    pub(super) fn rest_in_turn(&mut self, key: Key) -> Option<Time> {
+        match self.turns.take(self.now.as_millis()) {
+            Ok(()) => {
+                self.rest(key);
+                None
+            }
+            Err(at_ms) => Some(Time::from_nanos(at_ms.saturating_mul(1_000_000))),
+        }
+    }
+
+    /// Takes the socket of a connection.
+    fn rest(&mut self, key: Key) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let Body::Awake(cell) = &flow.body else { return };
         let ((receive, send), tcp) = (cell.sizes(), cell.tcp());
-        let keepalive_ms = tcp.keep_alive().map(|idle| u32::try_from(idle.total_millis()).unwrap_or(u32::MAX).max(1));
-        let (nagle, congestion) = (tcp.nagle_enabled(), tcp.congestion_control());
-        let rest = Rest { receive, send, nagle, congestion, keepalive_ms, probe_at };
+        let rest = Rest { receive, send, nagle: tcp.nagle_enabled(), congestion: tcp.congestion_control() };
         let body = std::mem::replace(&mut flow.body, Body::Resting(rest));
         self.resting += 1;
         self.put_away(body);
@@ -165,30 +239,24 @@ impl Net {
     /// A connection to do something with: its socket is there.
     pub(super) fn awake(&mut self, key: Key) -> Option<&mut Flow> {
         if self.flows.get(key)?.rest().is_some() {
-            self.wake(key, false);
+            self.wake(key);
             // If nothing comes of it, it's to rest again.
             self.mark(key);
         }
         self.flows.get_mut(key)
     }
 
-    /// Makes the socket of a connection at rest. `probes`: keepalive asks at once.
-    pub(super) fn wake(&mut self, key: Key, probes: bool) {
+    /// Makes the socket of a connection at rest.
+    pub(super) fn wake(&mut self, key: Key) {
         let Some(flow) = self.flows.get(key) else { return };
         let (Some(rest), Some(hello)) = (flow.rest().copied(), flow.hello) else { return };
         let (tuple, next, received) = (flow.tuple, flow.first.wrapping_add(flow.taken), flow.received);
         let mut cell = self.cell_of(rest.receive, rest.send);
-        let keepalive = rest.keepalive_ms.map(|ms| smoltcp::time::Duration::from_millis(ms.into()));
         cell.with_tcp(|tcp| {
             tcp.set_nagle_enabled(rest.nagle);
             tcp.set_congestion_control(rest.congestion);
-            tcp.set_keep_alive(keepalive.filter(|_| !probes));
         });
         let stands = self.revive(&mut cell, &tuple, hello, next, received);
-        if probes {
-            // Set on an open socket, it asks at once.
-            cell.with_tcp(|tcp| tcp.set_keep_alive(keepalive));
-        }
         self.resting -= 1;
         if let Some(flow) = self.flows.get_mut(key) {
             flow.body = Body::Awake(cell);
@@ -212,10 +280,10 @@ impl Net {
         }
         let mut answer = [0; ANSWER_BYTES];
         let len = hello.answer(tuple, next.wrapping_sub(1), received.wrapping_sub(1), &mut answer);
-        let Figures { mtu, verifies, .. } = self.figures;
+        let mtu = self.figures.mtu;
         let mut away = Away(&mut self.sink);
         let packet = Some(&answer[..len]);
-        let mut port = Port { packet, tx: &mut away, head: None, mtu, verifies, sink: &mut [], sent: Sent::default() };
+        let mut port = Port { packet, tx: &mut away, head: None, mtu, sink: &mut [], sent: Sent::default() };
         let now = instant(self.now);
         cell.with_set(|set| {
             iface.poll_ingress_single(now, &mut port, set);

@@ -25,6 +25,17 @@ impl Net {
         false
     }
 
+    /// Has what waits for more leave on all connections: there may be no later.
+    pub(crate) fn push_all(&mut self) {
+        for slot in 0..self.config.flows_max {
+            if let Some((key, flow)) = self.flow_at(slot)
+                && flow.held_until.is_some()
+            {
+                self.push(key);
+            }
+        }
+    }
+
     /// Whether some connection waits for its turn to send.
     pub(crate) fn is_dirty(&self) -> bool {
         !self.dirty.is_empty()
@@ -34,12 +45,12 @@ impl Net {
         let (now, orphan_patience) = (self.now, self.config.orphan_patience);
         let Some(flow) = self.flows.get_mut(key) else { return };
         flow.dirty = false;
-        if let Some(rest) = flow.rest() {
-            let probes = rest.probe_at.is_some_and(|at| at <= now);
-            if !probes && flow.gives_up_at(orphan_patience).is_none_or(|at| at > now) {
+        if flow.rest().is_some() {
+            if flow.gives_up_at(orphan_patience).is_none_or(|at| at > now) {
+                self.ask_if_due(key, tx);
                 return self.arm(key);
             }
-            self.wake(key, probes);
+            self.wake(key);
         }
         let Some(flow) = self.flows.get_mut(key) else { return };
         flow.note_owed(now);
@@ -47,10 +58,12 @@ impl Net {
         if flow.phase == Phase::Resolving || !flow.listed {
             return;
         }
-        // While its timer is set it isn't due.
-        let due = flow.armed_ms == UNARMED && flow.gives_up_at(orphan_patience).is_some_and(|at| at <= now);
-        if due && !self.give_up(key) {
-            return;
+        // While its timer is set nothing is due.
+        if flow.armed_ms == UNARMED {
+            if flow.gives_up_at(orphan_patience).is_some_and(|at| at <= now) && !self.give_up(key) {
+                return;
+            }
+            self.ask_if_due(key, tx);
         }
         let Some(flow) = self.flows.get(key) else { return };
         let waits = flow.held_until.is_some_and(|until| until > now);
@@ -82,7 +95,6 @@ impl Net {
             tx,
             head: head_for(&self.figures, link, tuple.is_v4()),
             mtu: self.figures.mtu,
-            verifies: self.figures.verifies,
             sink: &mut self.sink,
             sent: Sent::default(),
         };
@@ -109,16 +121,15 @@ impl Net {
         let now = self.now;
         let Some(flow) = self.flows.get_mut(key) else { return };
         let iface = &mut self.iface;
-        let polled = flow.with_set(|set| iface.poll_at(instant(now), set).map(time));
-        let sends_at = polled.unwrap_or_else(|| flow.rest()?.probe_at);
-        let rests_at = if self.rests { flow.rests_at() } else { None };
+        let sends_at = flow.with_set(|set| iface.poll_at(instant(now), set).map(time)).flatten();
+        let mut rests_at = if self.rests { flow.rests_at(self.config.rest_after) } else { None };
         if rests_at.is_some_and(|at| at <= now) {
-            self.rest(key, sends_at);
+            rests_at = self.rest_in_turn(key);
         }
         let Some(flow) = self.flows.get_mut(key) else { return };
-        let rests_at = rests_at.filter(|at| *at > now);
         let gives_up_at = flow.gives_up_at(self.config.orphan_patience);
-        let Some(at) = [sends_at, gives_up_at, flow.held_until, rests_at].into_iter().flatten().min() else { return };
+        let times = [sends_at, gives_up_at, flow.asks_at(), flow.held_until, rests_at];
+        let Some(at) = times.into_iter().flatten().min() else { return };
         // Rounded up, and not this very millisecond again.
         let at_ms = at.as_nanos().div_ceil(1_000_000).max(now.as_millis() + 1);
         if at_ms < flow.armed_ms {

@@ -8,6 +8,7 @@ use smoltcp::socket::tcp::{RecvError, State};
 
 use super::door::Door;
 use super::flow::{self, Flow, Phase};
+use super::keepalive::Keepalive;
 use super::{EVENTS, Net};
 
 /// How long bytes wait for more that were sent ahead of them: as long as on Linux (`tcp_probe0_base`).
@@ -299,17 +300,17 @@ impl Net {
     }
 
     pub(crate) fn set_keepalive(&mut self, key: Key, options: &LegOptions) {
-        let patience = self.config.patience;
-        if let Some(flow) = self.awake(key) {
-            flow.limits = flow::Limits::of(options, patience);
-            flow.set_interval(options.keepalive.map(flow::duration));
+        let patience = options.user_timeout.unwrap_or(self.config.patience);
+        if let Some(flow) = self.flows.get_mut(key) {
+            flow.patience_ms = flow::millis(patience);
+            flow.keepalive = Keepalive::of(options);
             self.mark(key);
         }
     }
 
     pub(crate) fn set_probing(&mut self, key: Key, probing: Option<&Probing>) {
-        if let Some(flow) = self.awake(key) {
-            flow::set_probing(flow, probing);
+        if let Some(flow) = self.flows.get_mut(key) {
+            flow.keepalive = Keepalive::probing(probing);
             self.mark(key);
         }
     }

@@ -159,6 +159,11 @@ impl TxHalf {
         self.stalled
     }
 
+    /// Whether the kernel hasn't taken all frames yet.
+    pub(crate) fn has_pending(&mut self) -> bool {
+        self.tx.pending() > 0
+    }
+
     /// Takes back frames that have left.
     fn reclaim(&mut self) {
         let mut any = false;
