@@ -11,7 +11,7 @@ use crate::measure::measure;
 use crate::mux::{Ended, Mux};
 use crate::reason::End;
 use crate::request::{Request, State};
-use crate::sending::How;
+use crate::sending::{How, PROSPECT_MAX};
 use crate::service::{Matching, ServiceId};
 use crate::serving::Serving;
 use crate::transfer::CLIENT_TRANSFERS_MAX;
@@ -149,7 +149,10 @@ impl Mux {
         if held {
             serving.counters.transfers_held.add(1);
         }
-        if held || client.outstanding >= serving.service.bounds.outstanding_per_client {
+        if held
+            || client.may_be_owed() > PROSPECT_MAX
+            || client.outstanding >= serving.service.bounds.outstanding_per_client
+        {
             client.stop_reading();
             cx.pause(client.conn);
         } else if self.requests.len() >= self.requests_max && !client.starved {

@@ -190,7 +190,9 @@ impl Mux {
         owner: u64,
         origin: Option<Origin>,
     ) -> Result<(), Incoming<B::Socket>> {
-        let Ok(key) = self.clients.insert(Client::new(id.0, owner, origin, cx.now())) else { return Err(incoming) };
+        let message_max = self.services[id.0].service.bounds.message_max;
+        let client = Client::new(id.0, owner, origin, message_max, cx.now());
+        let Ok(key) = self.clients.insert(client) else { return Err(incoming) };
         let conn = cx.admit(incoming, Token::Client(key).to_bits(), MeterId::NONE).inspect_err(|_| {
             self.clients.remove(key);
         })?;

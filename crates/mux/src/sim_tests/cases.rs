@@ -1,6 +1,7 @@
 //! Single promises, each by itself.
 
 mod faults;
+mod owed;
 mod transfers;
 
 use std::sync::Arc;
