@@ -7,14 +7,12 @@ use midmile_engine::{Addr, ConnId, Key, Time};
 use midmile_wire::frame::Seen;
 
 use crate::chunks::Chain;
+use crate::prospect::Prospect;
 use crate::reason::End;
 use crate::service::Bounds;
 
 /// How long a client that parts has to close its side.
 pub(crate) const PARTING_WAIT: Duration = Duration::from_secs(1);
-
-/// Bytes that an answer is taken to have of a client that has had none: DNS has no longer ones.
-const EXPECTED_FIRST: usize = 64 * 1024;
 
 /// A client. Invariant: `outstanding` is the number of requests whose client it is, and `transfers` that of those which are transfers.
 #[derive(Debug)]
@@ -32,8 +30,8 @@ pub(crate) struct Client {
     pub(crate) outstanding: u16,
     /// How many of them are transfers.
     pub(crate) transfers: u16,
-    /// Bytes that each answer is taken to have that it waits for: as many as the longest of late had.
-    pub(crate) expected: usize,
+    /// How long each answer is taken to be that it waits for.
+    pub(crate) prospect: Prospect,
     /// It's read.
     pub(crate) reading: bool,
     /// It waits until there's room for requests. Invariant: it stands among the starved.
@@ -67,8 +65,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// One whose answers may have up to `message_max` bytes.
-    pub(crate) fn new(service: u32, owner: u64, origin: Option<Origin>, message_max: u32, now: Time) -> Self {
+    pub(crate) fn new(service: u32, owner: u64, origin: Option<Origin>, prospect: Prospect, now: Time) -> Self {
         Self {
             conn: Key::NONE,
             service,
@@ -77,7 +74,7 @@ impl Client {
             out: Chain::EMPTY,
             outstanding: 0,
             transfers: 0,
-            expected: EXPECTED_FIRST.min(message_max as usize),
+            prospect,
             reading: true,
             starved: false,
             queued: false,
@@ -111,14 +108,9 @@ impl Client {
         }
     }
 
-    /// Notes how long an answer is. Shorter ones than were expected count little by little: long ones may come between them.
-    pub(crate) fn note_answer(&mut self, len: usize) {
-        self.expected = len.max(self.expected - self.expected / 8);
-    }
-
     /// Bytes that it's owed, with those that its outstanding requests may bring.
     pub(crate) fn may_be_owed(&self) -> usize {
-        self.expected.saturating_mul(usize::from(self.outstanding)).saturating_add(self.out.len())
+        self.prospect.of(self.outstanding).saturating_add(self.out.len())
     }
 
     /// It isn't read for now; a message that has begun isn't its fault then.

@@ -190,8 +190,9 @@ impl Mux {
         owner: u64,
         origin: Option<Origin>,
     ) -> Result<(), Incoming<B::Socket>> {
-        let message_max = self.services[id.0].service.bounds.message_max;
-        let client = Client::new(id.0, owner, origin, message_max, cx.now());
+        let serving = &self.services[id.0];
+        let prospect = serving.prospect.of_client(serving.service.bounds.message_max);
+        let client = Client::new(id.0, owner, origin, prospect, cx.now());
         let Ok(key) = self.clients.insert(client) else { return Err(incoming) };
         let conn = cx.admit(incoming, Token::Client(key).to_bits(), MeterId::NONE).inspect_err(|_| {
             self.clients.remove(key);

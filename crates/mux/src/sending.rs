@@ -90,7 +90,9 @@ impl Mux {
     pub(crate) fn deliver<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, parts: &[&[u8]]) {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.active = cx.now();
-        client.note_answer(parts.iter().map(|part| part.len()).sum());
+        let len = parts.iter().map(|part| part.len()).sum();
+        client.prospect.note(len);
+        self.services[client.service].prospect.note(len);
         if client.out.is_empty() {
             client.took = client.active;
         }
@@ -107,7 +109,6 @@ impl Mux {
             for (slice, part) in slices.iter_mut().zip(parts) {
                 *slice = IoSlice::new(part);
             }
-            let len = parts.iter().map(|part| part.len()).sum::<usize>();
             kept = cx.send_vectored(client.conn, &slices[..parts.len()]) == len;
         }
         if kept && (client.out.len() <= OWED_LIMIT || !self.chunks.is_half_used()) {

@@ -32,7 +32,7 @@ impl Stage {
     /// So many places, and what is served of them.
     pub(super) fn with(places: usize, service: impl FnOnce(&[Addr]) -> Service) -> Self {
         let config = Config { conns_max: 100, catch_panics: false, ..Config::default() };
-        let mut core = Core::new(Sim::new(7, false), config, Owner::new(Mux::new(20, 100)));
+        let mut core = Core::new(Sim::new(7, false), config, Owner::new(Mux::new(20, 300)));
         let places: Vec<Addr> = (0..places).map(|place| port(2000 + place)).collect();
         let counters = Arc::new(Counters::default());
         let (owner, cx) = core.parts();

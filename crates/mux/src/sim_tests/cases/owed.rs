@@ -93,6 +93,24 @@ impl Stage {
         }
     }
 
+    /// How much of what a new client asks at once is asked of the backend before it has an answer; then it has all its answers, of so many
+    /// bytes.
+    fn asks_at_once(&mut self, resolver: &mut Resolver, count: u16, len: usize) -> usize {
+        let client = self.client();
+        self.say(client, &queries(count));
+        resolver.received.extend(self.hear(resolver.remote).0);
+        let asked = resolver.received.len() / query(0, "a", 16).len();
+        let (mut got, mut have) = (Vec::new(), 0);
+        while have < count {
+            resolver.answer(self, len);
+            self.take_some(client, &mut got);
+            have += u16::try_from(take_messages(&mut got).len()).unwrap();
+        }
+        self.core.parts().1.backend().hand_close(client);
+        self.pass(5);
+        asked
+    }
+
     /// Has a client ask so often, and take short answers.
     fn get_used_to_short_answers(&mut self, client: RemoteId, resolver: &mut Resolver) {
         for _ in 0..4 {
@@ -122,6 +140,34 @@ fn long_answers_to_all_that_a_client_asked_at_once_come_as_it_takes_them() {
     }
     ids.sort_unstable();
     assert_eq!((ids, stage.ends()), ((0..count).collect(), vec![]));
+}
+
+#[test]
+fn a_new_client_may_ask_the_more_at_once_the_shorter_all_answers_of_late_were() {
+    let (mut stage, mut resolver) = long_stage();
+    assert_eq!(stage.asks_at_once(&mut resolver, 100, 10), 17, "nothing is known of the answers");
+    for _ in 0..4 {
+        stage.asks_at_once(&mut resolver, 100, 10);
+    }
+    assert_eq!(stage.asks_at_once(&mut resolver, 100, 10), 100);
+    stage.asks_at_once(&mut resolver, 1, 59_000);
+    assert_eq!(stage.asks_at_once(&mut resolver, 100, 10), 18, "a long one came just now");
+}
+
+#[test]
+fn the_longest_answers_to_all_that_a_new_client_asks_at_once_fit_half_of_the_arena() {
+    let (mut stage, mut resolver) = long_stage();
+    for _ in 0..6 {
+        stage.asks_at_once(&mut resolver, 100, 10);
+    }
+    let client = stage.client();
+    stage.say(client, &queries(250));
+    resolver.received.extend(stage.hear(resolver.remote).0);
+    assert_eq!(take_messages(&mut resolver.received.clone()).len(), 129);
+    (0..4000).for_each(|_| resolver.answer(&mut stage, 65_000));
+    let (waits, arena) = (stage.waits(), 32_768 * CHUNK_BYTES);
+    assert!((arena / 3..arena / 2 + 200_000).contains(&waits), "{waits} bytes wait in between");
+    assert_eq!(stage.ends(), [End::Finished; 6], "one that waits for its answers was ended");
 }
 
 #[test]
