@@ -241,8 +241,15 @@ fn dig_is_told_the_same_as_directly() {
 }
 
 #[test]
+fn who_asks_how_long_a_connection_may_idle_is_told_our_time() {
+    clients::is_told_our_time_to_idle("");
+}
+
+#[test]
 fn no_question_is_lost_while_backends_are_killed_and_start_again() {
-    clients::survives_restarts("");
+    for kind in Kind::ALL {
+        clients::survives_restarts("", kind);
+    }
 }
 
 #[test]
