@@ -5,14 +5,14 @@ mod process;
 mod programs;
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 use nameservers::clients::{self, Questions, dnsperf, kdig, transferred};
-use nameservers::message::{self, A, Query, ask, ask_all, connect};
+use nameservers::message::{self, A, Query, TXT, ask, ask_all, connect};
 use nameservers::servers::{KEY, Kind, NameServer, SLOW};
 use nameservers::zone::{self, HOSTS, ORIGIN};
 use process::ends::reset;
@@ -24,6 +24,8 @@ use programs::{client, connections_to, lacks, raise_descriptors, said};
 /// Connections of the comparison, and questions on each.
 const CONNECTIONS: u64 = 8;
 const QUESTIONS: u16 = 800;
+/// Long answers that a client asks for and doesn't take.
+const UNREAD: u16 = 500;
 /// Senders that never finish a message, as many as there are descriptors for beside those that are in use otherwise, and what each may cost.
 const SENDERS: usize = 10_000;
 const SPARE_DESCRIPTORS: usize = 400;
@@ -277,6 +279,35 @@ fn one_slow_answer_delays_no_other() {
     assert_eq!(connections_to(server.addr), 1);
     reset(waits);
     mux.settled();
+}
+
+#[test]
+fn a_client_that_never_reads_is_ended_and_nobody_else_notices() {
+    if lacks(&["knotd"]) {
+        return;
+    }
+    let scratch = Scratch::new("mux-unread");
+    let server = NameServer::start(Kind::Knot, &scratch, "server");
+    let mux = Relay::mux("dns", &[server.addr], &["--cores", "1", "--idle-timeout", "1s"]);
+    // Its answers are far more than both sockets hold.
+    let large = Query::plain(&format!("large.{ORIGIN}"), TXT);
+    let asked: Vec<u8> = (0..UNREAD).flat_map(|id| large.framed(id)).collect();
+    let mut mute = connect(mux.addr());
+    mute.write_all(&asked).unwrap();
+    let question = Query::plain(&format!("host-1.{ORIGIN}"), A);
+    let mut good = connect(mux.addr());
+    until("the end of who takes nothing", || {
+        let answer = ask(&mut good, &question, 1);
+        assert_eq!(message::rcode(&answer), 0);
+        (mux.ends("answers-unread") == 1).then_some(())
+    });
+    drop(good);
+    let status = mux.settled();
+    assert_eq!(number(&status, "/totals/ends/finished"), 1, "{status:#}");
+    // What it was owed is given up by a reset, never by an end that looks like the answers' own.
+    let mut buffer = [0; 65_536];
+    let last = std::iter::repeat_with(|| mute.read(&mut buffer)).find(|read| !matches!(read, Ok(1..)));
+    assert_eq!(last.unwrap().unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
 #[test]

@@ -95,12 +95,12 @@ impl Client {
 
     /// When it's to be looked at again, and the end that it has if nothing has changed by then.
     pub(crate) fn due(&self, bounds: &Bounds, now: Time) -> (Time, Option<End>) {
+        let unread = (!self.out.is_empty()).then(|| (self.took.after(bounds.idle_timeout), End::AnswersUnread));
+        let slow = self.begun.map(|begun| (begun.after(bounds.message_timeout), End::MessageTimeout));
         if self.parting {
             (self.took.after(PARTING_WAIT), self.ending)
-        } else if !self.out.is_empty() {
-            (self.took.after(bounds.idle_timeout), Some(End::AnswersUnread))
-        } else if let Some(begun) = self.begun {
-            (begun.after(bounds.message_timeout), Some(End::MessageTimeout))
+        } else if let Some((due, end)) = unread.into_iter().chain(slow).min_by_key(|(due, _)| *due) {
+            (due, Some(end))
         } else if self.outstanding > 0 || self.ending.is_some() || !self.reading {
             (now.after(bounds.idle_timeout), None)
         } else {

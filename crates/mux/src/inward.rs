@@ -204,7 +204,8 @@ impl Mux {
     pub(crate) fn client_due<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let now = cx.now();
-        let (due, end) = client.due(&self.services[client.service].service.bounds, now);
+        let bounds = &self.services[client.service].service.bounds;
+        let (due, end) = client.due(bounds, now);
         match end {
             Some(End::MessageTimeout) if due <= now && client.ending.is_none() => {
                 // What it asked before is answered yet: answers have a time of their own.
@@ -216,8 +217,9 @@ impl Mux {
                 self.end_client(cx, key, end, how);
             }
             _ => {
-                client.timer_at = due;
-                cx.set_timer(client.conn, due.since(now));
+                // A message may have longer than answers have that begin to wait meanwhile.
+                client.timer_at = due.min(now.after(bounds.idle_timeout));
+                cx.set_timer(client.conn, client.timer_at.since(now));
             }
         }
     }

@@ -58,10 +58,17 @@ impl Resolver {
 /// A stage of time enough, and its backend.
 fn long_stage() -> (Stage, Resolver) {
     let patient = Duration::from_secs(5);
+    stage_of(BOUNDS.message_timeout, patient)
+}
+
+/// The same with so much time for a client's message, and for a client to take answers.
+fn stage_of(message_timeout: Duration, idle_timeout: Duration) -> (Stage, Resolver) {
+    let patient = Duration::from_secs(5);
     let bounds = Bounds {
         message_max: 65_537,
         outstanding_per_client: 256,
-        idle_timeout: patient,
+        message_timeout,
+        idle_timeout,
         answer_timeout: patient,
         attempt_timeout: patient,
         upstreams_per_backend: 1,
@@ -180,6 +187,40 @@ fn a_client_that_takes_no_long_answer_ends_by_its_time_alone() {
     assert_eq!(stage.ends(), []);
     (0..1500).for_each(|_| resolver.answer(&mut stage, 59_000));
     assert_eq!((stage.ends(), stage.waits()), (vec![End::AnswersUnread], 0));
+}
+
+#[test]
+fn a_long_time_for_messages_gives_nobody_longer_to_take_answers() {
+    let (mut stage, mut resolver) = stage_of(Duration::from_secs(60), Duration::from_secs(1));
+    let client = stage.client();
+    let half = &query(9, "a", 16)[..5];
+    stage.say(client, &[&queries(3), half].concat());
+    // Its timer has run out once meanwhile.
+    stage.pass(1500);
+    resolver.answer_all(&mut stage, 59_000);
+    assert!(stage.waits() > 0);
+    stage.pass(2100);
+    assert_eq!((stage.ends(), stage.waits()), (vec![End::AnswersUnread], 0));
+}
+
+#[test]
+fn answers_that_wait_give_nobody_longer_for_a_message() {
+    let (mut stage, mut resolver) = stage_of(Duration::from_secs(1), Duration::from_secs(5));
+    let client = stage.client();
+    let (half, rest) = (&query(9, "a", 16)[..5], &query(9, "a", 16)[5..]);
+    stage.say(client, &[&queries(2), half].concat());
+    resolver.answer_all(&mut stage, 59_000);
+    assert!(stage.waits() > 0);
+    stage.pass(1100);
+    stage.say(client, rest);
+    assert_eq!(stage.counters.requests.value(), 2, "it's no request any more");
+    let mut got = Vec::new();
+    while take_messages(&mut got.clone()).len() < 2 {
+        stage.take_some(client, &mut got);
+        stage.pass(1);
+    }
+    stage.pass(1100);
+    assert_eq!(stage.ends(), [End::MessageTimeout]);
 }
 
 #[test]
