@@ -45,7 +45,6 @@ pub(crate) struct Serving {
     pub(crate) prospect: Prospect,
     origins: HashMap<Origin, u32>,
     pub(crate) retired: bool,
-    pub(crate) draining: bool,
 }
 
 impl Serving {
@@ -69,7 +68,6 @@ impl Serving {
             prospect: Prospect::OF_SERVICE,
             origins: HashMap::new(),
             retired: false,
-            draining: false,
         }
     }
 
