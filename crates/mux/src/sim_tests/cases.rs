@@ -150,6 +150,18 @@ fn a_keepalive_timeout_becomes_ours_in_place_and_nothing_else_changes() {
 }
 
 #[test]
+fn a_signed_answer_keeps_its_keepalive_timeout() {
+    let mut stage = Stage::new(Matching::Id, 1, BOUNDS);
+    let client = stage.client();
+    stage.say(client, &query_with(1, KEEPALIVE));
+    let (upstream, heard) = stage.asked().unwrap();
+    let mut answer = [&heard[2..], TSIG].concat();
+    (answer[2], answer[11]) = (0x81, 2);
+    stage.say(upstream, &framed(&answer));
+    assert_eq!(stage.hear(client).0, with_id(&framed(&answer), &[0, 1]));
+}
+
+#[test]
 fn stateful_operations_are_declined() {
     let mut stage = Stage::new(Matching::Id, 1, BOUNDS);
     let client = stage.client();
@@ -247,7 +259,11 @@ fn answers_to_other_questions_are_dropped() {
         stage.say(upstream, &framed(&answer_to(&stray[2..])));
     }
     stage.say(upstream, &heard);
-    assert_eq!((stage.hear(client).0, stage.counters.answers_stray.value()), (Vec::new(), 4));
+    // The answer to a notification (RFC 1996) about the same.
+    let mut notified = framed(&answer_to(&heard[2..]));
+    notified[4] |= 4 << 3;
+    stage.say(upstream, &notified);
+    assert_eq!((stage.hear(client).0, stage.counters.answers_stray.value()), (Vec::new(), 5));
     stage.say(upstream, &framed(&answer_to(&heard[2..])));
     assert_eq!(stage.hear(client).0, framed(&answer_to(&query(1, "a", 1)[2..])));
 }

@@ -204,6 +204,82 @@ fn a_long_time_for_messages_gives_nobody_longer_to_take_answers() {
 }
 
 #[test]
+fn the_time_to_take_answers_begins_when_they_begin_to_wait() {
+    let (mut stage, mut resolver) = stage_of(BOUNDS.message_timeout, Duration::from_secs(1));
+    let client = stage.client();
+    // Two answers fill the client's window to the last byte.
+    stage.say(client, &queries(2));
+    resolver.answer_all(&mut stage, ROOM / 2 - framed(&long_answer(&query(0, "a", 16)[2..], 0)).len());
+    assert_eq!(stage.waits(), 0);
+    stage.pass(700);
+    stage.say(client, &queries(1));
+    resolver.answer_all(&mut stage, 10);
+    assert!(stage.waits() > 0);
+    stage.pass(800);
+    assert_eq!(stage.ends(), []);
+    stage.pass(300);
+    assert_eq!(stage.ends(), [End::AnswersUnread]);
+}
+
+#[test]
+fn whoever_goes_on_taking_answers_may_take_as_long_as_that_needs() {
+    let (mut stage, mut resolver) = stage_of(BOUNDS.message_timeout, Duration::from_secs(1));
+    let client = stage.client();
+    stage.say(client, &queries(5));
+    resolver.answer_all(&mut stage, 59_000);
+    let mut got = Vec::new();
+    // Each piece well within the time for one, all together not.
+    while take_messages(&mut got.clone()).len() < 5 {
+        stage.take_some(client, &mut got);
+        stage.pass(100);
+    }
+    // What the kernel has of the last ones arrives after an end in order as well.
+    assert!(!stage.ends().contains(&End::AnswersUnread));
+}
+
+#[test]
+fn whoever_is_owed_more_than_64_kib_is_not_read() {
+    let (mut stage, mut resolver) = long_stage();
+    let client = stage.client();
+    stage.say(client, &queries(3));
+    resolver.answer_all(&mut stage, 59_000);
+    stage.say(client, &queries(1));
+    assert_eq!(stage.counters.requests.value(), 3);
+    let mut got = Vec::new();
+    for _ in 0..6 {
+        stage.take_some(client, &mut got);
+        stage.pass(5);
+    }
+    assert_eq!(stage.counters.requests.value(), 4);
+}
+
+#[test]
+fn behind_seventeen_of_a_new_client_more_follow_after_four_short_answers() {
+    let (mut stage, mut resolver) = long_stage();
+    let client = stage.client();
+    stage.say(client, &queries(100));
+    resolver.received.extend(stage.hear(resolver.remote).0);
+    for (query, answered) in take_messages(&mut resolver.received).iter().zip(1..=4) {
+        stage.say(resolver.remote, &framed(&long_answer(query, 10)));
+        assert_eq!(stage.counters.requests.value() > 17, answered == 4, "after {answered}");
+    }
+}
+
+#[test]
+fn whoever_has_as_many_requests_as_may_be_is_read_on_once_half_are_answered() {
+    let bounds = Bounds { outstanding_per_client: 4, upstreams_per_backend: 1, outstanding_per_upstream: 50, ..BOUNDS };
+    let mut stage = Stage::new(Matching::Id, 1, bounds);
+    let client = stage.client();
+    stage.say(client, &queries(9));
+    let (upstream, mut asked) = stage.asked().unwrap();
+    let asked = take_messages(&mut asked);
+    for (query, requests) in asked.iter().zip([4, 6, 6, 8]) {
+        stage.say(upstream, &framed(&answer_to(query)));
+        assert_eq!(stage.counters.requests.value(), requests);
+    }
+}
+
+#[test]
 fn answers_that_wait_give_nobody_longer_for_a_message() {
     let (mut stage, mut resolver) = stage_of(Duration::from_secs(1), Duration::from_secs(5));
     let client = stage.client();
