@@ -33,9 +33,11 @@ mod framers;
 mod health;
 mod host;
 mod intercept;
+mod limits;
 mod logging;
 mod notify;
 mod resolve;
+mod signals;
 mod supervise;
 mod windows;
 

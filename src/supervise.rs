@@ -10,23 +10,22 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use midmile_engine::probe;
-use midmile_gateway::{Fleet, Limits, Listening, Plan, WaitBy};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use midmile_gateway::{Fleet, Limits, Listening, Plan};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::admin;
-use crate::config::{Config, Listener};
-use crate::descriptors::{self, Needs};
+use crate::config::Config;
 use crate::early::EarlyDial;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::health;
 use crate::intercept::{Applied, Rules};
+use crate::limits;
 use crate::logging;
 use crate::notify;
 use crate::resolve::{self, Names};
+use crate::signals::Signals;
 use crate::windows::OpenWindows;
 
 /// How often a drain looks whether pairs are still open.
@@ -50,7 +49,7 @@ pub(crate) fn run(
     reread: impl Fn() -> Result<Config, Failure> + Send + Sync + 'static,
 ) -> Outcome {
     logging::init(config.log_level)?;
-    let limits = limits(&config, cpus)?;
+    let limits = limits::settle(&config, cpus)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(LOOKUP_THREADS_MAX)
@@ -68,104 +67,6 @@ pub(crate) fn run(
     // A name server that doesn't answer mustn't hold up the end.
     runtime.shutdown_background();
     outcome
-}
-
-/// Descriptors of a loop itself: what it waits with, and what wakes it.
-const PER_CORE: u64 = 3;
-/// Trunk connections that a gateway has room for, however few its pools ask for.
-const POOLED_SPARE: u32 = 64;
-
-/// Settles the process's limits and raises the descriptor limit to match.
-fn limits(config: &Config, cpus: u16) -> Result<Limits, Failure> {
-    let cores = config.limits.cores.unwrap_or(cpus);
-    let listeners = u64::try_from(config.listeners.len() + config.trunks.len()).unwrap_or(u64::MAX);
-    let (pooled_max, upstreams_max) = (pooled_max(config), upstreams_max(config, cores));
-    let connections = u64::from(pooled_max) + u64::from(upstreams_max);
-    let a_core = listeners.saturating_add(PER_CORE).saturating_add(config.sockets_max());
-    let standing = a_core.saturating_mul(u64::from(cores)) + connections;
-    let needs = Needs { standing, per_pair: if only_messages(config) { 1 } else { 2 } };
-    let settled = descriptors::settle(config.limits, needs, descriptors::raise).map_err(Failure::Run)?;
-    if settled.lowered {
-        tracing::warn!(
-            pairs_max = settled.pairs_max,
-            pipes_max = settled.pipes_max,
-            descriptors = settled.needed,
-            "limits lowered to the file descriptors allowed; raise the hard limit (ulimit -Hn, LimitNOFILE=) for more"
-        );
-    }
-    let (pairs_max, pipes_max) = (settled.pairs_max, settled.pipes_max);
-    let (message_max, pipe_bytes) = (message_max(config), config.limits.pipe_bytes);
-    let (wait_by, busy_poll) = (wait_by(config)?, config.busy_poll);
-    Ok(Limits { cores, wait_by, busy_poll, pairs_max, pooled_max, upstreams_max, message_max, pipes_max, pipe_bytes })
-}
-
-/// By what the loops wait, if it can be had.
-fn wait_by(config: &Config) -> Result<WaitBy, Failure> {
-    if config.wait_by == WaitBy::IoUring
-        && let Err(error) = probe::io_uring()
-    {
-        return Err(Failure::Run(format!("wait_by io_uring: {error}; or wait by epoll")));
-    }
-    Ok(config.wait_by)
-}
-
-/// Whether no connection is relayed: each client takes one descriptor then.
-fn only_messages(config: &Config) -> bool {
-    config.trunks.is_empty() && config.listeners.iter().all(|listener| listener.messages.is_some())
-}
-
-/// Room for connections to backends by which messages go: twice what stands, so that a reload can dial others beside them.
-fn upstreams_max(config: &Config, cores: u16) -> u32 {
-    let of = |listener: &Listener| {
-        let each = listener.messages.as_ref().map_or(0, |messages| u32::from(messages.bounds.upstreams_per_backend));
-        each.saturating_mul(u32::try_from(listener.to.len()).unwrap_or(u32::MAX))
-    };
-    let a_core = config.listeners.iter().map(of).fold(0, u32::saturating_add);
-    a_core.saturating_mul(cores.into()).saturating_mul(2)
-}
-
-/// What every buffer holds, or all but a byte of it: DNS's longest message.
-const MESSAGE_MAX_DEFAULT: u32 = 65_537;
-
-/// The longest message that any listener carries; 0 if none does.
-fn message_max(config: &Config) -> u32 {
-    let messages = config.listeners.iter().filter_map(|listener| listener.messages.as_ref());
-    messages.map(|messages| messages.bounds.message_max).max().unwrap_or(0)
-}
-
-/// Room for trunk connections, set aside at start: what the pools may hold, and some for peers that a reload adds.
-fn pooled_max(config: &Config) -> u32 {
-    let asked = config.peers.iter().filter(|peer| peer.address.is_some()).map(|peer| peer.pool.max);
-    if config.gateway.is_some() { asked.sum::<u32>().max(POOLED_SPARE) } else { 0 }
-}
-
-/// The signals that are answered.
-struct Signals {
-    end: EndSignals,
-    hangup: Signal,
-}
-
-/// Those that end the process.
-struct EndSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> Result<Self, Failure> {
-        let on = |kind| signal(kind).map_err(|error| Failure::Run(format!("can't listen for signals: {error}")));
-        let end = EndSignals { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? };
-        Ok(Self { end, hangup: on(SignalKind::hangup())? })
-    }
-}
-
-impl EndSignals {
-    async fn recv(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => (),
-            _ = self.interrupt.recv() => (),
-        }
-    }
 }
 
 /// What tasks tell the loop.
@@ -369,16 +270,16 @@ impl Supervisor {
             ("gateway.wait_by", config.wait_by != self.config.wait_by),
             ("gateway.busy_poll", config.busy_poll != self.config.busy_poll),
             ("log.level", config.log_level != self.config.log_level),
-            ("peer.pool_max", pooled_max(config) > self.plan.limits.pooled_max),
+            ("peer.pool_max", limits::pooled_max(config) > self.plan.limits.pooled_max),
         ];
         for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
             tracing::warn!(key, "changed, and takes effect only after a restart");
         }
-        let limits = &self.plan.limits;
-        if message_max(config) > limits.message_max.max(MESSAGE_MAX_DEFAULT) {
-            tracing::warn!(max = limits.message_max, "messages longer than that are carried only after a restart");
+        let settled = &self.plan.limits;
+        if limits::message_max(config) > settled.message_max.max(limits::MESSAGE_MAX_DEFAULT) {
+            tracing::warn!(max = settled.message_max, "messages longer than that are carried only after a restart");
         }
-        if upstreams_max(config, limits.cores) > limits.upstreams_max {
+        if limits::upstreams_max(config, settled.cores) > settled.upstreams_max {
             tracing::warn!("connections to backends by which messages go may take the room of pairs until a restart");
         }
     }

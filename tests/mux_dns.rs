@@ -5,24 +5,31 @@ mod process;
 mod programs;
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 use nameservers::clients::{self, Questions, dnsperf, kdig, transferred};
-use nameservers::message::{self, A, Query, ask, ask_all, connect};
+use nameservers::message::{self, A, Query, TXT, ask, ask_all, connect};
 use nameservers::servers::{KEY, Kind, NameServer, SLOW};
 use nameservers::zone::{self, HOSTS, ORIGIN};
 use process::ends::reset;
 use process::{Scratch, until};
+use programs::between::between;
 use programs::relay::{Relay, number};
 use programs::{client, connections_to, lacks, raise_descriptors, said};
 
 /// Connections of the comparison, and questions on each.
 const CONNECTIONS: u64 = 8;
 const QUESTIONS: u16 = 800;
-/// Senders that never finish a message.
-const SENDERS: usize = 2000;
+/// Long answers that a client asks for and doesn't take.
+const UNREAD: u16 = 500;
+/// Senders that never finish a message, as many as there are descriptors for beside those that are in use otherwise, and what each may cost.
+const SENDERS: usize = 10_000;
+const SPARE_DESCRIPTORS: usize = 400;
+const SENDER_BYTES_MAX: u64 = 2048;
 
 /// Does it with each server that is installed, behind a multiplexor that asks it over TCP.
 fn with_each(name: &str, kinds: &[Kind], more: &[&str], work: impl Fn(Kind, &NameServer, &Relay)) {
@@ -236,8 +243,15 @@ fn dig_is_told_the_same_as_directly() {
 }
 
 #[test]
+fn who_asks_how_long_a_connection_may_idle_is_told_our_time() {
+    clients::is_told_our_time_to_idle("");
+}
+
+#[test]
 fn no_question_is_lost_while_backends_are_killed_and_start_again() {
-    clients::survives_restarts("");
+    for kind in Kind::ALL {
+        clients::survives_restarts("", kind);
+    }
 }
 
 #[test]
@@ -268,34 +282,86 @@ fn one_slow_answer_delays_no_other() {
 }
 
 #[test]
+fn a_client_that_never_reads_is_ended_and_nobody_else_notices() {
+    if lacks(&["knotd"]) {
+        return;
+    }
+    let scratch = Scratch::new("mux-unread");
+    let server = NameServer::start(Kind::Knot, &scratch, "server");
+    let mux = Relay::mux("dns", &[server.addr], &["--cores", "1", "--idle-timeout", "1s"]);
+    // Its answers are far more than both sockets hold.
+    let large = Query::plain(&format!("large.{ORIGIN}"), TXT);
+    let asked: Vec<u8> = (0..UNREAD).flat_map(|id| large.framed(id)).collect();
+    let mut mute = connect(mux.addr());
+    mute.write_all(&asked).unwrap();
+    let question = Query::plain(&format!("host-1.{ORIGIN}"), A);
+    let mut good = connect(mux.addr());
+    until("the end of who takes nothing", || {
+        let answer = ask(&mut good, &question, 1);
+        assert_eq!(message::rcode(&answer), 0);
+        (mux.ends("answers-unread") == 1).then_some(())
+    });
+    drop(good);
+    let status = mux.settled();
+    assert_eq!(number(&status, "/totals/ends/finished"), 1, "{status:#}");
+    // What it was owed is given up by a reset, never by an end that looks like the answers' own.
+    let mut buffer = [0; 65_536];
+    let last = std::iter::repeat_with(|| mute.read(&mut buffer)).find(|read| !matches!(read, Ok(1..)));
+    assert_eq!(last.unwrap().unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
 fn senders_that_never_finish_a_message_are_cut_and_nobody_else_notices() {
     if lacks(&["knotd"]) {
         return;
     }
-    raise_descriptors();
+    let senders = SENDERS.min(raise_descriptors() - SPARE_DESCRIPTORS);
+    if senders < SENDERS {
+        eprintln!("{senders} senders, not {SENDERS}: there are no more descriptors");
+    }
     let scratch = Scratch::new("mux-slow");
     let server = NameServer::start(Kind::Knot, &scratch, "server");
-    let timeouts = ["--message-timeout", "2s", "--idle-timeout", "1m", "--cores", "1", "--upstreams-per-backend", "2"];
-    let mux = Relay::mux("dns", &[server.addr], &timeouts);
-    until("connections to the backend", || (connections_to(server.addr) == 2).then_some(()));
+    // What the backend hears by the only connection to it.
+    let heard = Arc::new(AtomicUsize::new(0));
+    let counts = heard.clone();
+    let backend = between(server.addr, move |bytes| {
+        counts.fetch_add(bytes.len(), Relaxed);
+        true
+    });
+    let timeouts = ["--message-timeout", "2s", "--idle-timeout", "1m", "--cores", "1", "--upstreams-per-backend", "1"];
+    let clients_max = (senders + 1).to_string();
+    let mux = Relay::mux("dns", &[backend], &[&timeouts[..], &["--clients-max", &clients_max]].concat());
     let mut good = connect(mux.addr());
-    let mut slow: Vec<_> = (0..SENDERS).map(|_| connect(mux.addr())).collect();
     let question = Query::plain(&format!("host-1.{ORIGIN}"), A);
     let mut asked = 0;
+    let mut asks = || {
+        asked += 1;
+        let answer = ask(&mut good, &question, asked);
+        assert_eq!((message::id(&answer), message::rcode(&answer)), (asked, 0));
+        asked
+    };
+    asks();
+    let before = mux.resident_kib();
+    let mut slow: Vec<_> = (0..senders).map(|_| connect(mux.addr())).collect();
+    let (mut most, mut count) = (before, 0);
     // The length of the longest message, and then that message, a byte a round: a timeout between two bytes would never be over.
     for byte in [0xFF; 2].into_iter().chain(std::iter::repeat(0)) {
         // Those that were cut refuse to be written to.
         slow.retain_mut(|sender| sender.write_all(&[byte]).is_ok());
-        asked += 1;
-        let answer = ask(&mut good, &question, asked);
-        assert_eq!((message::id(&answer), message::rcode(&answer)), (asked, 0));
-        if mux.ends("message-timeout") == SENDERS as u64 {
+        count = asks();
+        most = most.max(mux.resident_kib());
+        if mux.ends("message-timeout") == senders as u64 {
             break;
         }
     }
-    assert_eq!(connections_to(server.addr), 2, "half a message is nobody's but ours");
     drop(good);
     let status = mux.settled();
-    assert_eq!(number(&status, "/totals/ends/message-timeout"), SENDERS as u64, "{status:#}");
-    assert_eq!(number(&status, "/routes/0/messages/requests"), u64::from(asked), "{status:#}");
+    let each = (most - before) * 1024 / senders as u64;
+    eprintln!("{senders} senders took {each} bytes each");
+    assert!(each <= SENDER_BYTES_MAX, "{each} bytes for each of {senders} senders");
+    assert_eq!(number(&status, "/totals/ends/message-timeout"), senders as u64, "{status:#}");
+    // Half a message is nobody's but ours.
+    assert_eq!(number(&status, "/routes/0/messages/requests"), u64::from(count), "{status:#}");
+    assert_eq!(number(&status, "/routes/0/messages/upstreams/dialled"), 1, "{status:#}");
+    assert_eq!(heard.load(Relaxed), question.framed(0).len() * usize::from(count));
 }

@@ -134,8 +134,15 @@ fn a_zone_is_transferred_whole() {
 }
 
 #[test]
+fn who_asks_how_long_a_connection_may_idle_is_told_our_time() {
+    clients::is_told_our_time_to_idle("udp:");
+}
+
+#[test]
 fn no_question_is_lost_while_backends_are_killed_and_start_again() {
-    clients::survives_restarts("udp:");
+    for kind in Kind::ALL {
+        clients::survives_restarts("udp:", kind);
+    }
 }
 
 /// Where TCP leads to the server and nothing hears datagrams, or, with somebody mute in their way, nothing answers them.

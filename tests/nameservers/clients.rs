@@ -1,12 +1,14 @@
 //! Programs that ask name servers, and what they are asked through.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
-use super::servers::{Kind, NameServer};
-use super::zone::{self, HOSTS, QUESTIONS_PER_HOST};
+use super::message::{self, A, Edns, Query, ask, connect};
+use super::servers::{KEEPALIVE_MS, Kind, NameServer};
+use super::zone::{self, HOSTS, ORIGIN, QUESTIONS_PER_HOST};
 use crate::process::{Scratch, until};
-use crate::programs::relay::Relay;
+use crate::programs::relay::{Relay, number};
 use crate::programs::{client, connections_to, lacks, said};
 
 /// Does it with each server that is installed, behind a multiplexor; `how` stands in front of its address.
@@ -87,6 +89,46 @@ pub(crate) fn transferred(port: &str, at: &str, args: &[&str]) -> Vec<String> {
     records.map(str::to_owned).collect()
 }
 
+/// What dig is told of how long its connection to `at` may idle.
+fn told_to_idle(at: SocketAddr, option: &str) -> Vec<String> {
+    let mut command = client("dig");
+    command.args([&format!("@{}", at.ip()), "-p", &at.port().to_string(), "+tcp", "+tries=1", "+timeout=20"]);
+    let said = said(command.args([option, &format!("host-1.{ORIGIN}"), "AAAA"]));
+    assert!(said.contains("2001:db8::1"), "{said}");
+    said.lines().filter(|line| line.contains("KEEPALIVE")).map(str::to_owned).collect()
+}
+
+/// Who asks how long a connection may idle is told our time, in place of the server's (RFC 7828, 3.3.2); `how` stands in front of the
+/// server's address.
+pub(crate) fn is_told_our_time_to_idle(how: &str) {
+    // Of the servers that the tests know it's the only one with this option.
+    if lacks(&["unbound", "dig"]) {
+        return;
+    }
+    let scratch = Scratch::new(&format!("mux-keepalive{}", how.trim_end_matches(':')));
+    let server = NameServer::start(Kind::Unbound, &scratch, "server");
+    let mux = Relay::mux_to("dns", &[format!("{how}{}", server.addr)], &["--idle-timeout", "2s"]);
+    assert_eq!(told_to_idle(server.addr, "+keepalive"), [format!("; TCP KEEPALIVE: {}.0 secs", KEEPALIVE_MS / 1000)]);
+    assert_eq!(told_to_idle(mux.addr(), "+keepalive"), ["; TCP KEEPALIVE: 2.0 secs"]);
+    assert!(told_to_idle(mux.addr(), "+nokeepalive").is_empty(), "told without being asked");
+    // But for that time the answer is the server's, byte for byte.
+    let edns = Edns { datagram: 1232, dnssec: false, version: 0, option: false, keepalive: true };
+    let query = Query { edns: Some(edns), ..Query::plain(&format!("host-1.{ORIGIN}"), A) };
+    let [mut through, mut directly] = [mux.addr(), server.addr].map(connect);
+    let (answer, mut expected) = (ask(&mut through, &query, 5), ask(&mut directly, &query, 5));
+    let theirs = message::keepalive(KEEPALIVE_MS / 100);
+    let at = expected.windows(theirs.len()).position(|bytes| bytes == theirs).unwrap();
+    expected[at..at + theirs.len()].copy_from_slice(&message::keepalive(20));
+    assert_eq!(answer, expected);
+    // And so long it may idle.
+    assert_eq!(message::next(&mut through), None);
+    assert_eq!(number(&mux.settled(), "/totals/ends/idle-timeout"), 1);
+    if !how.is_empty() {
+        // The option means a connection, so both went by one.
+        assert_eq!(mux.count("/routes/0/messages/datagrams/detours/keepalive"), 2);
+    }
+}
+
 /// Says at its end that something is over.
 struct Over<'a>(&'a AtomicBool);
 
@@ -96,15 +138,15 @@ impl Drop for Over<'_> {
     }
 }
 
-/// No question of dnsperf's is lost while two servers are killed and started again, one after the other; `how` stands in front of their
-/// addresses.
-pub(crate) fn survives_restarts(how: &str) {
-    if lacks(&["knotd", "dnsperf"]) {
+/// No question of dnsperf's is lost while two servers of a kind are killed and started again, one after the other; `how` stands in front
+/// of their addresses.
+pub(crate) fn survives_restarts(how: &str, kind: Kind) {
+    if lacks(&[kind.program(), "dnsperf"]) {
         return;
     }
-    let scratch = Scratch::new(&format!("mux-restarts{}", how.trim_end_matches(':')));
+    let scratch = Scratch::new(&format!("mux-restarts{}-{}", how.trim_end_matches(':'), kind.program()));
     let questions = Questions::write(&scratch, HOSTS);
-    let mut servers = ["a", "b"].map(|name| NameServer::start(Kind::Knot, &scratch, name));
+    let mut servers = ["a", "b"].map(|name| NameServer::start(kind, &scratch, name));
     let mux = Relay::mux_to("dns", &servers.each_ref().map(|server| format!("{how}{}", server.addr)), &[]);
     let in_use = |server: &NameServer| {
         until("connections to a backend", || (connections_to(server.addr) > 0).then_some(()));

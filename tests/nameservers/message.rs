@@ -20,6 +20,8 @@ const HEADER: usize = 12;
 /// The pseudo-record of EDNS (RFC 6891, 6.1.2), and its flag DO.
 const OPT: u16 = 41;
 const DO: u16 = 0x8000;
+/// The option of a connection's time to idle (RFC 7828, 3.1): a query's has no content, an answer's two bytes that count tenths of a second.
+const TCP_KEEPALIVE: u8 = 11;
 /// Where a message's own answer code is, and the bits of it.
 const RCODE_AT: usize = 3;
 const RCODE_BITS: u8 = 0x0F;
@@ -35,6 +37,8 @@ pub(crate) struct Edns {
     pub(crate) version: u8,
     /// Has an option that nobody knows.
     pub(crate) option: bool,
+    /// Has the option by which a server is asked how long a connection may idle (RFC 7828).
+    pub(crate) keepalive: bool,
 }
 
 /// A question.
@@ -79,14 +83,16 @@ impl Query {
 impl Edns {
     fn append(self, message: &mut Vec<u8>) {
         // An option of the range for local use (RFC 6891, 9).
-        let option: &[u8] = if self.option { &[0xFD, 0xE9, 0, 2, 7, 7] } else { &[] };
+        let unknown: &[u8] = if self.option { &[0xFD, 0xE9, 0, 2, 7, 7] } else { &[] };
+        let keepalive: &[u8] = if self.keepalive { &[0, TCP_KEEPALIVE, 0, 0] } else { &[] };
+        let options = [unknown, keepalive].concat();
         message.push(0);
         message.extend(OPT.to_be_bytes());
         message.extend(self.datagram.to_be_bytes());
         message.extend([0, self.version]);
         message.extend((if self.dnssec { DO } else { 0 }).to_be_bytes());
-        message.extend(u16::try_from(option.len()).unwrap().to_be_bytes());
-        message.extend(option);
+        message.extend(u16::try_from(options.len()).unwrap().to_be_bytes());
+        message.extend(options);
     }
 }
 
@@ -105,6 +111,11 @@ pub(crate) fn id(message: &[u8]) -> u16 {
 pub(crate) fn rcode(message: &[u8]) -> u8 {
     assert!(message.len() >= HEADER, "{message:?}");
     message[RCODE_AT] & RCODE_BITS
+}
+
+/// The option of an answer that says so many tenths of a second.
+pub(crate) fn keepalive(tenths: u16) -> Vec<u8> {
+    [&[0, TCP_KEEPALIVE, 0, 2][..], &tenths.to_be_bytes()].concat()
 }
 
 /// A connection that waits for an answer as long as a test does.

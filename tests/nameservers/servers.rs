@@ -13,6 +13,9 @@ use super::zone::{self, ORIGIN};
 /// The key that signs questions (RFC 8945), as kdig's `-y` takes it.
 pub(crate) const KEY: &str = "hmac-sha256:midmile-test:bWlkbWlsZSB0ZXN0cywgbm8gc2VjcmV0IGF0IGFsbC4=";
 
+/// How long Unbound says that a connection to it may idle (RFC 7828), in milliseconds.
+pub(crate) const KEEPALIVE_MS: u16 = 47_000;
+
 /// A zone that Unbound is long in answering about, for it asks somebody who says nothing.
 pub(crate) const SLOW: &str = "slow.test.";
 
@@ -177,6 +180,8 @@ fn unbound(dir: &str, addr: SocketAddr, mute: SocketAddr) -> String {
   module-config: \"iterator\"
   rrset-roundrobin: no
   tcp-idle-timeout: 60000
+  edns-tcp-keepalive: yes
+  edns-tcp-keepalive-timeout: {KEEPALIVE_MS}
 remote-control:
   control-enable: no
 auth-zone:

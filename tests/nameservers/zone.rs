@@ -135,6 +135,7 @@ fn question(random: &mut Random) -> Query {
         dnssec: random.once_in(2),
         version: u8::from(random.once_in(20)),
         option: random.once_in(4),
+        keepalive: false,
     });
     Query { name: name(random), kind: random.one_of(&KINDS), flags: random.one_of(&FLAGS), edns }
 }

@@ -51,10 +51,11 @@ pub(crate) fn lacks(programs: &[&str]) -> bool {
     missing.is_some()
 }
 
-/// Gives this process, and those it starts, all the descriptors that it may have without more rights.
-pub(crate) fn raise_descriptors() {
+/// Gives this process, and those it starts, all the descriptors that each may have without more rights, and says how many.
+pub(crate) fn raise_descriptors() -> usize {
     let now = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum }).unwrap();
+    now.maximum.map_or(usize::MAX, |maximum| maximum.try_into().unwrap())
 }
 
 /// A client program, which is ended if it takes far too long.

@@ -70,6 +70,11 @@ impl Chunks {
         self.used
     }
 
+    /// Whether more than half of them are.
+    pub(crate) const fn is_half_used(&self) -> bool {
+        self.used > self.max / 2
+    }
+
     /// Puts `parts` behind the chain's bytes: all of them, or none and false if there aren't chunks enough.
     #[must_use]
     pub(crate) fn append(&mut self, chain: &mut Chain, parts: &[&[u8]]) -> bool {

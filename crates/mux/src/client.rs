@@ -7,6 +7,7 @@ use midmile_engine::{Addr, ConnId, Key, Time};
 use midmile_wire::frame::Seen;
 
 use crate::chunks::Chain;
+use crate::prospect::Prospect;
 use crate::reason::End;
 use crate::service::Bounds;
 
@@ -29,6 +30,8 @@ pub(crate) struct Client {
     pub(crate) outstanding: u16,
     /// How many of them are transfers.
     pub(crate) transfers: u16,
+    /// How long each answer is taken to be that it waits for.
+    pub(crate) prospect: Prospect,
     /// It's read.
     pub(crate) reading: bool,
     /// It waits until there's room for requests. Invariant: it stands among the starved.
@@ -62,7 +65,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(service: u32, owner: u64, origin: Option<Origin>, now: Time) -> Self {
+    pub(crate) fn new(service: u32, owner: u64, origin: Option<Origin>, prospect: Prospect, now: Time) -> Self {
         Self {
             conn: Key::NONE,
             service,
@@ -71,6 +74,7 @@ impl Client {
             out: Chain::EMPTY,
             outstanding: 0,
             transfers: 0,
+            prospect,
             reading: true,
             starved: false,
             queued: false,
@@ -91,17 +95,22 @@ impl Client {
 
     /// When it's to be looked at again, and the end that it has if nothing has changed by then.
     pub(crate) fn due(&self, bounds: &Bounds, now: Time) -> (Time, Option<End>) {
+        let unread = (!self.out.is_empty()).then(|| (self.took.after(bounds.idle_timeout), End::AnswersUnread));
+        let slow = self.begun.map(|begun| (begun.after(bounds.message_timeout), End::MessageTimeout));
         if self.parting {
             (self.took.after(PARTING_WAIT), self.ending)
-        } else if !self.out.is_empty() {
-            (self.took.after(bounds.idle_timeout), Some(End::AnswersUnread))
-        } else if let Some(begun) = self.begun {
-            (begun.after(bounds.message_timeout), Some(End::MessageTimeout))
+        } else if let Some((due, end)) = unread.into_iter().chain(slow).min_by_key(|(due, _)| *due) {
+            (due, Some(end))
         } else if self.outstanding > 0 || self.ending.is_some() || !self.reading {
             (now.after(bounds.idle_timeout), None)
         } else {
             (self.active.after(bounds.idle_timeout), Some(End::IdleTimeout))
         }
+    }
+
+    /// Bytes that it's owed, with those that its outstanding requests may bring.
+    pub(crate) fn may_be_owed(&self) -> usize {
+        self.prospect.of(self.outstanding).saturating_add(self.out.len())
     }
 
     /// It isn't read for now; a message that has begun isn't its fault then.

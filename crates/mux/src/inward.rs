@@ -11,7 +11,7 @@ use crate::measure::measure;
 use crate::mux::{Ended, Mux};
 use crate::reason::End;
 use crate::request::{Request, State};
-use crate::sending::How;
+use crate::sending::{How, PROSPECT_MAX};
 use crate::service::{Matching, ServiceId};
 use crate::serving::Serving;
 use crate::transfer::CLIENT_TRANSFERS_MAX;
@@ -149,7 +149,10 @@ impl Mux {
         if held {
             serving.counters.transfers_held.add(1);
         }
-        if held || client.outstanding >= serving.service.bounds.outstanding_per_client {
+        if held
+            || client.may_be_owed() > PROSPECT_MAX
+            || client.outstanding >= serving.service.bounds.outstanding_per_client
+        {
             client.stop_reading();
             cx.pause(client.conn);
         } else if self.requests.len() >= self.requests_max && !client.starved {
@@ -201,7 +204,8 @@ impl Mux {
     pub(crate) fn client_due<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let now = cx.now();
-        let (due, end) = client.due(&self.services[client.service].service.bounds, now);
+        let bounds = &self.services[client.service].service.bounds;
+        let (due, end) = client.due(bounds, now);
         match end {
             Some(End::MessageTimeout) if due <= now && client.ending.is_none() => {
                 // What it asked before is answered yet: answers have a time of their own.
@@ -213,8 +217,9 @@ impl Mux {
                 self.end_client(cx, key, end, how);
             }
             _ => {
-                client.timer_at = due;
-                cx.set_timer(client.conn, due.since(now));
+                // A message may have longer than answers have that begin to wait meanwhile.
+                client.timer_at = due.min(now.after(bounds.idle_timeout));
+                cx.set_timer(client.conn, client.timer_at.since(now));
             }
         }
     }

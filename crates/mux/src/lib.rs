@@ -54,7 +54,8 @@
 //!
 //! # Modules
 //! `mux` is the public half and the services; `inward` has clients' upcalls, `onward` sends requests and watches their time, `back` has
-//! upstreams' upcalls and matches answers, `transfer` gives zones' transfers upstreams of their own, `sending` gathers and flushes.
+//! upstreams' upcalls and matches answers, `transfer` gives zones' transfers upstreams of their own, `sending` gathers and flushes,
+//! `prospect` says how much may come yet.
 //! `datagrams` does for datagrams what `onward` and `back` do: `posts` are their sockets, `drawn` their ids, `window` says how many may be
 //! out, `detour` which requests may not go so. `client`, `upstream`, `request`, `chunks` and `list` hold the state; `check` says what holds
 //! between them.
@@ -75,6 +76,7 @@ mod measure;
 mod mux;
 mod onward;
 mod posts;
+mod prospect;
 mod reason;
 mod request;
 mod sending;

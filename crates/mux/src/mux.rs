@@ -165,7 +165,7 @@ impl Mux {
         let serving = &mut self.services[id.0];
         let bound = serving.service.bounds.clients_per_address;
         let origin = if bound > 0 { Origin::of(cx.incoming_peer(&mut incoming)) } else { None };
-        let refused = if self.draining || serving.retired || serving.draining {
+        let refused = if self.draining || serving.retired {
             Some(Refused::Draining)
         } else if origin.is_some_and(|origin| serving.clients_of(origin) >= bound) {
             Some(Refused::ClientsPerAddress)
@@ -190,7 +190,10 @@ impl Mux {
         owner: u64,
         origin: Option<Origin>,
     ) -> Result<(), Incoming<B::Socket>> {
-        let Ok(key) = self.clients.insert(Client::new(id.0, owner, origin, cx.now())) else { return Err(incoming) };
+        let serving = &self.services[id.0];
+        let prospect = serving.prospect.of_client(serving.service.bounds.message_max);
+        let client = Client::new(id.0, owner, origin, prospect, cx.now());
+        let Ok(key) = self.clients.insert(client) else { return Err(incoming) };
         let conn = cx.admit(incoming, Token::Client(key).to_bits(), MeterId::NONE).inspect_err(|_| {
             self.clients.remove(key);
         })?;
@@ -208,23 +211,9 @@ impl Mux {
     /// [`End::Drained`]. No more are admitted.
     pub fn drain<B: Backend>(&mut self, cx: &mut Cx<B>) {
         self.draining = true;
-        self.let_go(cx, None);
-    }
-
-    /// As [`Mux::drain`], of one service.
-    pub fn drain_service<B: Backend>(&mut self, cx: &mut Cx<B>, id: ServiceId) {
-        self.services[id.0].draining = true;
-        self.let_go(cx, Some(id.0));
-    }
-
-    /// Has clients end once they have their answers; those of one service, or all.
-    fn let_go<B: Backend>(&mut self, cx: &mut Cx<B>, service: Option<u32>) {
         let keys: Vec<Key> = self.clients.keys().collect();
         for key in keys {
             let client = self.clients.get(key).expect("it was there just now");
-            if service.is_some_and(|service| client.service != service) {
-                continue;
-            }
             if client.outstanding == 0 && client.out.is_empty() && client.ending.is_none() {
                 self.end_client(cx, key, End::Drained, How::Close);
             } else {

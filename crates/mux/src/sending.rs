@@ -15,9 +15,11 @@ use crate::upstream::Stand;
 const GATHER_MAX: usize = 64 * 1024;
 /// A client that is owed more isn't read, and an upstream that is gets no more requests.
 pub(crate) const OWED_MAX: usize = 64 * 1024;
-/// A client that is owed more ends: it hasn't taken the answers to what it had asked before it wasn't read any more. It's more than
-/// the longest message.
-const OWED_LIMIT: usize = 1024 * 1024;
+/// A client isn't read either while it may be owed more, once what it has outstanding is answered.
+pub(crate) const PROSPECT_MAX: usize = 1024 * 1024;
+/// A client that is owed more, because its answers were longer than those before, ends if half of all chunks are in use. Others just wait
+/// until it takes them.
+const OWED_LIMIT: usize = 2 * 1024 * 1024;
 /// Parts of an answer.
 const PARTS_MAX: usize = 5;
 
@@ -84,10 +86,13 @@ impl Mux {
         }
     }
 
-    /// Sends a client an answer, or a part of what will be sent together. A client that can't be owed more ends.
+    /// Sends a client an answer, with what else is sent together. A client that can't be owed more ends.
     pub(crate) fn deliver<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, parts: &[&[u8]]) {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.active = cx.now();
+        let len = parts.iter().map(|part| part.len()).sum();
+        client.prospect.note(len);
+        self.services[client.service].prospect.note(len);
         if client.out.is_empty() {
             client.took = client.active;
         }
@@ -104,10 +109,9 @@ impl Mux {
             for (slice, part) in slices.iter_mut().zip(parts) {
                 *slice = IoSlice::new(part);
             }
-            let len = parts.iter().map(|part| part.len()).sum::<usize>();
             kept = cx.send_vectored(client.conn, &slices[..parts.len()]) == len;
         }
-        if kept && client.out.len() <= OWED_LIMIT {
+        if kept && (client.out.len() <= OWED_LIMIT || !self.chunks.is_half_used()) {
             self.queue_client(key);
         } else {
             self.end_client(cx, key, End::AnswersUnread, How::Reset);
@@ -138,6 +142,7 @@ impl Mux {
             && client.outstanding <= bound / 2
             && client.transfers <= CLIENT_TRANSFERS_MAX / 2
             && client.out.len() <= OWED_MAX
+            && client.may_be_owed() <= PROSPECT_MAX / 2
         {
             client.reading = true;
             cx.read_messages(client.conn);

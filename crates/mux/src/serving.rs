@@ -11,6 +11,7 @@ use crate::client::Origin;
 use crate::counters::Counters;
 use crate::detour::By;
 use crate::list::List;
+use crate::prospect::Prospect;
 use crate::request::State;
 use crate::service::{Place, Service};
 
@@ -40,9 +41,10 @@ pub(crate) struct Serving {
     /// Whether any place is asked by datagrams.
     pub(crate) has_datagrams: bool,
     pub(crate) clients: usize,
+    /// How long the answers of late were, of all clients.
+    pub(crate) prospect: Prospect,
     origins: HashMap<Origin, u32>,
     pub(crate) retired: bool,
-    pub(crate) draining: bool,
 }
 
 impl Serving {
@@ -63,9 +65,9 @@ impl Serving {
             posted: List::EMPTY,
             reposted: List::EMPTY,
             clients: 0,
+            prospect: Prospect::OF_SERVICE,
             origins: HashMap::new(),
             retired: false,
-            draining: false,
         }
     }
 

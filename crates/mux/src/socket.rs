@@ -10,6 +10,8 @@
 //! - A message is delivered whole or not at all, and sent whole or not at all: a connection is reserved until the message is out.
 //! - Nobody is woken for half a message. What begins and isn't whole within [`Settings::message_timeout`] ends its connection, as does a
 //!   message longer than [`Settings::message_max`] and one that is none; [`Ended`] says which.
+//! - A peer that doesn't take a message within [`Settings::send_timeout`] loses its connection, so no message and nobody who wants a
+//!   connection back waits for ever.
 //! - Receivers that don't keep up have no connection read: its window closes, and its peer waits.
 //! - A message to anybody goes by the connection that has been free for the longest. Where a connection fails with a message half sent, it goes once
 //!   by another one, if its sender says that it's idempotent; otherwise the sender is told ([`Received::Unsent`]). What the
@@ -78,6 +80,9 @@ pub struct Settings {
     pub message_max: usize,
     /// From a message's first byte to its last. Zero: for ever.
     pub message_timeout: Duration,
+    /// From a message's turn on its connection until the kernel has taken its last byte. Zero: for ever. A peer whose own receivers don't
+    /// keep up takes nothing meanwhile, so it's no shorter than they may stand still.
+    pub send_timeout: Duration,
     /// Connections at once.
     pub conns_max: u32,
     /// Messages that wait for a receiver; with so many, or with [`Settings::queue_bytes`] of them, no connection is read.
@@ -89,13 +94,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// For messages of this framing: up to a mebibyte each, 10 s for one to come, 1,024 connections, 1,024 messages or 4 MiB each way.
+    /// For messages of this framing: up to a mebibyte each, 10 s for one to come, 30 s for one to go, 1,024 connections, 1,024 messages or 4 MiB each way.
     #[must_use]
     pub fn new(framing: Framing) -> Self {
         Self {
             framing,
             message_max: 1 << 20,
             message_timeout: Duration::from_secs(10),
+            send_timeout: Duration::from_secs(30),
             conns_max: 1024,
             queue_messages: 1024,
             queue_bytes: 4 << 20,
@@ -157,6 +163,8 @@ pub enum Ended {
     Broken,
     /// A message wasn't whole in time (KCM: `ETIMEDOUT`).
     TimedOut,
+    /// Its peer didn't take a message in time.
+    Untaken,
 }
 
 /// A message to be sent.
@@ -236,7 +244,7 @@ impl Multiplexor {
         self.queues.ask(|answer| Order::Attach(socket.into(), answer))?
     }
 
-    /// Gives a connection back, once no message is half sent on it, with the bytes that were received and not told: of a message that
+    /// Gives a connection back, once no message is half sent on it (which takes [`Settings::send_timeout`] at most), with the bytes that were received and not told: of a message that
     /// hasn't come whole, or where receivers are full of whole ones. It blocks again.
     /// Messages that wait for it alone are told as unsent.
     ///

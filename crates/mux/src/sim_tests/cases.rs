@@ -1,6 +1,7 @@
 //! Single promises, each by itself.
 
 mod faults;
+mod owed;
 mod transfers;
 
 use std::sync::Arc;
@@ -31,7 +32,7 @@ impl Stage {
     /// So many places, and what is served of them.
     pub(super) fn with(places: usize, service: impl FnOnce(&[Addr]) -> Service) -> Self {
         let config = Config { conns_max: 100, catch_panics: false, ..Config::default() };
-        let mut core = Core::new(Sim::new(7, false), config, Owner::new(Mux::new(20, 100)));
+        let mut core = Core::new(Sim::new(7, false), config, Owner::new(Mux::new(20, 300)));
         let places: Vec<Addr> = (0..places).map(|place| port(2000 + place)).collect();
         let counters = Arc::new(Counters::default());
         let (owner, cx) = core.parts();
@@ -149,6 +150,18 @@ fn a_keepalive_timeout_becomes_ours_in_place_and_nothing_else_changes() {
 }
 
 #[test]
+fn a_signed_answer_keeps_its_keepalive_timeout() {
+    let mut stage = Stage::new(Matching::Id, 1, BOUNDS);
+    let client = stage.client();
+    stage.say(client, &query_with(1, KEEPALIVE));
+    let (upstream, heard) = stage.asked().unwrap();
+    let mut answer = [&heard[2..], TSIG].concat();
+    (answer[2], answer[11]) = (0x81, 2);
+    stage.say(upstream, &framed(&answer));
+    assert_eq!(stage.hear(client).0, with_id(&framed(&answer), &[0, 1]));
+}
+
+#[test]
 fn stateful_operations_are_declined() {
     let mut stage = Stage::new(Matching::Id, 1, BOUNDS);
     let client = stage.client();
@@ -246,7 +259,11 @@ fn answers_to_other_questions_are_dropped() {
         stage.say(upstream, &framed(&answer_to(&stray[2..])));
     }
     stage.say(upstream, &heard);
-    assert_eq!((stage.hear(client).0, stage.counters.answers_stray.value()), (Vec::new(), 4));
+    // The answer to a notification (RFC 1996) about the same.
+    let mut notified = framed(&answer_to(&heard[2..]));
+    notified[4] |= 4 << 3;
+    stage.say(upstream, &notified);
+    assert_eq!((stage.hear(client).0, stage.counters.answers_stray.value()), (Vec::new(), 5));
     stage.say(upstream, &framed(&answer_to(&heard[2..])));
     assert_eq!(stage.hear(client).0, framed(&answer_to(&query(1, "a", 1)[2..])));
 }

@@ -383,3 +383,58 @@ fn a_reload_answers_what_is_out_as_datagrams() {
     assert!(stage.asked().is_some());
     assert_eq!(stage.counters.sockets_open.value(), 0);
 }
+
+/// A stage whose client may ask a lot at once of its only place.
+fn busy_stage() -> Stage {
+    let bounds = Bounds { outstanding_per_client: 200, outstanding_per_upstream: 1000, ..SLOW };
+    Stage::with(1, |places| with_datagrams(service(places, Matching::Id, bounds), |_| true))
+}
+
+fn queries(ids: std::ops::Range<u16>) -> Vec<u8> {
+    ids.flat_map(|id| query(id, "a", 1)).collect()
+}
+
+#[test]
+fn datagrams_that_are_answered_leave_room_for_more() {
+    let mut stage = busy_stage();
+    let client = stage.client();
+    for round in 0..2 {
+        stage.say(client, &queries(0..128));
+        for (from, letter) in stage.letters(0).split_off(128 * round) {
+            let at = stage.at(0);
+            stage.core.parts().1.backend().post(Duration::ZERO, at, from, answer_to(&letter));
+        }
+        stage.pass(5);
+    }
+    assert_eq!((stage.counters.answers.value(), stage.counters.datagrams.value()), (256, 256));
+    stage.say(client, &queries(0..200));
+    assert_eq!(stage.counters.datagrams.value(), 256 + 144, "the rest goes by connections");
+}
+
+#[test]
+fn a_datagram_without_an_answer_leaves_room_for_half_as_many() {
+    let mut stage = busy_stage();
+    let client = stage.client();
+    stage.say(client, &queries(0..2));
+    // The place is heard of, only not about the other.
+    let (from, letter) = stage.letters(0)[0].clone();
+    stage.post(stage.at(0), from, &answer_to(&letter));
+    stage.pass(100);
+    assert_eq!(stage.counters.datagrams_again.value(), 1);
+    stage.say(client, &queries(0..199));
+    assert_eq!(stage.counters.datagrams.value(), 2 + 63);
+}
+
+#[test]
+fn a_place_that_is_silent_about_a_datagram_is_asked_by_a_connection_until_it_is_heard() {
+    let mut stage = busy_stage();
+    let client = stage.client();
+    stage.say(client, &queries(0..1));
+    let (from, letter) = stage.letters(0)[0].clone();
+    stage.pass(100);
+    stage.say(client, &queries(1..2));
+    assert_eq!((stage.counters.datagrams.value(), stage.asked().is_some()), (1, true));
+    stage.post(stage.at(0), from, &answer_to(&letter));
+    stage.say(client, &queries(2..3));
+    assert_eq!(stage.counters.datagrams.value(), 2);
+}

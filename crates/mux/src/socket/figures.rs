@@ -53,6 +53,8 @@ figures! {
     rx_broken,
     /// Connections ended because a message wasn't whole in time.
     rx_timed_out,
+    /// Connections ended because their peer didn't take a message in time.
+    tx_untaken,
 }
 
 impl Counters {
@@ -64,6 +66,7 @@ impl Counters {
             Ended::TooLong => &self.rx_too_long,
             Ended::Broken => &self.rx_broken,
             Ended::TimedOut => &self.rx_timed_out,
+            Ended::Untaken => &self.tx_untaken,
         }
     }
 }

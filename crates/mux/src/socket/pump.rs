@@ -157,10 +157,17 @@ impl Pump {
                 && link.assembly == Assembly::Begun
             {
                 link.assembly = Assembly::Since(cx.now());
-                if !self.settings.message_timeout.is_zero() {
-                    cx.set_timer(link.conn, self.settings.message_timeout);
-                }
+                self.time(cx, key);
             }
+        }
+    }
+
+    /// Has the timer of a connection run out when it's next due.
+    fn time(&mut self, cx: &mut Cx<Kernel>, key: Key) {
+        let now = cx.now();
+        let Some(link) = self.links.get(key) else { return };
+        if let Some((due, _)) = link.due(&self.settings, !self.full, now) {
+            cx.set_timer(link.conn, due.since(now));
         }
     }
 
@@ -303,14 +310,14 @@ impl Handler<Kernel> for Pump {
     fn on_timer(&mut self, cx: &mut Cx<Kernel>, conn: ConnId, token: u64) {
         let key = Key::from_bits(token);
         let Some(link) = self.links.get(key) else { return };
-        let Assembly::Since(since) = link.assembly else { return };
-        let timeout = self.settings.message_timeout;
-        let took = cx.now().since(since);
-        if self.full || took < timeout {
-            // Later; not sooner than in a millisecond.
-            cx.set_timer(conn, if self.full { timeout } else { timeout - took });
-        } else if self.end(key, Ended::TimedOut).is_some() {
-            cx.reset(conn);
+        match link.due(&self.settings, !self.full, cx.now()) {
+            Some((due, why)) if due <= cx.now() => {
+                if self.end(key, why).is_some() {
+                    cx.reset(conn);
+                }
+            }
+            // What it was set for is over, and something else has begun.
+            _ => self.time(cx, key),
         }
     }
 

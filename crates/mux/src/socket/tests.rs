@@ -257,6 +257,57 @@ fn the_whole_message_has_to_come_in_time_however_often_a_byte_does() {
 }
 
 #[test]
+fn the_whole_message_has_to_be_taken_in_time_however_often_a_part_is() {
+    let (mux, socket, via, mut far) = attached(Settings { send_timeout: Duration::from_millis(60), ..long_messages() });
+    let whole = long_message(4 << 20);
+    let outgoing = Outgoing { idempotent: true, ..to_anybody(&whole, 3) };
+    assert_eq!(socket.send_batch(&[outgoing], LONG), Ok(1));
+    let drip = thread::spawn(move || {
+        // Until it's cut.
+        while far.read(&mut [0; 20_000]).is_ok_and(|read| read > 0) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
+    assert_eq!(next(&socket), Received::Ended { via, why: Ended::Untaken });
+    drip.join().unwrap();
+    // What may be sent again goes by another, whose peer takes it.
+    let (near, mut other) = UnixStream::pair().unwrap();
+    other.set_read_timeout(LONG).unwrap();
+    let reading = thread::spawn(move || {
+        let mut got = vec![0; 4 + (4 << 20)];
+        other.read_exact(&mut got).map(|()| (got, other))
+    });
+    mux.attach(near).unwrap();
+    assert!(reading.join().unwrap().unwrap().0 == whole, "bytes differ");
+    assert_eq!((mux.figures().tx_untaken, mux.figures().tx_retries, mux.figures().tx_failed), (1, 1, 0));
+}
+
+#[test]
+fn a_peer_that_takes_nothing_keeps_no_connection_from_who_wants_it_back() {
+    let (mux, socket, via, mut far) = attached(Settings { send_timeout: Duration::from_millis(60), ..long_messages() });
+    assert_eq!(socket.send_batch(&[to_anybody(&long_message(4 << 20), 4)], LONG), Ok(1));
+    // It has begun.
+    far.read_exact(&mut [0; 100]).unwrap();
+    assert_eq!(mux.detach(via).unwrap_err().kind(), ErrorKind::NotFound);
+    let told = [next(&socket), next(&socket)];
+    assert!(told.contains(&Received::Unsent { ticket: 4 }), "{told:?}");
+    assert!(told.contains(&Received::Ended { via, why: Ended::Untaken }), "{told:?}");
+}
+
+#[test]
+fn of_two_messages_in_opposite_ways_the_one_whose_time_is_over_ends_the_connection() {
+    let [short, long] = [60, 30_000].map(Duration::from_millis);
+    let whole = long_message(4 << 20);
+    for (message_timeout, send_timeout, why) in [(short, long, Ended::TimedOut), (long, short, Ended::Untaken)] {
+        let (_mux, socket, via, mut far) = attached(Settings { message_timeout, send_timeout, ..long_messages() });
+        assert_eq!(socket.send_batch(&[to_anybody(&whole, 5)], LONG), Ok(1));
+        far.write_all(&long_message(100)[..50]).unwrap();
+        let told = [next(&socket), next(&socket)];
+        assert!(told.contains(&Received::Ended { via, why }), "{told:?}");
+    }
+}
+
+#[test]
 fn what_is_no_message_ends_its_connection() {
     let framing = Framing::Resp(Resp { side: Side::Commands, len_max: 1000 });
     let (_mux, socket, via, mut far) = attached(Settings { framing, ..settings() });

@@ -9,6 +9,7 @@ use midmile_engine::sim::{DialOutcome, RemoteId};
 use super::super::actors::{answer_to, framed, query};
 use super::super::{BOUNDS, port, service};
 use super::{ROOM, Stage};
+use crate::chunks::Chunks;
 use crate::{Bounds, End, Matching};
 
 /// One connection to a backend.
@@ -271,4 +272,115 @@ fn clients_that_give_up_waiting_for_room_leave_nothing() {
         stage.pass(1);
     }
     assert_eq!(stage.core.parts().0.mux.starved.capacity(), before);
+}
+
+#[test]
+fn room_for_one_request_is_one_clients_whose_turn_it_is() {
+    let mut stage = Stage::new(Matching::Id, 1, LONG);
+    stage.core.parts().0.mux.requests_max = 1;
+    // Each comes with one more than there's room for, and waits with the next.
+    let clients = [(); 4].map(|()| stage.client());
+    for client in clients {
+        stage.say(client, &[query(1, "a", 1), query(2, "b", 1)].concat());
+    }
+    assert_eq!(stage.counters.requests.value(), 4);
+    let asked: Vec<_> = std::iter::from_fn(|| stage.asked()).collect();
+    for (upstream, heard) in asked {
+        stage.say(upstream, &answers_to_all(&heard));
+    }
+    assert_eq!(stage.counters.requests.value(), 5);
+    let (upstream, heard) = stage.asked().unwrap();
+    stage.hear(clients[0]);
+    stage.say(upstream, &answers_to_all(&heard));
+    assert_eq!(stage.hear(clients[0]).0, answers_to_all(&query(2, "b", 1)), "the first to wait isn't the first");
+}
+
+#[test]
+fn an_upstream_that_owes_an_answer_for_too_long_gets_nothing_while_another_answers() {
+    let mut stage = Stage::new(Matching::Id, 2, Bounds { upstreams_per_backend: 1, ..LONG });
+    let client = stage.client();
+    stage.say(client, &query(1, "a", 1));
+    let (silent, _) = stage.asked().unwrap();
+    stage.pass(1000);
+    let (other, heard) = stage.asked().unwrap();
+    stage.say(other, &framed(&answer_to(&heard[2..])));
+    // Soon that has more outstanding than the silent one.
+    let asked: Vec<u8> = (2..8).flat_map(|id| query(id, "b", 1)).collect();
+    stage.say(client, &asked);
+    let (upstream, heard) = stage.asked().unwrap();
+    assert_ne!(upstream, silent);
+    assert_eq!((upstream, heard.len()), (other, asked.len()));
+}
+
+#[test]
+fn a_backend_of_lines_that_leaves_one_out_loses_its_connection() {
+    let mut stage = Stage::new(Matching::Order, 1, ONE);
+    let client = stage.client();
+    stage.say(client, b"a\nb\n");
+    let (upstream, _) = stage.asked().unwrap();
+    // It speaks after it was asked the other.
+    stage.say(upstream, b"A\n");
+    stage.pass(300);
+    assert_eq!((stage.ends(), stage.hear(upstream).1), (vec![End::Unanswered], true));
+}
+
+#[test]
+fn a_line_that_finds_no_backend_ends_its_client_by_that_name() {
+    let mut stage = Stage::new(Matching::Order, 1, ONE);
+    let client = stage.client();
+    let refused = DialOutcome::FailsAfter(Duration::from_millis(1), midmile_engine::ConnError::Refused);
+    let (place, upstream) = (stage.places[0].clone(), stage.upstreams(0)[0]);
+    stage.core.parts().1.backend().server(&place, vec![refused]);
+    stage.core.parts().1.backend().hand_reset(upstream);
+    stage.pass(5);
+    stage.say(client, b"a\n");
+    stage.pass(300);
+    assert_eq!(stage.ends(), [End::NoBackend]);
+}
+
+#[test]
+fn lines_that_wait_for_one_upstream_hold_up_nobody_else() {
+    let mut stage = Stage::new(Matching::Order, 1, Bounds { outstanding_per_upstream: 1, ..LONG });
+    let [busy, other] = [(); 2].map(|()| stage.client());
+    stage.say(busy, b"a\nb\nc\n");
+    let (first, heard) = stage.asked().unwrap();
+    assert_eq!(heard, b"a\n");
+    stage.say(other, b"d\n");
+    let (second, heard) = stage.asked().expect("it waits behind those that can't go");
+    assert!(first != second && heard == b"d\n");
+}
+
+#[test]
+fn what_the_arena_has_no_room_for_waits_and_costs_nobody_his_place() {
+    let mut stage = Stage::new(Matching::Order, 1, ONE);
+    stage.core.parts().0.mux.chunks = Chunks::new(3);
+    let client = stage.client();
+    // Two are kept, and one of them stands before the upstream until the turn's end.
+    let lines = ["a", "b"].map(|letter| letter.repeat(400) + "\n").concat();
+    stage.say(client, lines.as_bytes());
+    let (upstream, heard) = stage.asked().unwrap();
+    assert_eq!(heard, lines.as_bytes());
+    stage.say(upstream, &heard);
+    assert_eq!(stage.hear(client).0, lines.as_bytes());
+}
+
+#[test]
+fn a_reload_to_fewer_upstreams_closes_the_others() {
+    let mut stage = Stage::new(Matching::Id, 1, BOUNDS);
+    let shape = Arc::new(service(&stage.places, Matching::Id, ONE));
+    let (owner, cx) = stage.core.parts();
+    owner.mux.swap(cx, owner.service.unwrap(), shape);
+    stage.pass(20);
+    assert_eq!((stage.counters.upstreams_open.value(), stage.counters.upstreams_dialled.value()), (1, 2));
+}
+
+#[test]
+fn a_dial_that_nobody_answers_is_given_up_and_begun_anew() {
+    let mut stage = Stage::new(Matching::Id, 1, ONE);
+    let (place, upstream) = (stage.places[0].clone(), stage.upstreams(0)[0]);
+    stage.core.parts().1.backend().server(&place, vec![DialOutcome::Silent]);
+    stage.core.parts().1.backend().hand_reset(upstream);
+    stage.pass(400);
+    let counters = &stage.counters;
+    assert!(counters.dials_failed.value() > 0 && counters.upstreams_dialled.value() > 2, "it waits for ever");
 }

@@ -56,7 +56,8 @@ impl Pump {
         let Some(link) = self.links.get_mut(key) else { return self.refuse(parcel) };
         let sent = cx.send(link.conn, &parcel.bytes);
         if sent < parcel.bytes.len() {
-            link.owed = Some((parcel, sent));
+            (link.owed, link.owed_since) = (Some((parcel, sent)), cx.now());
+            self.time(cx, key);
         } else {
             self.is_out(parcel);
         }
