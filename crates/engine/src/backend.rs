@@ -222,6 +222,9 @@ pub trait Backend: DatagramBackend {
     /// Has what [`Backend::send_ahead`] left waiting go out now. A failure shows at the next transfer.
     fn push(&mut self, socket: &mut Self::Socket);
 
+    /// Has the peer told now of all that was received, if it isn't yet. Nothing happens where a transport does so by itself.
+    fn acknowledge(&mut self, socket: &mut Self::Socket);
+
     /// Makes a pipe that holds about `bytes` bytes.
     ///
     /// # Errors

@@ -324,6 +324,13 @@ impl Backend for Kernel {
         }
     }
 
+    fn acknowledge(&mut self, socket: &mut Socket) {
+        if socket.tcp {
+            // It fails only on a connection that has failed.
+            sockopt::set_tcp_quickack(&socket.fd, true).ok();
+        }
+    }
+
     fn pipe(&mut self, bytes: u32) -> io::Result<Pipe> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // Refused beyond fs.pipe-user-pages-soft for the unprivileged: the pipe is then smaller, and serves.

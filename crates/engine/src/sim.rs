@@ -181,6 +181,8 @@ impl Backend for Sim {
         self.remotes[socket.remote.0].held = 0;
     }
 
+    fn acknowledge(&mut self, _socket: &mut SimSocket) {}
+
     fn pipe(&mut self, bytes: u32) -> io::Result<SimPipe> {
         if self.faults && self.rng.one_in(10) {
             return Err(io::ErrorKind::OutOfMemory.into());

@@ -332,6 +332,10 @@ impl Backend for Uring {
         self.push_out(socket);
     }
 
+    fn acknowledge(&mut self, socket: &mut Socket) {
+        self.plain.acknowledge(self.table[socket.slot()].sock());
+    }
+
     fn pipe(&mut self, bytes: u32) -> io::Result<Pipe> {
         self.plain.pipe(bytes)
     }

@@ -166,6 +166,11 @@ impl Mux {
         if upstream.stand != Stand::Open {
             return;
         }
+        if upstream.out.is_empty() && upstream.pending.live() > 0 {
+            // Answers came, others are awaited, and nothing is sent that would tell the backend so: many servers hold back a small answer
+            // until they know that the one before arrived.
+            cx.acknowledge(upstream.conn);
+        }
         self.chunks.send(cx, upstream.conn, &mut upstream.out);
         if upstream.place.is_none() && upstream.pending.len() == 0 {
             self.dismiss(cx, key);
