@@ -181,7 +181,9 @@ impl Backend for Sim {
         self.remotes[socket.remote.0].held = 0;
     }
 
-    fn acknowledge(&mut self, _socket: &mut SimSocket) {}
+    fn acknowledge(&mut self, socket: &mut SimSocket) {
+        self.remotes[socket.remote.0].acknowledged += 1;
+    }
 
     fn pipe(&mut self, bytes: u32) -> io::Result<SimPipe> {
         if self.faults && self.rng.one_in(10) {

@@ -76,6 +76,8 @@ pub struct Remote {
     pub(super) received: Vec<u8>,
     /// Bytes that its socket has taken from the program.
     pub(super) handed_over: u64,
+    /// How often the program had its bytes acknowledged at once.
+    pub(super) acknowledged: u64,
     /// When it last took some, and when the program's kernel last heard of the other end, where that is the program's too.
     pub(super) sent_at: Time,
     pub(super) heard: Time,
@@ -150,6 +152,7 @@ impl Remote {
             sent: Vec::new(),
             received: Vec::new(),
             handed_over: 0,
+            acknowledged: 0,
             sent_at: Time::ZERO,
             heard: Time::ZERO,
             connected,
@@ -178,6 +181,12 @@ impl Remote {
     #[must_use]
     pub fn received(&self) -> &[u8] {
         &self.received
+    }
+
+    /// How often the program had its bytes acknowledged at once ([`Cx::acknowledge`](crate::Cx::acknowledge)).
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged
     }
 
     /// It has finished sending.

@@ -187,6 +187,24 @@ fn one_slow_answer_delays_no_other() {
 }
 
 #[test]
+fn an_answer_is_acknowledged_at_once_where_others_are_awaited_and_nothing_is_sent() {
+    let bounds = Bounds { upstreams_per_backend: 1, ..BOUNDS };
+    let mut stage = Stage::new(Matching::Id, 1, bounds);
+    let client = stage.client();
+    let (first, second) = (query(1, "a", 1), query(2, "b", 1));
+    stage.say(client, &[&first[..], &second].concat());
+    let (upstream, heard) = stage.asked().unwrap();
+    let (one, two) = heard.split_at(first.len());
+    let mut acknowledged = |stage: &mut Stage| stage.core.parts().1.backend().remote(upstream).acknowledged();
+    assert_eq!(acknowledged(&mut stage), 0);
+    stage.say(upstream, &framed(&answer_to(&one[2..])));
+    assert_eq!(acknowledged(&mut stage), 1, "the other answer may be held back until the backend hears of this one");
+    stage.say(upstream, &framed(&answer_to(&two[2..])));
+    assert_eq!(acknowledged(&mut stage), 1, "nothing is held back: the next request tells");
+    assert_eq!(stage.hear(client).0.len(), framed(&answer_to(&one[2..])).len() + framed(&answer_to(&two[2..])).len());
+}
+
+#[test]
 fn a_request_goes_to_another_backend_when_its_own_is_lost() {
     let mut stage = Stage::new(Matching::Id, 2, BOUNDS);
     let client = stage.client();
