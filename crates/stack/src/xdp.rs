@@ -13,6 +13,7 @@ use midmile_engine::{ConnError, Time, Waker};
 use midmile_kernel::neighbour::{Interface, Neighbour, Neighbours};
 use midmile_kernel::{Redirect, Unavailable, XdpMode};
 use rustix::io::Errno;
+use rustix::net::sockopt;
 
 use crate::config::StackConfig;
 use crate::link::{ETHERNET_BYTES, Figures, Hop, Link};
@@ -29,6 +30,8 @@ const MTU_MAX: usize = sys::FRAME_BYTES - HEADROOM - ETHERNET_BYTES;
 const FRAMES_MAX: u32 = 1 << 20;
 /// How soon a device without room is tried again: nothing wakes a sender in copy mode.
 const RETRY_EVERY: Duration = Duration::from_micros(50);
+/// How often it's looked whether the device is still there: the kernel notes it on the socket when one is removed, and wakes nobody.
+const DEVICE_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Polls with frames waiting after which wakers are looked for all the same.
 const LOOK_EVERY: u32 = 32;
 
@@ -121,6 +124,8 @@ pub struct Xdp {
     neighbours: Neighbours,
     figures: Figures,
     polls: u32,
+    /// When to look for the device next.
+    look_at: Time,
 }
 
 impl XdpDevice {
@@ -203,7 +208,8 @@ impl XdpDevice {
         ports.push(stack.dial_ports.clone());
         redirect.set_ports(&ports, &stack.datagram_ports)?;
         drop(redirect);
-        Ok(Xdp { device: self.clone(), rings, sleep, clock: Clock::new(), neighbours, figures, polls: 0 })
+        let (device, clock) = (self.clone(), Clock::new());
+        Ok(Xdp { device, rings, sleep, look_at: clock.now(), clock, neighbours, figures, polls: 0 })
     }
 
     fn redirect(&self) -> std::sync::MutexGuard<'_, Redirect> {
@@ -226,6 +232,7 @@ impl XdpDevice {
                 Some(Errno::NOBUFS | Errno::NOMEM) => {
                     "too little memory may be locked: raise `ulimit -l`, or take fewer frames"
                 }
+                Some(Errno::MFILE | Errno::NFILE) => "too few descriptors: raise `ulimit -n`",
                 _ => "look whether the kernel has CONFIG_XDP_SOCKETS",
             };
             XdpError::Socket { device: self.name.clone(), queue, error, mend }
@@ -247,6 +254,27 @@ impl Xdp {
     }
 }
 
+impl Xdp {
+    /// Looks, now and then, whether the device is still there.
+    ///
+    /// # Errors
+    /// It's gone.
+    fn look(&mut self) -> io::Result<()> {
+        let now = self.clock.now();
+        if now < self.look_at {
+            return Ok(());
+        }
+        self.look_at = now.after(DEVICE_LOOK_EVERY);
+        sockopt::socket_error(&self.rings)?.map_err(|errno| {
+            let name = &self.device.name;
+            io::Error::new(
+                io::Error::from(errno).kind(),
+                format!("{name} was removed ({errno}); start again once it's back"),
+            )
+        })
+    }
+}
+
 impl Link for Xdp {
     type Rx<'a> = &'a mut RxHalf;
     type Tx<'a> = &'a mut TxHalf;
@@ -264,8 +292,10 @@ impl Link for Xdp {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        self.look()?;
         let stalled = self.rings.tx.is_stalled();
-        let timeout = if stalled { Some(timeout.map_or(RETRY_EVERY, |wait| wait.min(RETRY_EVERY))) } else { timeout };
+        let patience = if stalled { RETRY_EVERY } else { DEVICE_LOOK_EVERY };
+        let timeout = Some(timeout.map_or(patience, |wait| wait.min(patience)));
         if self.rings.rx.has_frame() && !self.rings.rx.needs_wakeup() {
             self.polls = self.polls.wrapping_add(1);
             if !self.polls.is_multiple_of(LOOK_EVERY) {

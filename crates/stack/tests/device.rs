@@ -9,14 +9,34 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use midmile_engine::{Backend, Config, ConnError, ConnId, Core, Cx, Handler, Incoming, ListenerId};
 use midmile_kernel::XdpMode;
-use midmile_stack::{XdpConfig, XdpDevice, XdpError};
+use midmile_stack::{Stack, XdpConfig, XdpDevice, XdpError};
 use rustix::process::{Pid, Signal, kill_process};
 use world::{Host, PEER_V4, STACK_V4, TunGround, VethGround, config};
 
 /// Has the test that holds a device do so.
 const HOLD: &str = "MIDMILE_STACK_TEST_HOLDS";
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A program that does nothing.
+struct Silent;
+
+impl<B: Backend> Handler<B> for Silent {
+    fn on_accept(&mut self, cx: &mut Cx<B>, _: ListenerId, incoming: Incoming<B::Socket>) {
+        cx.refuse(incoming);
+    }
+
+    fn on_data(&mut self, _: &mut Cx<B>, _: ConnId, _: u64, bytes: &[u8]) -> usize {
+        bytes.len()
+    }
+
+    fn on_peer_close(&mut self, cx: &mut Cx<B>, conn: ConnId, _: u64) {
+        cx.close(conn);
+    }
+
+    fn on_error(&mut self, _: &mut Cx<B>, _: ConnId, _: u64, _: ConnError) {}
+}
 
 fn skips() -> bool {
     let why = world::lacks_network();
@@ -117,6 +137,27 @@ fn other_ports_stay_the_kernels() {
     datagrams.set_read_timeout(Some(PATIENCE)).unwrap();
     ground.peer.run(|| UdpSocket::bind((PEER_V4, 0)).unwrap().send_to(b"x", (STACK_V4, port)).unwrap());
     assert_eq!(datagrams.recv(&mut [0; 9]).unwrap(), 1);
+}
+
+#[test]
+fn a_device_that_is_removed_ends_the_core_with_its_name() {
+    if skips() {
+        return;
+    }
+    let ground = VethGround::new();
+    let link = ground.link(None);
+    let stack = Stack::new(link, config()).unwrap();
+    let mut core = Core::new(stack, Config::default(), Silent);
+    core.turn().unwrap();
+    ground.host.command("ip link delete s0");
+    let began = Instant::now();
+    let error = loop {
+        match core.turn() {
+            Err(error) => break error.to_string(),
+            Ok(()) => assert!(began.elapsed() < PATIENCE, "a stack without a device goes on"),
+        }
+    };
+    assert!(error.contains("s0 was removed"), "{error}");
 }
 
 /// Not a test by itself: another one starts it as a process, to be killed.

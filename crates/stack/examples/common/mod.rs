@@ -42,7 +42,7 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "NAME", required_if_eq_any([("backend", "xdp"), ("backend", "tun")]))]
     pub(crate) device: Option<String>,
     /// Connections at once
-    #[arg(long, value_name = "N", default_value = "20000")]
+    #[arg(long, value_name = "N", default_value = "20000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) conns_max: u32,
 }
 
