@@ -279,6 +279,8 @@ fn questions_that_servers_close_on_take_nobody_elses_connection() {
     }
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
+        // Set even if the test fails.
+        let over_at_last = clients::Over(&over);
         let asks_badly = scope.spawn(|| {
             let mut asked = 0;
             while asked == 0 || !over.load(Relaxed) {
@@ -296,7 +298,7 @@ fn questions_that_servers_close_on_take_nobody_elses_connection() {
         for seed in 400..404 {
             assert_eq!(ask_all(mux.addr(), &zone::questions(seed, QUESTIONS)).len(), usize::from(QUESTIONS));
         }
-        over.store(true, Relaxed);
+        drop(over_at_last);
         let asked = asks_badly.join().unwrap();
         let status = mux.settled();
         let count = |figure: &str| number(&status, &format!("/routes/0/messages/{figure}"));
