@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 use nameservers::clients::{self, Questions, dnsperf, kdig, transferred};
@@ -26,6 +26,8 @@ const CONNECTIONS: u64 = 8;
 const QUESTIONS: u16 = 800;
 /// Long answers that a client asks for and doesn't take.
 const UNREAD: u16 = 500;
+/// Malformed questions that a client asks on one connection.
+const MALFORMED: u16 = 50;
 /// Senders that never finish a message, as many as there are descriptors for beside those that are in use otherwise, and what each may cost.
 const SENDERS: usize = 10_000;
 const SPARE_DESCRIPTORS: usize = 400;
@@ -252,6 +254,57 @@ fn no_question_is_lost_while_backends_are_killed_and_start_again() {
     for kind in Kind::ALL {
         clients::survives_restarts("", kind);
     }
+}
+
+#[test]
+fn questions_that_servers_close_on_take_nobody_elses_connection() {
+    if lacks(&["knotd"]) {
+        return;
+    }
+    let scratch = Scratch::new("mux-malformed");
+    let server = NameServer::start(Kind::Knot, &scratch, "server");
+    let mux = Relay::mux("dns", &[server.addr], &["--cores", "1"]);
+    let good = Query::plain(&format!("host-1.{ORIGIN}"), A);
+    // Two questions, none, a label of 64 bytes, a pointer to itself; each by what is changed of a good one behind its length.
+    let kinds: [&[(usize, u8)]; 4] = [&[(7, 2)], &[(7, 0)], &[(14, 64)], &[(14, 0xc0), (15, 12)]];
+    let malformed = |id: u16| {
+        let mut bytes = good.framed(id);
+        kinds[usize::from(id) % kinds.len()].iter().for_each(|(at, byte)| bytes[*at] = *byte);
+        bytes
+    };
+    for id in [0, 2, 3] {
+        let mut direct = connect(server.addr);
+        direct.write_all(&malformed(id)).unwrap();
+        assert_eq!(message::next(&mut direct), None, "Knot doesn't close on {id}");
+    }
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Set even if the test fails.
+        let over_at_last = clients::Over(&over);
+        let asks_badly = scope.spawn(|| {
+            let mut asked = 0;
+            while asked == 0 || !over.load(Relaxed) {
+                let mut stream = connect(mux.addr());
+                stream.write_all(&(0..MALFORMED).flat_map(malformed).collect::<Vec<u8>>()).unwrap();
+                for id in 0..MALFORMED {
+                    let answer = message::next(&mut stream).expect("an answer to each");
+                    // FORMERR (RFC 1035, 4.1.1).
+                    assert_eq!((message::id(&answer), message::rcode(&answer)), (id, 1));
+                }
+                asked += u64::from(MALFORMED);
+            }
+            asked
+        });
+        for seed in 400..404 {
+            assert_eq!(ask_all(mux.addr(), &zone::questions(seed, QUESTIONS)).len(), usize::from(QUESTIONS));
+        }
+        drop(over_at_last);
+        let asked = asks_badly.join().unwrap();
+        let status = mux.settled();
+        let count = |figure: &str| number(&status, &format!("/routes/0/messages/{figure}"));
+        assert_eq!(["upstreams/lost", "retries", "servfails", "suspects"].map(count), [0; 4], "{status:#}");
+        assert_eq!(count("malformed/questions") + count("malformed/question"), asked, "{status:#}");
+    });
 }
 
 #[test]

@@ -7,6 +7,7 @@ use midmile_gateway::{
     Snapshot, TIME_BOUNDS_US, Times,
 };
 use midmile_mux::Detour;
+use midmile_wire::dns::Malformed;
 use midmile_wire::frame::FrameError;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
@@ -196,8 +197,17 @@ fn messages(routes: &[RouteSnapshot], page: &mut Page<'_>) -> fmt::Result {
     page.counters(("mux_retries", None), again, of(|of| of.retries))?;
     let failed = "Requests that midmile answered with SERVFAIL because no backend answered in time.";
     page.counters(("mux_servfails", None), failed, of(|of| of.servfails))?;
+    let suspects = "Requests that went on alone because several connections were lost while they were out.";
+    page.counters(("mux_suspects", None), suspects, of(|of| of.suspects))?;
     let declined = "Requests that midmile answered itself because they are of a kind that isn't carried.";
     page.counters(("mux_declined", None), declined, of(|of| of.declined))?;
+    let malformed = routes.iter().filter_map(|route| Some((&*route.name, route.messages?.malformed)));
+    let malformed = malformed.flat_map(|(route, counts)| {
+        let labels = move |why: Malformed| vec![("route", route), ("reason", why.name())];
+        Malformed::ALL.into_iter().map(move |why| (labels(why), counts[why.index()]))
+    });
+    let broken = "Requests that midmile answered with FORMERR because they aren't well formed, by why.";
+    page.counters(("mux_malformed", None), broken, malformed)?;
     let full = "Requests that found a loop with as many as it may hold.";
     page.counters(("mux_requests_max_reached", None), full, of(|of| of.requests_max))?;
     let late = "Answers that came when their request had been answered otherwise, or its client had gone.";

@@ -7,6 +7,7 @@ use midmile_gateway::{
     Times, WaitBy,
 };
 use midmile_mux::Detour;
+use midmile_wire::dns::Malformed;
 use midmile_wire::frame::FrameError;
 use serde::Serialize;
 
@@ -114,7 +115,10 @@ struct MessagesStatus {
     answers: u64,
     retries: u64,
     servfails: u64,
+    suspects: u64,
     declined: u64,
+    /// Requests that aren't well formed, by why.
+    malformed: BTreeMap<&'static str, u64>,
     requests_max_reached: u64,
     answers_late: u64,
     answers_stray: u64,
@@ -183,7 +187,9 @@ impl MessagesStatus {
             answers: messages.answers,
             retries: messages.retries,
             servfails: messages.servfails,
+            suspects: messages.suspects,
             declined: messages.declined,
+            malformed: Malformed::ALL.map(|why| (why.name(), messages.malformed[why.index()])).into(),
             requests_max_reached: messages.requests_max,
             answers_late: messages.answers_late,
             answers_stray: messages.answers_stray,

@@ -130,7 +130,7 @@ pub(crate) fn is_told_our_time_to_idle(how: &str) {
 }
 
 /// Says at its end that something is over.
-struct Over<'a>(&'a AtomicBool);
+pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {

@@ -27,7 +27,7 @@ impl Mux {
         for place in 0..serving.service.backends.len() {
             let upstreams = &self.upstreams;
             let is_one = |upstream: &Upstream| {
-                upstream.place == Some(place) && upstream.transfer == Key::NONE && !upstream.is_datagrams()
+                upstream.place == Some(place) && upstream.own == Key::NONE && !upstream.is_datagrams()
             };
             let is_there = |key: &&Key| upstreams.get(**key).is_some_and(is_one);
             let there = serving.upstreams.iter().filter(is_there).count();
@@ -195,7 +195,7 @@ impl Mux {
             if upstream.is_datagrams() {
                 return;
             }
-            if upstream.transfer != Key::NONE {
+            if upstream.own != Key::NONE {
                 // It goes when the transfer ends.
                 return;
             }
@@ -215,7 +215,8 @@ impl Mux {
             posts.unbind_all(cx, &mut self.owners, &serving.counters);
         }
         serving.upstreams.retain(|other| *other != key);
-        serving.transfers -= usize::from(upstream.transfer != Key::NONE);
+        serving.transfers -= usize::from(upstream.own != Key::NONE && !upstream.lone);
+        serving.lone -= usize::from(upstream.lone);
         if upstream.stand == Stand::Open && !upstream.is_datagrams() {
             serving.counters.upstreams_open.sub(1);
         }
@@ -230,7 +231,7 @@ impl Mux {
         how.end(cx, upstream.conn);
         let now = cx.now();
         let serving = &self.services[upstream.service];
-        let (stood, kept, transfer) = (upstream.stand == Stand::Open, upstream.place, upstream.transfer);
+        let (stood, kept, own) = (upstream.stand == Stand::Open, upstream.place, upstream.own);
         match (stood, kept) {
             (true, Some(_)) => serving.counters.upstreams_lost.add(1),
             (false, _) => serving.counters.dials_failed.add(1),
@@ -251,18 +252,19 @@ impl Mux {
         self.chunks.release(&mut upstream.out);
         let mut from = 0;
         while let Some(request) = self.upstreams.get_mut(key).and_then(|upstream| upstream.pending.pop(&mut from)) {
-            self.unsend(cx, key, request);
+            self.unsend(cx, key, request, stood && how != How::Reset);
         }
-        if kept.is_none() || transfer != Key::NONE {
+        if kept.is_none() || own != Key::NONE {
             self.remove_upstream(cx, key, How::Gone);
         }
         if !stood {
-            self.transfer_not_dialled(cx, transfer);
+            self.own_not_dialled(cx, own);
         }
     }
 
     /// A request was on an upstream that is lost: if it isn't on another, it waits for one, or its client is told.
-    pub(crate) fn unsend<B: Backend>(&mut self, cx: &mut Cx<B>, upstream: Key, key: Key) {
+    /// Whether that was `lost` by no doing of ours, and may have been because of the request, matters for its way.
+    pub(crate) fn unsend<B: Backend>(&mut self, cx: &mut Cx<B>, upstream: Key, key: Key, lost: bool) {
         let Some(request) = self.requests.get_mut(key) else { return };
         if request.upstream != upstream || request.state == State::Waiting {
             return;
@@ -276,11 +278,14 @@ impl Mux {
             let client = request.client;
             self.end_client(cx, client, End::Unanswered, How::Reset);
             self.finish(key);
-        } else if !request.repeatable || request.is_transfer() && request.sends >= SENDS_MAX {
+        } else if !request.repeatable
+            || request.is_transfer() && request.sends >= SENDS_MAX
+            || lost && !self.may_follow_loss(key)
+        {
             // A transfer dials for itself, so nothing else would pause between its attempts.
             self.give_up(cx, key);
         } else {
-            self.restate(key, State::Waiting);
+            self.wait_again(cx.now(), key);
         }
     }
 

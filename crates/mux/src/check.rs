@@ -86,6 +86,7 @@ impl Mux {
             (&serving.waiting, State::Waiting, Some(By::Connection)),
             (&serving.waiting_datagrams, State::Waiting, Some(By::Datagram)),
             (&serving.waiting_transfers, State::Waiting, Some(By::Own)),
+            (&serving.waiting_lone, State::Waiting, Some(By::Lone)),
             (&serving.sent, State::Sent, None),
             (&serving.posted, State::Posted, None),
             (&serving.reposted, State::Reposted, None),
@@ -133,7 +134,9 @@ impl Mux {
             assert_eq!(upstream.pending.keys().count(), upstream.pending.len(), "an id is lost, or is in use twice");
             let empty = upstream.pending.len() == 0 && upstream.out.is_empty();
             assert!(upstream.stand == Stand::Open || empty, "requests are on an upstream that doesn't stand");
-            let over = upstream.transfer != Key::NONE && self.requests.get(upstream.transfer).is_none();
+            let lone = self.requests.get(upstream.own).is_some_and(|request| request.by == By::Lone);
+            assert_eq!(upstream.lone, lone, "an upstream is there for another kind of request");
+            let over = upstream.own != Key::NONE && self.requests.get(upstream.own).is_none();
             assert!(!over, "a transfer's upstream has outlasted it");
             assert!(!upstream.queued || self.dirty.contains(&Token::Upstream(key)), "an upstream believes it's queued");
         }

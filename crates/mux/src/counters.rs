@@ -4,6 +4,7 @@
 //! copies.
 
 use midmile_engine::Counter;
+use midmile_wire::dns::Malformed;
 use midmile_wire::frame::FrameError;
 
 use crate::detour::Detour;
@@ -24,8 +25,12 @@ pub struct Counters {
     pub retries: Counter,
     /// Requests that we answered ourselves because no backend did in time (DNS: SERVFAIL).
     pub servfails: Counter,
+    /// Requests that went on alone because several connections were lost while they were out.
+    pub suspects: Counter,
     /// Requests that we answered ourselves because they're of a kind that isn't carried (DNS: NOTIMP).
     pub declined: Counter,
+    /// Requests that we answered ourselves because they aren't well formed (DNS: FORMERR), each at its [`Malformed::index`].
+    pub malformed: [Counter; Malformed::COUNT],
     /// Requests that we answered ourselves, or that ended their client, because the core held as many as it may.
     pub requests_max: Counter,
     /// Answers to requests that had been answered otherwise, or whose client had gone.

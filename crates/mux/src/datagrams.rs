@@ -224,7 +224,7 @@ impl Mux {
             {
                 request.sends = request.sends.saturating_sub(1);
             }
-            self.unsend(cx, key, request_key);
+            self.unsend(cx, key, request_key, false);
         }
         if kept.is_none() {
             self.remove_upstream(cx, key, How::Gone);

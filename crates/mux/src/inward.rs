@@ -96,6 +96,13 @@ impl Mux {
                 self.deliver(cx, key, &[refusal.framed()]);
                 return;
             }
+            if let Err(why) = query.well_formed() {
+                // Some backends close on it, and everybody's requests with it.
+                serving.counters.malformed[why.index()].add(1);
+                let refusal = dns::Refusal::of(query, dns::RCODE_FORMERR);
+                self.deliver(cx, key, &[refusal.framed()]);
+                return;
+            }
             let transfer = query.question().is_some_and(|question| question.is_transfer());
             let (by, size_at) = match way_of(serving, query, bytes.len() - 2) {
                 _ if transfer => (By::Own, 0),
@@ -132,6 +139,8 @@ impl Mux {
             returns: false,
             sends: 0,
             silences: 0,
+            losses: 0,
+            rests_until: now,
             repeatable: traits.repeatable,
             following: None,
             answered: false,

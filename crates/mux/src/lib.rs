@@ -72,6 +72,7 @@ mod detour;
 mod drawn;
 mod inward;
 mod list;
+mod lone;
 mod measure;
 mod mux;
 mod onward;

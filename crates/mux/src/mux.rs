@@ -125,7 +125,7 @@ impl Mux {
             let serving = &mut self.services[id.0];
             let Some(upstream) = self.upstreams.get_mut(key) else { continue };
             serving.upstreams.push(key);
-            if upstream.transfer != Key::NONE {
+            if upstream.own != Key::NONE {
                 self.dismiss(cx, key);
                 continue;
             }

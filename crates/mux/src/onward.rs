@@ -13,8 +13,7 @@ use crate::service::{Matching, Transport};
 use crate::serving::Serving;
 use crate::upstream::Upstream;
 
-/// How many upstreams may have a request and be silent, and how often a transfer is tried. A request whose upstream is lost is sent again
-/// as long as its time runs: upstreams that are of no use pause before they're dialled again, so that's not often.
+/// How many upstreams may have a request and be silent, and how often a transfer is tried.
 pub(crate) const SENDS_MAX: u8 = 3;
 /// How many requests that must wait for one upstream are passed over when others wait behind them.
 const PASSED_MAX: usize = 64;
@@ -62,7 +61,8 @@ impl Mux {
         for by in [By::Connection, By::Datagram] {
             self.dispatch_row(cx, at, by);
         }
-        self.dispatch_transfers(cx, at);
+        self.dispatch_lone(cx, at);
+        self.dispatch_own(cx, at);
     }
 
     fn dispatch_row<B: Backend>(&mut self, cx: &mut Cx<B>, at: u32, by: By) {
@@ -148,8 +148,7 @@ impl Mux {
             let Some(upstream) = self.upstreams.get(*key).filter(|upstream| upstream.has_room()) else { continue };
             let Some(place) = upstream.place else { continue };
             let is_datagrams = upstream.is_datagrams();
-            if avoid == Avoid::Strictly(place) || upstream.transfer != Key::NONE || (is_datagrams && by != By::Datagram)
-            {
+            if avoid == Avoid::Strictly(place) || upstream.own != Key::NONE || (is_datagrams && by != By::Datagram) {
                 continue;
             }
             let backend = &serving.service.backends[place];
@@ -235,7 +234,7 @@ impl Mux {
         let Some(request) = self.requests.get_mut(key) else { return };
         request.state = state;
         match self.services[request.service].list_of(state, request.by) {
-            Some(list) if state == State::Waiting => self.turns.push_front(list, key.slot()),
+            Some(list) if state == State::Waiting && request.by != By::Lone => self.turns.push_front(list, key.slot()),
             Some(list) => self.turns.push_back(list, key.slot()),
             None => {}
         }
@@ -253,7 +252,7 @@ impl Mux {
             sent(&serving.reposted, bounds.attempt_timeout),
         ];
         let dial = serving.upstreams.iter().filter_map(|key| self.upstreams.get(*key)?.due());
-        dial.chain(answer).chain(attempts.into_iter().flatten()).min()
+        dial.chain(answer).chain(attempts.into_iter().flatten()).chain(serving.lone_due).min()
     }
 
     /// Deals with requests whose time is up.

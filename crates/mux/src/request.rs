@@ -47,6 +47,10 @@ pub(crate) struct Request {
     /// How often it was sent, and how often it had no answer for the attempt timeout.
     pub(crate) sends: u8,
     pub(crate) silences: u8,
+    /// How many connections were lost while it was out on them.
+    pub(crate) losses: u8,
+    /// Until when it waits after the last of them, if it goes alone.
+    pub(crate) rests_until: Time,
     /// It may be sent again: it means no more when it comes twice.
     pub(crate) repeatable: bool,
     /// Which of them is the last, while it's on an upstream; `None` where that can't be known.
@@ -69,6 +73,6 @@ impl Request {
 
     /// Whether another backend may get it as well, because the one that has it is silent.
     pub(crate) fn may_go_again(&self) -> bool {
-        self.repeatable && !self.is_transfer() && self.silences < SENDS_MAX
+        self.repeatable && !matches!(self.by, By::Own | By::Lone) && self.silences < SENDS_MAX
     }
 }

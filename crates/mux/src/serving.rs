@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
-use midmile_engine::Key;
+use midmile_engine::{Key, Time};
 use midmile_wire::frame::{Framing, Resp, Side};
 
 use crate::client::Origin;
@@ -25,6 +25,8 @@ pub(crate) struct Serving {
     pub(crate) upstreams: Vec<Key>,
     /// How many of them are there for one transfer each.
     pub(crate) transfers: usize,
+    /// And how many for one suspect each.
+    pub(crate) lone: usize,
     /// With which of them the next choice begins.
     pub(crate) next: usize,
     /// All its requests, those that are on no upstream and go by connections, and those on one that may be sent on another yet.
@@ -34,6 +36,10 @@ pub(crate) struct Serving {
     pub(crate) waiting_datagrams: List,
     /// Transfers that wait for an upstream of their own, or until theirs stands. Nobody else waits behind them.
     pub(crate) waiting_transfers: List,
+    /// Suspects that wait for a connection of their own, or until theirs stands.
+    pub(crate) waiting_lone: List,
+    /// When the first of them has waited for long enough.
+    pub(crate) lone_due: Option<Time>,
     pub(crate) sent: List,
     /// Those that were sent as a datagram once, and twice.
     pub(crate) posted: List,
@@ -56,11 +62,14 @@ impl Serving {
             counters,
             upstreams: Vec::new(),
             transfers: 0,
+            lone: 0,
             next: 0,
             age: List::EMPTY,
             waiting: List::EMPTY,
             waiting_datagrams: List::EMPTY,
             waiting_transfers: List::EMPTY,
+            waiting_lone: List::EMPTY,
+            lone_due: None,
             sent: List::EMPTY,
             posted: List::EMPTY,
             reposted: List::EMPTY,
@@ -92,6 +101,7 @@ impl Serving {
             (State::Waiting, By::Connection) => Some(&mut self.waiting),
             (State::Waiting, By::Datagram) => Some(&mut self.waiting_datagrams),
             (State::Waiting, By::Own) => Some(&mut self.waiting_transfers),
+            (State::Waiting, By::Lone) => Some(&mut self.waiting_lone),
             (State::Sent, _) => Some(&mut self.sent),
             (State::Posted, _) => Some(&mut self.posted),
             (State::Reposted, _) => Some(&mut self.reposted),

@@ -11,6 +11,7 @@ use midmile_wire::dns::Message;
 use midmile_wire::dns::transfer::{Progress, Transfer};
 
 use crate::counters::Counters;
+use crate::detour::By;
 use crate::mux::Mux;
 use crate::onward::{Avoid, SENDS_MAX};
 use crate::request::{Request, State};
@@ -23,23 +24,24 @@ const TRANSFERS_MAX: usize = 16;
 pub(crate) const CLIENT_TRANSFERS_MAX: u16 = 8;
 
 impl Mux {
-    /// Sends transfers whose upstream stands by now, and begins others as far as there may be more.
-    pub(crate) fn dispatch_transfers<B: Backend>(&mut self, cx: &mut Cx<B>, at: u32) {
-        if self.services[at].waiting_transfers.is_empty() {
+    /// Sends requests whose own upstream stands by now, and begins others as far as there may be more.
+    pub(crate) fn dispatch_own<B: Backend>(&mut self, cx: &mut Cx<B>, at: u32) {
+        let serving = &self.services[at];
+        if serving.waiting_transfers.is_empty() && serving.waiting_lone.is_empty() {
             return;
         }
         for index in 0..self.services[at].upstreams.len() {
             let own = self.services[at].upstreams[index];
             let Some(upstream) = self.upstreams.get(own).filter(|upstream| upstream.has_room()) else { continue };
-            let transfer = upstream.transfer;
-            if self.requests.get(transfer).is_none_or(|request| request.state != State::Waiting) {
+            let request = upstream.own;
+            if self.requests.get(request).is_none_or(|request| request.state != State::Waiting) {
                 continue;
             }
-            if self.client_of(transfer).is_some() {
+            if self.client_of(request).is_some() {
                 // Where there's no room for its bytes it's tried again.
-                self.send_waiting(cx, transfer, own);
+                self.send_waiting(cx, request, own);
             } else {
-                self.finish(transfer);
+                self.finish(request);
             }
         }
         // Those that are passed over have an upstream that doesn't stand yet: they're few.
@@ -51,28 +53,31 @@ impl Mux {
             let key = self.requests.key_at(slot).expect("a request waits as long as it's there");
             if self.client_of(key).is_none() {
                 self.finish(key);
-            } else if !self.begin_transfer(cx, key) {
+            } else if !self.begin_own(cx, key) {
                 break;
             }
         }
     }
 
-    /// Dials an upstream for a transfer that has none: to the place where any other request would go. False if none of those stands.
-    fn begin_transfer<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) -> bool {
+    /// Dials an upstream for a transfer or a suspect that has none: to the place where any other request would go. False if none of
+    /// those stands.
+    pub(crate) fn begin_own<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) -> bool {
         let Some(request) = self.requests.get(key) else { return true };
         let at = request.service;
-        if self.upstreams.get(request.upstream).is_some_and(|upstream| upstream.transfer == key) {
+        if self.upstreams.get(request.upstream).is_some_and(|upstream| upstream.own == key) {
             return true;
         }
+        let lone = request.by == By::Lone;
         let avoid = if request.sends == 0 { Avoid::Nothing } else { Avoid::rather(request.place) };
         let chosen = self.choose(at, avoid).and_then(|key| self.upstreams.get(key)?.place);
         let Some(place) = chosen else { return false };
         let serving = &mut self.services[at];
         let mut upstream = Upstream::new(at, place, serving.service.matching, 1, cx.now());
-        upstream.transfer = key;
+        (upstream.own, upstream.lone) = (key, lone);
         let Ok(own) = self.upstreams.insert(upstream) else { return false };
         serving.upstreams.push(own);
-        serving.transfers += 1;
+        serving.transfers += usize::from(!lone);
+        serving.lone += usize::from(lone);
         if let Some(request) = self.requests.get_mut(key) {
             (request.upstream, request.place) = (own, Some(place));
             // The question stands in the first chunk whole, and so does the client's version unless its names are very long.
@@ -83,9 +88,12 @@ impl Mux {
         true
     }
 
-    /// A transfer's upstream has failed before it stood: the request has had one attempt.
-    pub(crate) fn transfer_not_dialled<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
+    /// A request's own upstream has failed before it stood: a transfer has had one attempt, a suspect waits.
+    pub(crate) fn own_not_dialled<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
         let Some(request) = self.requests.get_mut(key) else { return };
+        if request.by == By::Lone {
+            return self.wait_again(cx.now(), key);
+        }
         request.sends += 1;
         if request.sends >= SENDS_MAX {
             self.give_up(cx, key);
@@ -95,7 +103,7 @@ impl Mux {
     /// A transfer's message was handed on: its upstream isn't read while the client has too many before it.
     pub(crate) fn transfer_came<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, client: Key) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        let transfer = upstream.transfer;
+        let transfer = upstream.own;
         match self.clients.get(client) {
             None => self.finish(transfer),
             Some(client) if client.out.len() > OWED_MAX => {
@@ -121,17 +129,17 @@ impl Mux {
         true
     }
 
-    /// Reads transfers on whose clients have made room, and closes the upstreams of those that are over.
+    /// Reads transfers on whose clients have made room, and closes the upstreams of requests of their own that are over.
     pub(crate) fn look_at_transfers<B: Backend>(&mut self, cx: &mut Cx<B>, at: u32) {
-        if self.services[at].transfers == 0 {
+        if self.services[at].transfers + self.services[at].lone == 0 {
             return;
         }
         for index in (0..self.services[at].upstreams.len()).rev() {
             let key = self.services[at].upstreams[index];
-            let Some(upstream) = self.upstreams.get_mut(key).filter(|upstream| upstream.transfer != Key::NONE) else {
+            let Some(upstream) = self.upstreams.get_mut(key).filter(|upstream| upstream.own != Key::NONE) else {
                 continue;
             };
-            let Some(request) = self.requests.get(upstream.transfer) else {
+            let Some(request) = self.requests.get(upstream.own) else {
                 self.remove_upstream(cx, key, How::Close);
                 continue;
             };

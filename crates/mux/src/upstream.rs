@@ -212,8 +212,10 @@ pub(crate) struct Upstream {
     pub(crate) posts: Option<Box<Posts>>,
     /// When those, or the ids of a connection, are looked at next.
     pub(crate) look_at: Time,
-    /// The request that it's there for alone, a zone's transfer; [`Key::NONE`]: it's for all.
-    pub(crate) transfer: Key,
+    /// The request that it's there for alone, a zone's transfer or a suspect; [`Key::NONE`]: it's for all.
+    pub(crate) own: Key,
+    /// That is a suspect.
+    pub(crate) lone: bool,
     /// It isn't read, because that request's client hasn't taken what came.
     pub(crate) held: bool,
     /// Which of the backend's addresses is dialled next, counted on and on.
@@ -232,7 +234,9 @@ pub(crate) struct Upstream {
     pub(crate) heard: Time,
     /// How many answers it has given since it came to stand.
     pub(crate) answered: usize,
-    /// How many requests may be out on it, besides its bound: fewer where its backend closed with some unanswered.
+    /// How many answers the connection before had given, if that was closed with requests unanswered; otherwise 0.
+    pub(crate) closed_after: usize,
+    /// How many requests may be out on it, besides its bound: fewer where its backend closes after so many.
     pub(crate) most: usize,
     /// It left a request unanswered for too long and has said nothing since.
     pub(crate) suspect: bool,
@@ -246,7 +250,8 @@ impl Upstream {
             place: Some(place),
             posts: None,
             look_at: now,
-            transfer: Key::NONE,
+            own: Key::NONE,
+            lone: false,
             held: false,
             addr: 0,
             stand: Stand::Resting { until: now },
@@ -257,6 +262,7 @@ impl Upstream {
             failures: 0,
             heard: now,
             answered: 0,
+            closed_after: 0,
             most: usize::MAX,
             suspect: false,
         }
@@ -312,11 +318,14 @@ impl Upstream {
         }
     }
 
-    /// Notes that its backend has closed. With requests unanswered, no more are put on the next than this one has answered: some close
-    /// after so many.
+    /// Notes that its backend has closed. Twice with requests unanswered, and after about as many answers, and no more are put on the
+    /// next: some close after so many. Once may have any reason.
     pub(crate) fn was_closed(&mut self) {
-        if self.pending.live() > 0 {
-            self.most = self.answered.max(1);
+        let answered = if self.pending.live() > 0 { self.answered } else { 0 };
+        let before = std::mem::replace(&mut self.closed_after, answered);
+        let (least, most) = (answered.min(before), answered.max(before));
+        if least > 0 && most <= least.saturating_mul(2) {
+            self.most = most;
         }
     }
 
@@ -407,6 +416,29 @@ mod tests {
             }
             assert!(pending.insert(keys[4]).is_some() && pending.is_full());
         }
+    }
+
+    #[test]
+    fn what_closes_twice_after_as_many_answers_is_asked_less_at_once_until_it_stays() {
+        let mut slab = midmile_engine::Slab::with_capacity(8);
+        let mut upstream = Upstream::new(0, 0, Matching::Id, 500, Time::ZERO);
+        let mut closes_after = |upstream: &mut Upstream, answers: usize, unanswered: bool| {
+            upstream.answered = 0;
+            (0..answers).for_each(|_| upstream.has_answered(Time::ZERO));
+            let id = unanswered.then(|| upstream.pending.insert(slab.insert(0).unwrap()).unwrap());
+            upstream.was_closed();
+            id.into_iter().for_each(|id| upstream.pending.remove(id));
+            upstream.most
+        };
+        // Once; with nothing unanswered between; after quite another number; without any answer.
+        let steps = [(100, true), (90, false), (100, true), (30, true), (0, true), (0, true)];
+        for (answers, unanswered) in steps {
+            assert_eq!(closes_after(&mut upstream, answers, unanswered), usize::MAX, "{answers}, {unanswered}");
+        }
+        assert_eq!([100, 90].map(|answers| closes_after(&mut upstream, answers, true)), [usize::MAX, 100]);
+        upstream.answered = 0;
+        (0..250).for_each(|_| upstream.has_answered(Time::ZERO));
+        assert_eq!(upstream.most, 250, "it stays narrow");
     }
 
     #[test]

@@ -6,11 +6,14 @@
 //!  0    2       4              12
 //! ```
 //!
-//! A [`Message`] is a view: it borrows the bytes, and looks when it's asked. What doesn't parse is `None`, never a panic; a server
-//! behind may still make something of it, so a proxy passes it on. A [`transfer::Transfer`] follows a zone's transfer over its many answers.
+//! A [`Message`] is a view: it borrows the bytes, and looks when it's asked. What doesn't parse is `None`, never a panic.
+//! [`Message::well_formed`] says whether a server has to be bothered with a request. A [`transfer::Transfer`] follows a zone's transfer over its many answers.
 
+mod form;
 mod name;
 pub mod transfer;
+
+pub use form::Malformed;
 
 /// Bytes of a header.
 pub const HEADER_LEN: usize = 12;
@@ -31,11 +34,15 @@ const OPT_FLAG_DO: u8 = 0x80;
 
 /// A plain query (RFC 1035, 4.1.1).
 pub const OPCODE_QUERY: u8 = 0;
+/// A notification that a zone has changed (RFC 1996).
+pub const OPCODE_NOTIFY: u8 = 4;
 /// A change to a zone (RFC 2136): what it does may differ when it's sent twice.
 pub const OPCODE_UPDATE: u8 = 5;
 /// Stateful operations between two ends (RFC 8490): they mean the connection, so nobody in the middle may carry them.
 pub const OPCODE_DSO: u8 = 6;
-/// The server couldn't answer (RFC 1035, 4.1.1).
+/// The server couldn't understand the query (RFC 1035, 4.1.1).
+pub const RCODE_FORMERR: u8 = 1;
+/// The server couldn't answer.
 pub const RCODE_SERVFAIL: u8 = 2;
 /// The server doesn't know this kind of query.
 pub const RCODE_NOTIMP: u8 = 4;
@@ -145,6 +152,11 @@ impl<'a> Message<'a> {
         self.word(8)
     }
 
+    /// And how many in its additional section.
+    fn additionals(self) -> u16 {
+        self.word(10)
+    }
+
     /// Where its records begin; `None` where its questions can't be followed.
     fn records_at(self) -> Option<usize> {
         let mut at = HEADER_LEN;
@@ -169,7 +181,7 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn additional(self) -> Option<Additional> {
         let mut said = Additional::default();
-        let records = self.word(10);
+        let records = self.additionals();
         if records == 0 {
             return Some(said);
         }
@@ -233,7 +245,11 @@ struct Record {
 
 impl Record {
     fn at(bytes: &[u8], at: usize) -> Option<Self> {
-        let name_end = end_of_name(bytes, at)?;
+        Self::behind(bytes, end_of_name(bytes, at)?)
+    }
+
+    /// The one whose name ends there.
+    fn behind(bytes: &[u8], name_end: usize) -> Option<Self> {
         let (kind, class) = (word(bytes, name_end)?, word(bytes, name_end + 2)?);
         let content = name_end + RECORD_FIXED_LEN;
         let end = content + usize::from(word(bytes, name_end + 8)?);
@@ -270,17 +286,25 @@ fn end_of_plain_name(bytes: &[u8]) -> Option<usize> {
     (at < HEADER_LEN + NAME_LEN_MAX).then_some(at + 1)
 }
 
-/// Where the keepalive option's timeout stands in an OPT record's content, and how many bytes it has.
-fn keepalive_in(options: &[u8]) -> Option<(usize, u16)> {
+/// The options of an OPT record's content: the code of each, where what it says stands, and how many bytes that has. `None` is the last
+/// where one doesn't fit.
+fn options(content: &[u8]) -> impl Iterator<Item = Option<(u16, usize, u16)>> + '_ {
     let mut at = 0;
-    loop {
-        let (code, len) = (word(options, at)?, word(options, at + 2)?);
-        let next = at + 4 + usize::from(len);
-        if code == OPTION_TCP_KEEPALIVE && next <= options.len() {
-            return Some((at + 4, len));
+    std::iter::from_fn(move || {
+        if at >= content.len() {
+            return None;
         }
-        at = next;
-    }
+        let option = word(content, at).zip(word(content, at + 2)).map(|(code, len)| (code, at + 4, len));
+        let option = option.filter(|(_, place, len)| place + usize::from(*len) <= content.len());
+        at = option.map_or(content.len(), |(_, place, len)| place + usize::from(len));
+        Some(option)
+    })
+}
+
+/// Where the keepalive option's timeout stands in an OPT record's content, and how many bytes it has.
+fn keepalive_in(content: &[u8]) -> Option<(usize, u16)> {
+    let keepalive = options(content).flatten().find(|(code, ..)| *code == OPTION_TCP_KEEPALIVE);
+    keepalive.map(|(_, place, len)| (place, len))
 }
 
 /// An answer that we make ourselves: the query's id, opcode and question, and why there's no other.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use midmile_engine::Counter;
 use midmile_mux::{Counters, Detour};
+use midmile_wire::dns::Malformed;
 use midmile_wire::frame::FrameError;
 
 use crate::counters::RouteCounters;
@@ -25,8 +26,12 @@ pub struct MessagesSnapshot {
     pub retries: u64,
     /// Requests that midmile answered itself because no backend did in time.
     pub servfails: u64,
+    /// Requests that went on alone because several connections were lost while they were out.
+    pub suspects: u64,
     /// Requests that midmile answered itself because they're of a kind that isn't carried.
     pub declined: u64,
+    /// Requests that midmile answered itself because they aren't well formed, each at its [`Malformed::index`].
+    pub malformed: [u64; Malformed::COUNT],
     /// Requests that found a core with as many as it may hold.
     pub requests_max: u64,
     /// Answers that came when their request had been answered otherwise, or its client had gone.
@@ -95,7 +100,9 @@ impl MessagesSnapshot {
             answer_bytes: sum(|core| &core.answer_bytes),
             retries: sum(|core| &core.retries),
             servfails: sum(|core| &core.servfails),
+            suspects: sum(|core| &core.suspects),
             declined: sum(|core| &core.declined),
+            malformed: std::array::from_fn(|index| sum_of(&|core| core.malformed[index].value())),
             requests_max: sum(|core| &core.requests_max),
             answers_late: sum(|core| &core.answers_late),
             answers_stray: sum(|core| &core.answers_stray),
@@ -127,7 +134,9 @@ impl MessagesSnapshot {
         self.answer_bytes += from.answer_bytes;
         self.retries += from.retries;
         self.servfails += from.servfails;
+        self.suspects += from.suspects;
         self.declined += from.declined;
+        self.malformed.iter_mut().zip(&from.malformed).for_each(|(sum, count)| *sum += count);
         self.requests_max += from.requests_max;
         self.answers_late += from.answers_late;
         self.answers_stray += from.answers_stray;

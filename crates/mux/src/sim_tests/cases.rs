@@ -2,6 +2,7 @@
 
 mod faults;
 mod owed;
+mod poison;
 mod transfers;
 
 use std::sync::Arc;
@@ -64,14 +65,19 @@ impl Stage {
         client
     }
 
-    pub(super) fn say(&mut self, remote: RemoteId, mut bytes: &[u8]) {
+    pub(super) fn say(&mut self, remote: RemoteId, bytes: &[u8]) {
+        self.send(remote, bytes);
+        self.pass(20);
+    }
+
+    /// Has a remote send this, and lets time pass only as far as that needs.
+    fn send(&mut self, remote: RemoteId, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             match self.core.parts().1.backend().hand_send(remote, bytes).unwrap() {
                 Progress::Moved(count) => bytes = &bytes[count..],
                 _ => self.pass(1),
             }
         }
-        self.pass(20);
     }
 
     /// What has come to a remote since it was last asked, and whether it has seen the end.

@@ -1,6 +1,6 @@
 //! Names as they're compared: whole, and in small letters.
 
-use super::{NAME_LEN_MAX, word};
+use super::{HEADER_LEN, NAME_LEN_MAX, word};
 
 /// The two bits that make a pointer of two bytes (RFC 1035, 4.1.4); the other fourteen say where to.
 const POINTER_TARGET: u16 = 0x3fff;
@@ -49,5 +49,36 @@ impl Name {
         self.bytes.get_mut(self.len..end)?.copy_from_slice(bytes);
         self.len = end;
         Some(())
+    }
+}
+
+/// Where the name at a place of a message ends, in its place; `None` if it isn't whole, is too long, or a pointer leads to what isn't
+/// before it. Labels behind pointers are followed as long as there are `steps`, of which each takes one.
+pub(super) fn end_of_sound_name(message: &[u8], mut at: usize, steps: &mut usize) -> Option<usize> {
+    let (mut len, mut begin, mut end) = (0, at, None);
+    loop {
+        if let Some(end) = end {
+            let Some(left) = steps.checked_sub(1) else { return Some(end) };
+            *steps = left;
+        }
+        match *message.get(at)? {
+            0 => return Some(end.unwrap_or(at + 1)),
+            label @ 1..64 => {
+                let whole = 1 + usize::from(label);
+                (at, len) = (at + whole, len + whole);
+                if len >= NAME_LEN_MAX {
+                    return None;
+                }
+            }
+            192.. => {
+                let target = usize::from(word(message, at)? & POINTER_TARGET);
+                if !(HEADER_LEN..begin).contains(&target) {
+                    return None;
+                }
+                end.get_or_insert(at + 2);
+                (at, begin) = (target, target);
+            }
+            64..192 => return None,
+        }
     }
 }

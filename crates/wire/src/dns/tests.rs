@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// A query for `www.example` of a type, with so many additional records' bytes.
-fn query(kind: u16, additional: &[&[u8]]) -> Vec<u8> {
+pub(super) fn query(kind: u16, additional: &[&[u8]]) -> Vec<u8> {
     let mut bytes = vec![0x12, 0x34, 0x01, 0x00, 0, 1, 0, 0, 0, 0, 0, u8::try_from(additional.len()).unwrap()];
     bytes.extend(b"\x03www\x07example\0");
     bytes.extend(kind.to_be_bytes());
@@ -13,10 +13,10 @@ fn query(kind: u16, additional: &[&[u8]]) -> Vec<u8> {
 }
 
 /// OPT with DO and a cookie, then keepalive of 12 s.
-const OPT: &[u8] = &[0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 12, 0, 10, 0, 2, 9, 9, 0, 11, 0, 2, 0, 120];
+pub(super) const OPT: &[u8] = &[0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 12, 0, 10, 0, 2, 9, 9, 0, 11, 0, 2, 0, 120];
 /// OPT with a keepalive option that asks, without a timeout.
 const OPT_ASKS: &[u8] = &[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 4, 0, 11, 0, 0];
-const TSIG: &[u8] = &[1, b'k', 0, 0, 250, 0, 255, 0, 0, 0, 0, 0, 3, 1, 2, 3];
+pub(super) const TSIG: &[u8] = &[1, b'k', 0, 0, 250, 0, 255, 0, 0, 0, 0, 0, 3, 1, 2, 3];
 /// A signature of the message: it covers no type.
 const SIG0: &[u8] = &[0, 0, 24, 0, 255, 0, 0, 0, 0, 0, 3, 0, 0, 3];
 /// One of records.
@@ -109,7 +109,7 @@ fn a_refusal_echoes_the_question() {
 }
 
 /// Bytes that are nearly a message: a good one with some bytes changed and its end cut off.
-fn nearly() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn nearly() -> impl Strategy<Value = Vec<u8>> {
     let records = prop::collection::vec(prop_oneof![Just(OPT), Just(TSIG), Just(SIG0), Just(OPT_ASKS)], 0..4);
     let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
     (records, changes, any::<prop::sample::Index>(), any::<bool>()).prop_map(|(records, changes, cut, cuts)| {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use midmile_engine::backend::Progress;
 use midmile_engine::sim::{DialOutcome, RemoteId};
 
 use super::super::actors::{answer_to, framed, query};
@@ -114,13 +113,8 @@ fn an_answer_to_an_update_may_be_a_header_alone_and_none_to_a_query() {
 
 impl Stage {
     /// A backend says this and closes.
-    fn say_last(&mut self, remote: RemoteId, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            match self.core.parts().1.backend().hand_send(remote, bytes).unwrap() {
-                Progress::Moved(count) => bytes = &bytes[count..],
-                _ => self.pass(1),
-            }
-        }
+    fn say_last(&mut self, remote: RemoteId, bytes: &[u8]) {
+        self.send(remote, bytes);
         self.core.parts().1.backend().hand_finish(remote);
     }
 
@@ -186,7 +180,7 @@ fn a_reload_moves_a_busy_client_of_lines_once_it_has_its_answers() {
 }
 
 /// Time for a few pauses.
-const LONG: Bounds = Bounds {
+pub(super) const LONG: Bounds = Bounds {
     outstanding_per_client: 20,
     outstanding_per_upstream: 20,
     attempt_timeout: Duration::from_secs(1),
@@ -212,27 +206,17 @@ fn a_backend_that_closes_after_each_answer_answers_all() {
     }
     let len = answers_to_all(&asked.concat()).len();
     assert_eq!((stage.hear(client).0.len(), stage.counters.servfails.value()), (len, 0));
-    // Those that were out with others at first, and few since.
+    // Each was out with others twice at most, and alone then.
     assert!(stage.counters.retries.value() <= 40, "{} were sent again", stage.counters.retries.value());
-    // Once it stays, more and more are out on it.
-    let more: Vec<Vec<u8>> = (0..20).map(|at| query(at, &format!("r{at}"), 1)).collect();
-    stage.say(client, &more.concat());
-    let mut sizes = Vec::new();
-    while let Some((upstream, heard)) = stage.asked() {
-        sizes.push(heard.len());
-        stage.say(upstream, &answers_to_all(&heard));
-    }
-    assert!(sizes.iter().max() > sizes.first().map(|size| size * 2).as_ref(), "{sizes:?}");
-    assert_eq!(stage.hear(client).0.len(), answers_to_all(&more.concat()).len());
 }
 
 #[test]
-fn a_query_that_is_lost_again_and_again_goes_on_until_its_time_is_over() {
+fn a_query_that_is_lost_four_times_goes_on() {
     let mut stage = Stage::new(Matching::Id, 1, Bounds { upstreams_per_backend: 1, ..LONG });
     let client = stage.client();
     let asked = query(1, "a", 1);
     stage.say(client, &asked);
-    // Pauses of 50, 100, 200 and 400 ms.
+    // Two shared connections, between pauses of theirs, and then its own.
     for _ in 0..4 {
         let (upstream, _) = stage.comes_to();
         stage.core.parts().1.backend().hand_reset(upstream);
