@@ -75,6 +75,7 @@ mod list;
 mod measure;
 mod mux;
 mod onward;
+mod pace;
 mod posts;
 mod prospect;
 mod reason;
@@ -85,6 +86,7 @@ mod serving;
 pub mod socket;
 mod token;
 mod transfer;
+mod turns;
 mod upstream;
 mod window;
 

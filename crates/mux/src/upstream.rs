@@ -234,6 +234,9 @@ pub(crate) struct Upstream {
     pub(crate) answered: usize,
     /// How many requests may be out on it, besides its bound: fewer where its backend closed with some unanswered.
     pub(crate) most: usize,
+    /// When the latest of the requests was sent that it has answered, and of those that are late.
+    pub(crate) proved: Time,
+    pub(crate) late_at: Time,
     /// It left a request unanswered for too long and has said nothing since.
     pub(crate) suspect: bool,
 }
@@ -258,6 +261,8 @@ impl Upstream {
             heard: now,
             answered: 0,
             most: usize::MAX,
+            proved: now,
+            late_at: Time::ZERO,
             suspect: false,
         }
     }
@@ -284,6 +289,11 @@ impl Upstream {
             && self.posts.as_deref().is_none_or(may_try)
             && !self.is_full()
             && self.out.len() <= OWED_MAX
+    }
+
+    /// Whether it seems to be read no more: a request is late, and none that was sent as late or later has been answered.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.late_at > self.proved && self.pending.live() > 0
     }
 
     /// Whether it has as many requests as it may have.

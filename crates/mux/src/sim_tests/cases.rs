@@ -1,5 +1,6 @@
 //! Single promises, each by itself.
 
+mod fair;
 mod faults;
 mod owed;
 mod transfers;
