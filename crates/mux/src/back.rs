@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use midmile_engine::{Backend, Cx, Frame, Key, MeterId};
+use midmile_engine::{Backend, Cx, Frame, Key, MeterId, Time};
 use midmile_wire::dns::{self, Message};
 
 use crate::measure::measure;
@@ -88,6 +88,7 @@ impl Mux {
         let serving = &self.services[upstream.service];
         serving.counters.upstreams_open.add(1);
         (upstream.stand, upstream.heard, upstream.look_at) = (Stand::Open, cx.now(), cx.now());
+        (upstream.proved, upstream.late_at) = (cx.now(), Time::ZERO);
         cx.clear_timer(upstream.conn);
         cx.set_keepalive(upstream.conn, &serving.service.server);
         cx.read_messages(upstream.conn);
@@ -122,6 +123,14 @@ impl Mux {
         }
         // Only now: who says something unasked and leaves, as a backend does that has too many clients, isn't dialled again at once.
         upstream.has_answered(cx.now());
+        if request.upstream == key {
+            upstream.proved = upstream.proved.max(request.sent_at);
+        }
+        self.note_pace(cx.now(), request_key);
+        let (Some(request), Some(upstream)) = (self.requests.get_mut(request_key), self.upstreams.get_mut(key)) else {
+            return;
+        };
+        let serving = &self.services[upstream.service];
         if self.clients.get(request.client).is_some() {
             serving.counters.answers.add(1);
             serving.counters.answer_bytes.add(bytes.len() as u64);

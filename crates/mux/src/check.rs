@@ -13,6 +13,7 @@ use crate::service::Matching;
 use crate::serving::Serving;
 use crate::token::Token;
 use crate::transfer::CLIENT_TRANSFERS_MAX;
+use crate::turns::{ROWS, row_of};
 use crate::upstream::{Pending, Stand};
 
 impl Mux {
@@ -23,6 +24,7 @@ impl Mux {
     pub fn check(&self) {
         self.check_clients();
         self.check_requests();
+        self.check_rows();
         self.check_upstreams();
         let requests = self.requests.keys().filter_map(|key| Some(&self.requests.get(key)?.bytes));
         let clients = self.clients.keys().filter_map(|key| Some(&self.clients.get(key)?.out));
@@ -32,20 +34,25 @@ impl Mux {
     }
 
     fn check_clients(&self) {
-        let mut outstanding: HashMap<Key, (u16, u16, u16)> = HashMap::new();
+        let mut outstanding: HashMap<Key, (u16, u16, u16, usize)> = HashMap::new();
         for request in self.requests.keys().filter_map(|key| self.requests.get(key)) {
             let by_order = self.services[request.service].service.matching == Matching::Order;
-            let (all, carried, transfers) = outstanding.entry(request.client).or_default();
+            let (all, carried, transfers, kept) = outstanding.entry(request.client).or_default();
             *all += 1;
             *carried += u16::from(by_order && request.state != State::Waiting);
             *transfers += u16::from(request.is_transfer());
+            *kept += request.bytes.len();
         }
         let mut by_service: HashMap<u32, usize> = HashMap::new();
         for key in self.clients.keys() {
             let Some(client) = self.clients.get(key) else { continue };
             *by_service.entry(client.service).or_default() += 1;
             let counted = outstanding.get(&key).copied().unwrap_or_default();
-            assert_eq!((client.outstanding, client.carried, client.transfers), counted, "a client's requests");
+            assert_eq!(
+                (client.outstanding, client.carried, client.transfers, client.kept),
+                counted,
+                "a client's requests"
+            );
             assert_eq!(
                 client.carried == 0,
                 client.upstream == Key::NONE,
@@ -83,11 +90,10 @@ impl Mux {
 
     fn check_states(&self, serving: &Serving, ages: &[Key]) {
         let lists = [
-            (&serving.waiting, State::Waiting, Some(By::Connection)),
-            (&serving.waiting_datagrams, State::Waiting, Some(By::Datagram)),
             (&serving.waiting_transfers, State::Waiting, Some(By::Own)),
             (&serving.waiting_lone, State::Waiting, Some(By::Lone)),
             (&serving.sent, State::Sent, None),
+            (&serving.late, State::Late, None),
             (&serving.posted, State::Posted, None),
             (&serving.reposted, State::Reposted, None),
         ];
@@ -116,6 +122,36 @@ impl Mux {
                 assert!(upstream.is_datagrams() && known == Some(*key), "a datagram is out under another id");
             }
         }
+    }
+
+    /// That each request which waits stands in its client's list, and each client of which some do in its row.
+    fn check_rows(&self) {
+        let mut listed = 0;
+        for (key_of_client, client) in self.clients.keys().filter_map(|key| Some((key, self.clients.get(key)?))) {
+            let serving = &self.services[client.service];
+            for row in 0..ROWS {
+                let waiting = self.in_list(&client.waiting[row], &self.turns);
+                listed += waiting.len();
+                let is_right = |key: &Key| {
+                    let request = self.requests.get(*key).expect("it's listed");
+                    (request.client, request.state) == (key_of_client, State::Waiting)
+                        && row_of(request.by) == Some(row)
+                };
+                assert!(waiting.iter().all(is_right), "a request waits in another's list");
+                let should = !waiting.is_empty() && client.may_send(serving);
+                assert_eq!(client.lined_up[row], should, "a client doesn't stand in its row, or for nothing");
+            }
+        }
+        for (serving, row) in self.services.iter().flat_map(|serving| (0..ROWS).map(move |row| (serving, row))) {
+            let slots: Vec<u32> =
+                std::iter::successors(serving.rows[row].front(), |slot| self.rows[row].after(*slot)).collect();
+            let stands = |slot: &u32| self.clients.get(self.clients.key_at(*slot)?).map(|client| client.lined_up[row]);
+            assert!(slots.iter().all(|slot| stands(slot) == Some(true)), "somebody else stands in a row");
+            assert_eq!(slots.len(), serving.rows[row].len());
+        }
+        let waits =
+            |key: &Key| self.requests.get(*key).is_some_and(|it| it.state == State::Waiting && row_of(it.by).is_some());
+        assert_eq!(listed, self.requests.keys().filter(waits).count(), "a request waits in no list");
     }
 
     fn in_list(&self, list: &List, links: &crate::list::Links) -> Vec<Key> {

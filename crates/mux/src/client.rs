@@ -7,12 +7,20 @@ use midmile_engine::{Addr, ConnId, Key, Time};
 use midmile_wire::frame::Seen;
 
 use crate::chunks::Chain;
+use crate::list::List;
 use crate::prospect::Prospect;
 use crate::reason::End;
-use crate::service::Bounds;
+use crate::service::{Bounds, Matching};
+use crate::serving::Serving;
+use crate::turns::ROWS;
 
 /// How long a client that parts has to close its side.
 pub(crate) const PARTING_WAIT: Duration = Duration::from_secs(1);
+
+/// How many requests of a client may be out at first, and at least. Some backends read no more of a connection that has a few dozen slow
+/// queries out (Unbound: 32), so nobody may put so many on one before it's known whether they're slow.
+const ALLOWANCE_FIRST: u16 = 10;
+const ALLOWANCE_LEAST: u16 = 4;
 
 /// A client. Invariant: `outstanding` is the number of requests whose client it is, and `transfers` that of those which are transfers.
 #[derive(Debug)]
@@ -30,6 +38,13 @@ pub(crate) struct Client {
     pub(crate) outstanding: u16,
     /// How many of them are transfers.
     pub(crate) transfers: u16,
+    /// Those that wait, by how they may go, and in which rows it stands for them.
+    pub(crate) waiting: [List; ROWS],
+    pub(crate) lined_up: [bool; ROWS],
+    /// Bytes of its requests.
+    pub(crate) kept: usize,
+    /// How many may be out on connections.
+    pub(crate) allowance: u16,
     /// How long each answer is taken to be that it waits for.
     pub(crate) prospect: Prospect,
     /// It's read.
@@ -74,6 +89,10 @@ impl Client {
             out: Chain::EMPTY,
             outstanding: 0,
             transfers: 0,
+            waiting: [List::EMPTY; ROWS],
+            lined_up: [false; ROWS],
+            kept: 0,
+            allowance: ALLOWANCE_FIRST,
             prospect,
             reading: true,
             starved: false,
@@ -106,6 +125,28 @@ impl Client {
         } else {
             (self.active.after(bounds.idle_timeout), Some(End::IdleTimeout))
         }
+    }
+
+    /// Whether one more of its requests may be sent. In order, and where datagrams go, none stands in another's way for long.
+    pub(crate) fn may_send(&self, serving: &Serving) -> bool {
+        self.has_allowance(serving, 0)
+    }
+
+    /// The same where so many stand in no list yet.
+    pub(crate) fn has_allowance(&self, serving: &Serving, unlisted: usize) -> bool {
+        let waiting: usize = self.waiting.iter().map(List::len).sum::<usize>() + unlisted;
+        let out = usize::from(self.outstanding - self.transfers).saturating_sub(waiting);
+        out < usize::from(self.allowance) || serving.has_datagrams || serving.service.matching == Matching::Order
+    }
+
+    /// One of its requests was answered in good time: one more may be out.
+    pub(crate) fn note_prompt(&mut self, bounds: &Bounds) {
+        self.allowance = self.allowance.saturating_add(1).min(bounds.outstanding_per_client.max(ALLOWANCE_FIRST));
+    }
+
+    /// One of its requests is late: one less may be out.
+    pub(crate) fn note_late(&mut self) {
+        self.allowance = ALLOWANCE_LEAST.max(self.allowance - 1);
     }
 
     /// Bytes that it's owed, with those that its outstanding requests may bring.

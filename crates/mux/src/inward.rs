@@ -11,7 +11,7 @@ use crate::measure::measure;
 use crate::mux::{Ended, Mux};
 use crate::reason::End;
 use crate::request::{Request, State};
-use crate::sending::{How, PROSPECT_MAX};
+use crate::sending::{How, KEPT_MAX, PROSPECT_MAX};
 use crate::service::{Matching, ServiceId};
 use crate::serving::Serving;
 use crate::transfer::CLIENT_TRANSFERS_MAX;
@@ -152,6 +152,7 @@ impl Mux {
         self.ages.push_back(&mut serving.age, request.slot());
         serving.counters.requests_open.add(1);
         client.outstanding += 1;
+        client.kept += bytes.len();
         let transfer = traits.by == By::Own;
         client.transfers += u16::from(transfer);
         let held = transfer && client.transfers >= CLIENT_TRANSFERS_MAX;
@@ -160,6 +161,7 @@ impl Mux {
         }
         if held
             || client.may_be_owed() > PROSPECT_MAX
+            || client.kept > KEPT_MAX
             || client.outstanding >= serving.service.bounds.outstanding_per_client
         {
             client.stop_reading();
@@ -249,6 +251,7 @@ impl Mux {
 
     /// Ends a client. Its requests stay until they're answered, or their time is up.
     pub(crate) fn end_client<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, end: End, how: How) {
+        self.drop_waiting(key);
         let Some(Client { conn, service, owner, mut out, origin, .. }) = self.clients.remove(key) else { return };
         how.end(cx, conn);
         self.chunks.release(&mut out);

@@ -76,6 +76,7 @@ mod lone;
 mod measure;
 mod mux;
 mod onward;
+mod pace;
 mod posts;
 mod prospect;
 mod reason;
@@ -86,6 +87,7 @@ mod serving;
 pub mod socket;
 mod token;
 mod transfer;
+mod turns;
 mod upstream;
 mod window;
 

@@ -16,6 +16,7 @@ use crate::sending::How;
 use crate::service::{Matching, Service, ServiceId};
 use crate::serving::{Services, Serving};
 use crate::token::Token;
+use crate::turns::ROWS;
 use crate::upstream::Upstream;
 
 /// Most upstreams of a core, of all services.
@@ -43,6 +44,8 @@ pub struct Mux {
     /// The order of requests by when their time began, and of those that wait or were sent.
     pub(crate) ages: Links,
     pub(crate) turns: Links,
+    /// The order of clients of which some wait.
+    pub(crate) rows: [Links; ROWS],
     pub(crate) chunks: Chunks,
     pub(crate) services: Services,
     /// Whose each socket for datagrams is, and where its ids and ports are drawn from.
@@ -74,6 +77,7 @@ impl Mux {
             requests: Slab::with_capacity(slots),
             ages: Links::with_capacity(slots),
             turns: Links::with_capacity(slots),
+            rows: std::array::from_fn(|_| Links::with_capacity(clients_max)),
             chunks: Chunks::new(slots.saturating_add(clients_max).saturating_add(CHUNKS_MORE)),
             services: Services::default(),
             owners: Owners::default(),
@@ -142,6 +146,8 @@ impl Mux {
             }
         }
         self.follow_places(id.0, &places);
+        let clients: Vec<Key> = self.clients.keys().collect();
+        clients.into_iter().for_each(|key| self.line_up(key));
         self.man(cx, id.0);
     }
 

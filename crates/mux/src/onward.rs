@@ -3,6 +3,7 @@
 use midmile_engine::{Backend, Cx, Key, Time};
 use midmile_wire::dns::{self, Message};
 
+use crate::client::Client;
 use crate::detour::{By, Detour};
 use crate::list::List;
 use crate::mux::Mux;
@@ -11,12 +12,11 @@ use crate::request::{Request, State};
 use crate::sending::How;
 use crate::service::{Matching, Transport};
 use crate::serving::Serving;
+use crate::turns::{ROWS, row_of};
 use crate::upstream::Upstream;
 
 /// How many upstreams may have a request and be silent, and how often a transfer is tried.
 pub(crate) const SENDS_MAX: u8 = 3;
-/// How many requests that must wait for one upstream are passed over when others wait behind them.
-const PASSED_MAX: usize = 64;
 
 /// What a choice avoids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,51 +41,35 @@ impl Mux {
     /// Sends a request that has just come, or has it wait behind those that do.
     pub(crate) fn assign<B: Backend>(&mut self, cx: &mut Cx<B>, request: Key, bytes: &[u8]) {
         let Some((at, by)) = self.requests.get(request).map(|request| (request.service, request.by)) else { return };
-        let is_first = |list: &mut List| list.is_empty();
         // Transfers begin at the turn's end, in the order of their coming.
-        if by != By::Own
-            && self.services[at].list_of(State::Waiting, by).is_some_and(is_first)
+        if let Some(row) = row_of(by)
+            && self.services[at].rows[row].is_empty()
+            && self.may_go_at_once(request, row)
             && let Some(upstream) = self.choice(request)
             && self.send_on(cx, request, upstream, Some(bytes))
         {
             return;
         }
-        if let Some(list) = self.services[at].list_of(State::Waiting, by) {
-            self.turns.push_back(list, request.slot());
-        }
+        self.join_waiting(request, false);
+    }
+
+    /// Whether a request that has just come waits behind none of its client's, and that may have one more out.
+    fn may_go_at_once(&self, request: Key, row: usize) -> bool {
+        let Some(request) = self.requests.get(request) else { return false };
+        let serving = &self.services[request.service];
+        // It counts as out already.
+        let may_send = |client: &Client| client.waiting[row].is_empty() && client.has_allowance(serving, 1);
+        self.clients.get(request.client).is_some_and(may_send)
     }
 
     /// Sends those that wait, as far as there's room for them.
     pub(crate) fn dispatch<B: Backend>(&mut self, cx: &mut Cx<B>, at: u32) {
         // A row each: those for whom only a connection will do don't hold up those that may go as datagrams, nor transfers anybody.
-        for by in [By::Connection, By::Datagram] {
-            self.dispatch_row(cx, at, by);
+        for row in 0..ROWS {
+            self.dispatch_row(cx, at, row);
         }
         self.dispatch_lone(cx, at);
         self.dispatch_own(cx, at);
-    }
-
-    fn dispatch_row<B: Backend>(&mut self, cx: &mut Cx<B>, at: u32, by: By) {
-        let mut next = self.services[at].list_of(State::Waiting, by).and_then(|list| list.front());
-        let mut passed = 0;
-        while let Some(slot) = next {
-            next = self.turns.after(slot);
-            let key = self.requests.key_at(slot).expect("a request waits as long as it's there");
-            if self.client_of(key).is_none() {
-                self.finish(key);
-                continue;
-            }
-            if let Some(upstream) = self.choice(key) {
-                if !self.send_waiting(cx, key, upstream) {
-                    break;
-                }
-            } else {
-                passed += 1;
-                if self.services[at].service.matching != Matching::Order || passed > PASSED_MAX {
-                    break;
-                }
-            }
-        }
     }
 
     /// Sends a request that waits. False, and it waits on, if there's no room.
@@ -105,7 +89,7 @@ impl Mux {
     }
 
     /// The upstream on which a request is sent best now, if there's one.
-    fn choice(&mut self, request: Key) -> Option<Key> {
+    pub(crate) fn choice(&mut self, request: Key) -> Option<Key> {
         let request = self.requests.get(request)?;
         let at = request.service;
         match self.services[at].service.matching {
@@ -157,7 +141,8 @@ impl Mux {
                 avoid => avoid == Avoid::Rather(place),
             };
             let is_round = !is_datagrams && by == By::Datagram && backend.transport == Transport::Udp;
-            let score = (!backend.is_healthy(), upstream.suspect, avoided, is_round, upstream.pending.live());
+            let stuck = upstream.is_stuck();
+            let score = (!backend.is_healthy(), upstream.suspect, stuck, avoided, is_round, upstream.pending.live());
             if best.is_none_or(|(least, _)| score < least) {
                 best = Some((score, *key));
             }
@@ -214,7 +199,7 @@ impl Mux {
         (request.state, request.upstream, request.sent_at, request.returns) = (state, to, cx.now(), false);
         request.sends = request.sends.saturating_add(1);
         request.place = self.upstreams.get(to).and_then(|upstream| upstream.place);
-        if let Some(list) = self.services[request.service].list_of(state, request.by) {
+        if let Some(list) = self.services[request.service].list_of(state) {
             self.turns.push_back(list, key.slot());
         }
     }
@@ -222,10 +207,12 @@ impl Mux {
     /// Has a request leave the list that it stands in.
     fn leave(&mut self, key: Key) {
         let Some(request) = self.requests.get_mut(key) else { return };
-        if let Some(list) = self.services[request.service].list_of(request.state, request.by) {
+        let before = std::mem::replace(&mut request.state, State::Settled);
+        if before == State::Waiting {
+            self.leave_waiting(key);
+        } else if let Some(list) = self.services[request.service].list_of(before) {
             self.turns.remove(list, key.slot());
         }
-        request.state = State::Settled;
     }
 
     /// Has a request be in another state: behind others, or before those that wait.
@@ -233,10 +220,10 @@ impl Mux {
         self.leave(key);
         let Some(request) = self.requests.get_mut(key) else { return };
         request.state = state;
-        match self.services[request.service].list_of(state, request.by) {
-            Some(list) if state == State::Waiting && request.by != By::Lone => self.turns.push_front(list, key.slot()),
-            Some(list) => self.turns.push_back(list, key.slot()),
-            None => {}
+        if state == State::Waiting {
+            self.join_waiting(key, true);
+        } else if let Some(list) = self.services[request.service].list_of(state) {
+            self.turns.push_back(list, key.slot());
         }
     }
 
@@ -247,7 +234,8 @@ impl Mux {
         let answer = front(serving.age.front()).map(|request| request.since.after(bounds.answer_timeout));
         let sent = |list: &List, wait| front(list.front()).map(|request| request.sent_at.after(wait));
         let attempts = [
-            sent(&serving.sent, bounds.attempt_timeout),
+            sent(&serving.sent, serving.patience()),
+            sent(&serving.late, bounds.attempt_timeout),
             sent(&serving.posted, bounds.datagram_wait()),
             sent(&serving.reposted, bounds.attempt_timeout),
         ];
@@ -259,16 +247,20 @@ impl Mux {
     pub(crate) fn expire<B: Backend>(&mut self, cx: &mut Cx<B>, at: u32) {
         let now = cx.now();
         let bounds = self.services[at].service.bounds;
-        for state in [State::Posted, State::Reposted, State::Sent] {
-            let wait = if state == State::Posted { bounds.datagram_wait() } else { bounds.attempt_timeout };
-            while let Some(slot) = self.services[at].list_of(state, By::Connection).and_then(|list| list.front())
+        for state in [State::Posted, State::Reposted, State::Sent, State::Late] {
+            let wait = match state {
+                State::Posted => bounds.datagram_wait(),
+                State::Sent => self.services[at].patience(),
+                _ => bounds.attempt_timeout,
+            };
+            while let Some(slot) = self.services[at].list_of(state).and_then(|list| list.front())
                 && let Some(key) = self.requests.key_at(slot)
                 && self.requests.get(key).is_some_and(|request| request.sent_at.after(wait) <= now)
             {
-                if state == State::Posted {
-                    self.post_again(cx, key);
-                } else {
-                    self.attempt_over(cx, key);
+                match state {
+                    State::Posted => self.post_again(cx, key),
+                    State::Sent => self.note_late(key),
+                    _ => self.attempt_over(cx, key),
                 }
             }
         }
@@ -277,6 +269,33 @@ impl Mux {
                 break;
             }
             self.time_over(cx, key);
+        }
+    }
+
+    /// A request should have been answered by now. Its client may have one less out, and what comes goes by another upstream rather, if this
+    /// one answers nothing else either.
+    fn note_late(&mut self, key: Key) {
+        self.restate(key, State::Late);
+        let Some(request) = self.requests.get(key) else { return };
+        if let Some(upstream) = self.upstreams.get_mut(request.upstream) {
+            upstream.late_at = upstream.late_at.max(request.sent_at);
+        }
+        let client = request.client;
+        if let Some(client) = self.clients.get_mut(client) {
+            client.note_late();
+        }
+        self.line_up(client);
+    }
+
+    /// Notes how long the answer took that has come to a request.
+    pub(crate) fn note_pace(&mut self, now: Time, key: Key) {
+        let Some(request) = self.requests.get(key).filter(|request| !request.is_transfer()) else { return };
+        let (took, prompt, client) = (now.since(request.sent_at), request.state == State::Sent, request.client);
+        let serving = &mut self.services[request.service];
+        let bounds = &serving.service.bounds;
+        serving.pace.note(took, bounds.attempt_timeout);
+        if prompt && let Some(client) = self.clients.get_mut(client) {
+            client.note_prompt(bounds);
         }
     }
 
@@ -323,7 +342,8 @@ impl Mux {
             let Some(request) = self.requests.get_mut(key) else { continue };
             request.place = request.place.and_then(|place| places[place]);
             let leaves = self.upstreams.get(request.upstream).is_some_and(|upstream| upstream.place.is_none());
-            if leaves && request.state == State::Settled && request.may_go_again() {
+            let waits = self.clients.get(request.client).is_some();
+            if leaves && waits && request.state == State::Settled && request.may_go_again() {
                 self.restate(key, State::Waiting);
             }
         }
@@ -337,10 +357,13 @@ impl Mux {
         let Some(request) = self.requests.get(key) else { return };
         let (upstream, sent_at) = (request.upstream, request.sent_at);
         let stays = request.state != State::Waiting;
-        let by_order = self.services[request.service].service.matching == Matching::Order;
+        let service = &self.services[request.service].service;
+        let (by_order, attempt) = (service.matching == Matching::Order, service.bounds.attempt_timeout);
         self.give_up(cx, key);
-        // One that has said nothing since is no good any more; in order, nothing behind the request would ever be answered.
-        if stays && self.upstreams.get(upstream).is_some_and(|upstream| by_order || upstream.heard <= sent_at) {
+        // One that has said nothing since, and that for long, is no good any more; in order, nothing behind the request would ever be
+        // answered.
+        let silent = |upstream: &Upstream| upstream.heard <= sent_at && sent_at.after(attempt) <= cx.now();
+        if stays && self.upstreams.get(upstream).is_some_and(|upstream| by_order || silent(upstream)) {
             self.lose_upstream(cx, upstream, How::Reset);
         }
     }
@@ -370,24 +393,26 @@ impl Mux {
 
     /// A request is over.
     pub(crate) fn finish(&mut self, key: Key) {
+        let Some(waits) = self.requests.get(key).map(|request| request.state == State::Waiting) else { return };
+        self.leave(key);
         let Some(mut request) = self.requests.remove(key) else { return };
         let serving = &mut self.services[request.service];
         self.ages.remove(&mut serving.age, key.slot());
-        if let Some(list) = serving.list_of(request.state, request.by) {
-            self.turns.remove(list, key.slot());
-        }
+        let kept = request.bytes.len();
         self.chunks.release(&mut request.bytes);
         serving.counters.requests_open.sub(1);
         if let Some(client) = self.clients.get_mut(request.client) {
             client.outstanding -= 1;
+            client.kept -= kept;
             client.transfers -= u16::from(request.is_transfer());
-            if serving.service.matching == Matching::Order && request.state != State::Waiting {
+            if serving.service.matching == Matching::Order && !waits {
                 client.carried -= 1;
                 if client.carried == 0 {
                     client.upstream = Key::NONE;
                 }
             }
             self.queue_client(request.client);
+            self.line_up(request.client);
         }
     }
 }

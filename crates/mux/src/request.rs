@@ -10,10 +10,12 @@ use crate::onward::SENDS_MAX;
 /// Where a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// On no upstream. Invariant: it stands among those that wait.
+    /// On no upstream. Invariant: it stands among those of its client that wait, or among the transfers that do.
     Waiting,
     /// On an upstream, and it may be sent on another yet. Invariant: it stands among those sent.
     Sent,
+    /// The same, and the answer should have come by now. Invariant: it stands among the late.
+    Late,
     /// Sent as a datagram, which goes once more if no answer comes soon. Invariant: it stands among those posted.
     Posted,
     /// Sent as a datagram twice, and it may be sent on another upstream yet. Invariant: it stands among those posted again.

@@ -17,6 +17,8 @@ const GATHER_MAX: usize = 64 * 1024;
 pub(crate) const OWED_MAX: usize = 64 * 1024;
 /// A client isn't read either while it may be owed more, once what it has outstanding is answered.
 pub(crate) const PROSPECT_MAX: usize = 1024 * 1024;
+/// A client isn't read either while its requests have more bytes: some hundred such clients fit the smallest arena.
+pub(crate) const KEPT_MAX: usize = 128 * 1024;
 /// A client that is owed more, because its answers were longer than those before, ends if half of all chunks are in use. Others just wait
 /// until it takes them.
 const OWED_LIMIT: usize = 2 * 1024 * 1024;
@@ -143,6 +145,7 @@ impl Mux {
             && client.transfers <= CLIENT_TRANSFERS_MAX / 2
             && client.out.len() <= OWED_MAX
             && client.may_be_owed() <= PROSPECT_MAX / 2
+            && client.kept <= KEPT_MAX / 2
         {
             client.reading = true;
             cx.read_messages(client.conn);

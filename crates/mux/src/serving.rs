@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
+use std::time::Duration;
 
 use midmile_engine::{Key, Time};
 use midmile_wire::frame::{Framing, Resp, Side};
@@ -11,9 +12,11 @@ use crate::client::Origin;
 use crate::counters::Counters;
 use crate::detour::By;
 use crate::list::List;
+use crate::pace::Pace;
 use crate::prospect::Prospect;
 use crate::request::State;
 use crate::service::{Place, Service};
+use crate::turns::ROWS;
 
 /// A service, its upstreams and its requests.
 #[derive(Debug)]
@@ -29,18 +32,19 @@ pub(crate) struct Serving {
     pub(crate) lone: usize,
     /// With which of them the next choice begins.
     pub(crate) next: usize,
-    /// All its requests, those that are on no upstream and go by connections, and those on one that may be sent on another yet.
+    /// All its requests.
     pub(crate) age: List,
-    pub(crate) waiting: List,
-    /// Those of them that may go as datagrams.
-    pub(crate) waiting_datagrams: List,
+    /// Clients whose turn is to come: of which something waits, and which may have more out.
+    pub(crate) rows: [List; ROWS],
     /// Transfers that wait for an upstream of their own, or until theirs stands. Nobody else waits behind them.
     pub(crate) waiting_transfers: List,
     /// Suspects that wait for a connection of their own, or until theirs stands.
     pub(crate) waiting_lone: List,
     /// When the first of them has waited for long enough.
     pub(crate) lone_due: Option<Time>,
+    /// Those on an upstream that may be sent on another yet: of which the answer may still come soon, and those that are late.
     pub(crate) sent: List,
+    pub(crate) late: List,
     /// Those that were sent as a datagram once, and twice.
     pub(crate) posted: List,
     pub(crate) reposted: List,
@@ -49,6 +53,8 @@ pub(crate) struct Serving {
     pub(crate) clients: usize,
     /// How long the answers of late were, of all clients.
     pub(crate) prospect: Prospect,
+    /// How fast they came.
+    pub(crate) pace: Pace,
     origins: HashMap<Origin, u32>,
     pub(crate) retired: bool,
 }
@@ -65,16 +71,17 @@ impl Serving {
             lone: 0,
             next: 0,
             age: List::EMPTY,
-            waiting: List::EMPTY,
-            waiting_datagrams: List::EMPTY,
+            rows: [List::EMPTY; ROWS],
             waiting_transfers: List::EMPTY,
             waiting_lone: List::EMPTY,
             lone_due: None,
             sent: List::EMPTY,
+            late: List::EMPTY,
             posted: List::EMPTY,
             reposted: List::EMPTY,
             clients: 0,
             prospect: Prospect::OF_SERVICE,
+            pace: Pace::FIRST,
             origins: HashMap::new(),
             retired: false,
         }
@@ -95,18 +102,28 @@ impl Serving {
         self.service.backends.iter().position(is_like)
     }
 
-    /// The list in which requests of a state stand, if they stand in one.
-    pub(crate) const fn list_of(&mut self, state: State, by: By) -> Option<&mut List> {
-        match (state, by) {
-            (State::Waiting, By::Connection) => Some(&mut self.waiting),
-            (State::Waiting, By::Datagram) => Some(&mut self.waiting_datagrams),
-            (State::Waiting, By::Own) => Some(&mut self.waiting_transfers),
-            (State::Waiting, By::Lone) => Some(&mut self.waiting_lone),
-            (State::Sent, _) => Some(&mut self.sent),
-            (State::Posted, _) => Some(&mut self.posted),
-            (State::Reposted, _) => Some(&mut self.reposted),
-            (State::Settled, _) => None,
+    /// Where requests wait that are alone on an upstream: suspects, or transfers.
+    pub(crate) const fn waiting_by(&mut self, by: By) -> &mut List {
+        match by {
+            By::Lone => &mut self.waiting_lone,
+            _ => &mut self.waiting_transfers,
         }
+    }
+
+    /// The list in which requests stand that are in a state on an upstream, if they stand in one.
+    pub(crate) const fn list_of(&mut self, state: State) -> Option<&mut List> {
+        match state {
+            State::Sent => Some(&mut self.sent),
+            State::Late => Some(&mut self.late),
+            State::Posted => Some(&mut self.posted),
+            State::Reposted => Some(&mut self.reposted),
+            State::Waiting | State::Settled => None,
+        }
+    }
+
+    /// How long after a request was sent its answer is late.
+    pub(crate) fn patience(&self) -> Duration {
+        self.pace.patience().min(self.service.bounds.attempt_timeout)
     }
 
     pub(crate) fn clients_of(&self, origin: Origin) -> u32 {

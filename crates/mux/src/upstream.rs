@@ -238,6 +238,9 @@ pub(crate) struct Upstream {
     pub(crate) closed_after: usize,
     /// How many requests may be out on it, besides its bound: fewer where its backend closes after so many.
     pub(crate) most: usize,
+    /// When the latest of the requests was sent that it has answered, and of those that are late.
+    pub(crate) proved: Time,
+    pub(crate) late_at: Time,
     /// It left a request unanswered for too long and has said nothing since.
     pub(crate) suspect: bool,
 }
@@ -264,6 +267,8 @@ impl Upstream {
             answered: 0,
             closed_after: 0,
             most: usize::MAX,
+            proved: now,
+            late_at: Time::ZERO,
             suspect: false,
         }
     }
@@ -290,6 +295,11 @@ impl Upstream {
             && self.posts.as_deref().is_none_or(may_try)
             && !self.is_full()
             && self.out.len() <= OWED_MAX
+    }
+
+    /// Whether it seems to be read no more: a request is late, and none that was sent as late or later has been answered.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.late_at > self.proved && self.pending.live() > 0
     }
 
     /// Whether it has as many requests as it may have.

@@ -1,5 +1,6 @@
 //! Single promises, each by itself.
 
+mod fair;
 mod faults;
 mod owed;
 mod poison;
@@ -201,7 +202,7 @@ fn an_answer_is_acknowledged_at_once_where_others_are_awaited_and_nothing_is_sen
     stage.say(client, &[&first[..], &second].concat());
     let (upstream, heard) = stage.asked().unwrap();
     let (one, two) = heard.split_at(first.len());
-    let mut acknowledged = |stage: &mut Stage| stage.core.parts().1.backend().remote(upstream).acknowledged();
+    let acknowledged = |stage: &mut Stage| stage.core.parts().1.backend().remote(upstream).acknowledged();
     assert_eq!(acknowledged(&mut stage), 0);
     stage.say(upstream, &framed(&answer_to(&one[2..])));
     assert_eq!(acknowledged(&mut stage), 1, "the other answer may be held back until the backend hears of this one");
