@@ -249,7 +249,7 @@ impl Mux {
         }
     }
 
-    /// Ends a client. Its requests stay until they're answered, or their time is up.
+    /// Ends a client. Its requests that wait go; those on upstreams stay until they're answered, or their time is up.
     pub(crate) fn end_client<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, end: End, how: How) {
         self.drop_waiting(key);
         let Some(Client { conn, service, owner, mut out, origin, .. }) = self.clients.remove(key) else { return };

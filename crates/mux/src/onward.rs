@@ -119,7 +119,8 @@ impl Mux {
         self.choose_by(at, avoid, By::Connection)
     }
 
-    /// Among the upstreams that have room: healthy places first, then those that answer, then those that aren't a way round a place's
+    /// Among the upstreams that have room: healthy places first, then those that answer, then those that aren't stuck or were found
+    /// to be so by a request the longest ago, then those that aren't a way round a place's
     /// datagrams, then the least outstanding.
     pub(crate) fn choose_by(&mut self, at: u32, avoid: Avoid, by: By) -> Option<Key> {
         let serving = &mut self.services[at];
@@ -141,7 +142,7 @@ impl Mux {
                 avoid => avoid == Avoid::Rather(place),
             };
             let is_round = !is_datagrams && by == By::Datagram && backend.transport == Transport::Udp;
-            let stuck = upstream.is_stuck();
+            let stuck = upstream.stuck_at();
             let score = (!backend.is_healthy(), upstream.suspect, stuck, avoided, is_round, upstream.pending.live());
             if best.is_none_or(|(least, _)| score < least) {
                 best = Some((score, *key));

@@ -297,9 +297,10 @@ impl Upstream {
             && self.out.len() <= OWED_MAX
     }
 
-    /// Whether it seems to be read no more: a request is late, and none that was sent as late or later has been answered.
-    pub(crate) fn is_stuck(&self) -> bool {
-        self.late_at > self.proved && self.pending.live() > 0
+    /// When the last request was sent that shows that it seems to be read no more: it's late, and none sent then or later has been
+    /// answered. [`Time::ZERO`]: none shows that. Where all seem so, the one that has been left alone the longest is tried.
+    pub(crate) fn stuck_at(&self) -> Time {
+        if self.late_at > self.proved && self.pending.live() > 0 { self.late_at } else { Time::ZERO }
     }
 
     /// Whether it has as many requests as it may have.
