@@ -12,7 +12,7 @@
 set -uo pipefail
 cd "$(dirname "$0")" || exit 1
 
-readonly STEPS=(packages format lints docs objects tests bench fuzz pages scripts licences advisories)
+readonly STEPS=(packages format lints docs objects tests fuzz pages scripts licences advisories)
 # Seconds that each fuzz target runs.
 readonly FUZZ_SECONDS=10
 # Tests of whole programs that run by epoll and by io_uring.
@@ -67,24 +67,35 @@ step_objects() {
 
 # In the dev profile: it has the debug assertions, the simulation takes seconds in it, and an optimised build takes minutes.
 step_tests() {
-    # Passing tests show their output too: that is where skips are.
-    # A test that hangs is ended, and is a failure.
-    local status=0
-    timeout --kill-after=10 18m cargo test --workspace --locked --no-fail-fast -- --show-output || status=1
+    local others status=0
+    mapfile -t others < <(cargo metadata --no-deps --format-version 1 --locked |
+        jq -r '.packages[].targets[] | select(.kind == ["test"] and .name != "conformance") | "--test=" + .name' | sort -u)
+    run_tests 18m --lib --bins --examples "${others[@]}" || status=1
+    # Its cases mostly wait for their peers, and each has its own.
+    RUST_TEST_THREADS=6 run_tests 6m --test=conformance || status=1
+    run_tests 5m --doc || status=1
     if [ "$("$BUILT/midmile" doctor --json | jq -r '.findings[] | select(.feature == "io_uring").state')" = absent ]; then
         echo "SKIP: io_uring isn't tried"
         return "$status"
     fi
-    # The programs again, their loops waiting by io_uring (of the workspace, or else cargo builds all anew with other features). A limit of descriptors that changes while an accept is armed shows there only
-    # later: the kernel keeps the one that it began with.
-    MIDMILE_TEST_WAIT_BY=io_uring timeout --kill-after=10 5m cargo test --workspace --locked --no-fail-fast "${RING_TESTS[@]}" \
-        -- --show-output --skip without_a_descriptor_clients_wait || status=1
+    # The programs again, their loops waiting by io_uring. A limit of descriptors that changes while an accept is armed shows there
+    # only later: the kernel keeps the one that it began with.
+    MIDMILE_TEST_WAIT_BY=io_uring run_tests 5m "${RING_TESTS[@]}" -- --skip without_a_descriptor_clients_wait || status=1
     return "$status"
 }
 
-step_bench() {
-    # With the features that the tests have, so that nothing is built anew.
-    cargo build --workspace --locked && "$BUILT/midmile-bench" --help
+# Tests of the workspace (of one package, cargo would build all anew with other features), by what follows the time limit.
+# Passing tests show their output too: that is where skips are. A test that hangs is ended, and is a failure.
+run_tests() {
+    local limit=$1 targets=() options=()
+    shift
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do
+        targets+=("$1")
+        shift
+    done
+    if [ $# -gt 0 ]; then options=("${@:2}"); fi
+    timeout --kill-after=10 "$limit" cargo test --workspace --locked --no-fail-fast "${targets[@]}" -- --show-output \
+        ${options[@]+"${options[@]}"}
 }
 
 step_fuzz() {

@@ -17,8 +17,8 @@ const LAST_BYTE_MS: [(&str, f64); 6] = [
 /// What the best visit may take beyond it: half a round trip of an edge, which takes 28 ms.
 const BEST_SLACK_MS: f64 = 14.0;
 
-/// What the median visit may take beyond it on a busy machine: half a round trip of the trunk, which takes 218 ms.
-const MEDIAN_SLACK_MS: f64 = 109.0;
+/// What the median visit may take beyond it, and the best one on a busy machine: half a round trip of the trunk, which takes 218 ms.
+const SLACK_MS: f64 = 109.0;
 
 #[test]
 fn no_step_takes_a_round_trip_more_than_it_should() {
@@ -46,12 +46,13 @@ fn no_step_takes_a_round_trip_more_than_it_should() {
     assert!(output.status.success(), "{stderr}");
     let figures: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
     let rows = figures["rows"].as_array().unwrap();
-    // Where the lab says itself that its links couldn't keep time, the best visit is no better than others.
+    // Where the lab says itself that its links couldn't keep time, a median says nothing of the step.
     let busy = text(&output.stdout).contains("the machine is too busy for these figures to count");
-    let best_slack = if busy { MEDIAN_SLACK_MS } else { BEST_SLACK_MS };
+    let bounds: &[(&str, f64)] =
+        if busy { &[("min", SLACK_MS)] } else { &[("min", BEST_SLACK_MS), ("median", SLACK_MS)] };
     for (step, wanted) in LAST_BYTE_MS {
         let row = rows.iter().find(|row| row["step"] == step).unwrap();
-        for (which, slack) in [("min", best_slack), ("median", MEDIAN_SLACK_MS)] {
+        for &(which, slack) in bounds {
             let took = row["download_ms"][which].as_f64().unwrap();
             let most = wanted + slack;
             assert!(
