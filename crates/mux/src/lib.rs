@@ -85,6 +85,7 @@ mod sending;
 mod service;
 mod serving;
 pub mod socket;
+mod telling;
 mod token;
 mod transfer;
 mod turns;

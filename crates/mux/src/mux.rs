@@ -53,6 +53,9 @@ pub struct Mux {
     pub(crate) lots: Lots,
     /// Clients and upstreams to be flushed at the turn's end. Invariant: each that says it's queued, and others that are gone.
     pub(crate) dirty: Vec<Token>,
+    /// Upstreams whose backends are to be told of their answers, and when the first of them is; and others that are gone.
+    pub(crate) untold: Vec<Key>,
+    pub(crate) tell_at: Option<Time>,
     /// Clients of which a message has begun in this turn.
     pub(crate) noted: Vec<Key>,
     /// Clients that wait until there's room for requests, in the order of their coming.
@@ -83,6 +86,8 @@ impl Mux {
             owners: Owners::default(),
             lots: Lots::default(),
             dirty: Vec::with_capacity(2 * many + UPSTREAMS_MAX as usize),
+            untold: Vec::with_capacity(UPSTREAMS_MAX as usize),
+            tell_at: None,
             noted: Vec::with_capacity(2 * many),
             starved: VecDeque::with_capacity(2 * many),
             ended: VecDeque::with_capacity(many),
@@ -262,7 +267,7 @@ impl Mux {
     /// goes off before that needs to set it anew only then.
     #[must_use]
     pub fn due(&self) -> Option<Time> {
-        self.services.iter().filter_map(|serving| self.due_of(serving)).min()
+        self.services.iter().filter_map(|serving| self.due_of(serving)).chain(self.tell_at).min()
     }
 
     /// An upstream stands.
@@ -363,6 +368,7 @@ impl Mux {
             }
         }
         self.flush_all(cx);
+        self.tell_due(cx);
         self.feed_starved(cx);
         for at in 0..self.services.len() {
             // Behind the flush, which may have made the room that a transfer waits for: nothing else would tell of it.

@@ -169,13 +169,13 @@ impl Mux {
         if upstream.stand != Stand::Open {
             return;
         }
-        if upstream.out.is_empty() && upstream.pending.live() > 0 {
-            // Answers came, others are awaited, and nothing is sent that would tell the backend so: many servers hold back a small answer
-            // until they know that the one before arrived.
-            cx.acknowledge(upstream.conn);
+        let (leaves, last) = (upstream.place.is_none(), upstream.pending.len() == 0);
+        if self.chunks.send(cx, upstream.conn, &mut upstream.out) > 0 {
+            upstream.told.by_bytes();
+        } else if upstream.pending.live() > 0 {
+            self.tell(cx, key);
         }
-        self.chunks.send(cx, upstream.conn, &mut upstream.out);
-        if upstream.place.is_none() && upstream.pending.len() == 0 {
+        if leaves && last {
             self.dismiss(cx, key);
         }
     }
@@ -183,8 +183,8 @@ impl Mux {
     /// Adds to what an upstream is sent at the turn's end, or lets that leave at once if it's much.
     pub(crate) fn gathered<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        if upstream.out.len() >= GATHER_MAX {
-            self.chunks.send(cx, upstream.conn, &mut upstream.out);
+        if upstream.out.len() >= GATHER_MAX && self.chunks.send(cx, upstream.conn, &mut upstream.out) > 0 {
+            upstream.told.by_bytes();
         }
         self.queue_upstream(key);
     }

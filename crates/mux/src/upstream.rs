@@ -12,6 +12,7 @@ use crate::drawn::Drawn;
 use crate::posts::Posts;
 use crate::sending::OWED_MAX;
 use crate::service::Matching;
+use crate::telling::Told;
 
 /// How long an upstream rests after its first failure; twice as long after each that follows, up to the most.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
@@ -243,6 +244,7 @@ pub(crate) struct Upstream {
     pub(crate) late_at: Time,
     /// It left a request unanswered for too long and has said nothing since.
     pub(crate) suspect: bool,
+    pub(crate) told: Told,
 }
 
 impl Upstream {
@@ -270,6 +272,7 @@ impl Upstream {
             proved: now,
             late_at: Time::ZERO,
             suspect: false,
+            told: Told::NEVER,
         }
     }
 

@@ -212,6 +212,30 @@ fn an_answer_is_acknowledged_at_once_where_others_are_awaited_and_nothing_is_sen
 }
 
 #[test]
+fn a_backend_that_was_just_told_of_answers_is_told_of_more_a_little_later() {
+    let bounds = Bounds { upstreams_per_backend: 1, ..BOUNDS };
+    let mut stage = Stage::new(Matching::Id, 1, bounds);
+    let client = stage.client();
+    let queries: Vec<Vec<u8>> = (0..4).map(|id| query(id, "a", 1)).collect();
+    stage.say(client, &queries.concat());
+    let (upstream, heard) = stage.asked().unwrap();
+    let answers: Vec<Vec<u8>> = heard.chunks(queries[0].len()).map(|asked| framed(&answer_to(&asked[2..]))).collect();
+    let acknowledged = |stage: &mut Stage| stage.core.parts().1.backend().remote(upstream).acknowledged();
+    let began = stage.core.parts().1.now();
+    for answer in &answers[..3] {
+        stage.send(upstream, answer);
+        stage.core.turn().unwrap();
+    }
+    let pauses = stage.core.parts().1.now().since(began).as_micros() / 250;
+    let at_once = acknowledged(&mut stage);
+    assert!((1..=1 + u64::try_from(pauses).unwrap()).contains(&at_once) && at_once < 3, "{at_once} in {pauses} pauses");
+    stage.pass(2);
+    assert_eq!(acknowledged(&mut stage), at_once + 1, "the last answer may be held back");
+    stage.pass(50);
+    assert_eq!(acknowledged(&mut stage), at_once + 1, "it's told once");
+}
+
+#[test]
 fn a_request_goes_to_another_backend_when_its_own_is_lost() {
     let mut stage = Stage::new(Matching::Id, 2, BOUNDS);
     let client = stage.client();
