@@ -61,7 +61,7 @@ impl<B: Backend> Cx<B> {
 
     /// Has the peer's bytes acknowledged now, and not with the next bytes that go there or 40 ms later: for a connection on which more is
     /// awaited and nothing is to be sent. A peer that gathers small pieces (Nagle's algorithm, RFC 9293, 3.7.4) holds them back until then.
-    /// On the kernel's sockets that's `TCP_QUICKACK` once, a system call; a user-space stack acknowledges in time by itself.
+    /// On the kernel's sockets that's `TCP_QUICKACK` for this once, a system call; a user-space stack acknowledges in time by itself.
     pub fn acknowledge(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(id) {
             self.backend.acknowledge(&mut conn.socket);
