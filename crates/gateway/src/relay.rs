@@ -46,7 +46,6 @@ use messages::Messages;
 
 /// How soon a flowing pair is first looked at: one that lives so long gets keepalive on its server leg.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
-
 /// Longest accept queue that is let in before its listener closes.
 const QUEUE_MAX: u32 = 65_535;
 
