@@ -6,6 +6,7 @@ use crate::exit::{Exit, Failure, Outcome};
 
 pub(crate) mod check;
 pub(crate) mod doctor;
+pub(crate) mod friends;
 pub(crate) mod gateway;
 pub(crate) mod lab;
 pub(crate) mod mux;

@@ -78,6 +78,7 @@ pub(crate) fn examine() -> Vec<Finding> {
         bpf::early_dial(bpf_probe::syn_watch()),
         bpf::windows(bpf_probe::windows(), bpf_probe::routes()),
         bpf::idle_windows(bpf_probe::slow_start_after_idle()),
+        bpf::friends(bpf_probe::friends(), bpf_probe::friends_fionread()),
         transparent(probe::transparent(), can_tproxy()),
         netem(midmile_lab::netem::probe().map_err(|error| {
             let missing =
@@ -218,7 +219,7 @@ fn netem(probed: Result<(), (State, String)>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use midmile_kernel::{RouteError, Unavailable};
+    use midmile_kernel::{FriendsError, RouteError, Unavailable};
 
     use super::*;
 
@@ -245,6 +246,7 @@ mod tests {
             bpf::early_dial(Err(Unavailable::NoDevice { device: "lo".to_owned() })),
             bpf::windows(Err(Unavailable::NoCgroup { why: "none is mounted".to_owned() }), Err(RouteError::Privilege)),
             bpf::idle_windows(Err(io::ErrorKind::NotFound.into())),
+            bpf::friends(Err(FriendsError::Perfmon), None),
         ];
         let unknown = findings.iter().filter(|finding| finding.state == State::Unknown).count();
         assert_eq!(unknown, 8, "{findings:#?}");

@@ -11,6 +11,7 @@
 //!                                         │  early     clients' SYNs, windows: programs in the kernel
 //!                                         │  admin     metrics, status, probes
 //!                                         └─ logging   events, and pairs at their end
+//!         command/friends ──► midmile_kernel: programs on a cgroup
 //!         command/status ◄── the admin server of a midmile that runs
 //!         command/lab ─► midmile_lab, which starts this binary again in the hosts that it makes
 //! ```
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         cli::Command::Check(args) => command::check::run(&args),
         cli::Command::Status(args) => command::status::run(&args),
         cli::Command::Doctor(args) => command::doctor::run(&args),
+        cli::Command::Friends(args) => command::friends::run(&args),
         cli::Command::Lab(args) => command::lab::run(&args),
         cli::Command::Completions(args) => command::pages::completions(&args),
         cli::Command::Man(args) => command::pages::man(&args),

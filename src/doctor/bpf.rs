@@ -2,7 +2,7 @@
 
 use std::io;
 
-use midmile_kernel::{Hook, RouteError, Unavailable};
+use midmile_kernel::{FriendsError, Hook, RouteError, Unavailable};
 
 use super::{Finding, State};
 
@@ -75,9 +75,31 @@ pub(super) fn idle_windows(probed: io::Result<bool>) -> Finding {
     }
 }
 
+/// `fionread` is whether the kernel counts for `FIONREAD` what came past TCP, if it's known.
+pub(super) fn friends(program: Result<(), FriendsError>, fionread: Option<bool>) -> Finding {
+    let feature = "friends";
+    if let Err(error) = program {
+        return Finding::new(feature, State::Absent, error.to_string(), "connections within this host go by TCP");
+    }
+    let found = match fionread {
+        Some(true) => "by eBPF: programs for sockets load",
+        Some(false) => "by eBPF: programs for sockets load; FIONREAD is 0 for what skips TCP on this kernel",
+        None => "by eBPF: programs for sockets load; whether FIONREAD counts what skips TCP isn't known",
+    };
+    Finding::new(feature, State::Unused, found, "`midmile friends attach` has connections of a cgroup skip TCP")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn friends_are_there_for_whom_asks() {
+        assert_eq!(friends(Ok(()), Some(true)).state, State::Unused);
+        assert!(friends(Ok(()), Some(false)).found.contains("FIONREAD is 0"));
+        let absent = friends(Err(FriendsError::Perfmon), Some(true));
+        assert!(absent.state == State::Absent && absent.found.contains("CAP_PERFMON"), "{absent:?}");
+    }
 
     #[test]
     fn each_hook_and_setting_is_told_apart() {

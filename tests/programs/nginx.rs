@@ -40,7 +40,12 @@ fn command(scratch: &Scratch, listen: &str, site: Site) -> Command {
 
 /// Starts it on an address of its own.
 pub(crate) fn start(scratch: &Scratch, site: Site) -> (Server, SocketAddr) {
-    Server::start(scratch, "nginx.log", |addr| command(scratch, &addr.to_string(), site))
+    start_by(scratch, site, |command| command)
+}
+
+/// As [`start`], by the command that `through` makes of its.
+pub(crate) fn start_by(scratch: &Scratch, site: Site, through: impl Fn(Command) -> Command) -> (Server, SocketAddr) {
+    Server::start(scratch, "nginx.log", |addr| through(command(scratch, &addr.to_string(), site)))
 }
 
 /// Starts it on an IPv6 address that was reserved.

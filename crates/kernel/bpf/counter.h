@@ -10,9 +10,14 @@
         type(value, u64);                    \
     } name SEC(".maps")
 
-static inline void count(void *counters, u32 which)
+static inline void count_many(void *counters, u32 which, u64 many)
 {
     u64 *cell = map_lookup(counters, &which);
     if (cell)
-        *cell += 1;
+        *cell += many;
+}
+
+static inline void count(void *counters, u32 which)
+{
+    count_many(counters, which, 1);
 }

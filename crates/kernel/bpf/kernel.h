@@ -20,13 +20,16 @@ enum map_type {
     MAP_TYPE_PERCPU_ARRAY = 6,
     MAP_TYPE_LRU_HASH = 9,
     MAP_TYPE_XSKMAP = 17,
+    MAP_TYPE_SOCKHASH = 18,
+    MAP_TYPE_SK_STORAGE = 24,
     MAP_TYPE_RINGBUF = 27,
 };
 
-/* Flags of map_update. */
+/* Flags of map_update, and of a map that takes memory as it fills. */
 enum { ANY = 0, NOEXIST = 1 };
+enum { NO_PREALLOC = 1 };
 
-enum { EEXIST = 17 };
+enum { E2BIG = 7, EEXIST = 17 };
 enum { AF_INET = 2, AF_INET6 = 10 };
 enum { IPPROTO_TCP = 6, IPPROTO_UDP = 17 };
 
@@ -57,6 +60,11 @@ struct xdp_md {
 /* What becomes of a frame. */
 enum xdp_action { XDP_PASS = 2 };
 
+/* A socket, as the verifier sees it; the first field. */
+struct bpf_sock {
+    u32 bound_dev_if; /* 0: to none */
+};
+
 /* The first fields of the context of a sock_ops program. */
 struct bpf_sock_ops {
     u32 op;
@@ -68,7 +76,35 @@ struct bpf_sock_ops {
     u32 local_ip6[4];
     u32 remote_port; /* network order, in the upper half where the machine is little-endian */
     u32 local_port;  /* host order */
+    u32 is_fullsock;
+    u32 snd_cwnd;
+    u32 srtt_us;
+    u32 bpf_sock_ops_cb_flags;
+    u32 state;
+    u32 figures[19];
+    u64 bytes[2];
+    struct bpf_sock *sk;
 };
+_Static_assert(__builtin_offsetof(struct bpf_sock_ops, sk) == 184, "the kernel's place");
+
+/* The context of an sk_msg program: what a socket is about to send. */
+struct sk_msg_md {
+    u64 data;
+    u64 data_end;
+    u32 family;
+    u32 remote_ip4;
+    u32 local_ip4;
+    u32 remote_ip6[4];
+    u32 local_ip6[4];
+    u32 remote_port;
+    u32 local_port;
+    u32 size;
+    struct bpf_sock *sk;
+};
+_Static_assert(__builtin_offsetof(struct sk_msg_md, sk) == 72, "the kernel's place");
+
+/* What becomes of it. */
+enum sk_action { SK_DROP, SK_PASS };
 
 /* The question to fib_lookup, and its answer. */
 struct bpf_fib_lookup {
@@ -90,17 +126,24 @@ _Static_assert(sizeof(struct bpf_fib_lookup) == 64, "the kernel's size");
 /* Helpers are called by their numbers. */
 static void *(*const map_lookup)(void *map, const void *key) = (void *)1;
 static long (*const map_update)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
+static long (*const map_delete)(void *map, const void *key) = (void *)3;
 static u64 (*const ktime_ns)(void) = (void *)5;
 static u32 (*const cpu_number)(void) = (void *)8;
 static long (*const skb_pull)(struct __sk_buff *skb, u32 bytes) = (void *)39;
 static long (*const sock_ops_setsockopt)(struct bpf_sock_ops *ops, int level, int name, void *value, int bytes) = (void *)49;
 static long (*const redirect_map)(void *map, u64 key, u64 otherwise) = (void *)51;
+static long (*const sock_ops_watch)(struct bpf_sock_ops *ops, int flags) = (void *)59;
 static long (*const skb_load_relative)(const struct __sk_buff *skb, u32 offset, void *to, u32 bytes, u32 start) = (void *)68;
 static long (*const fib_lookup)(void *context, struct bpf_fib_lookup *question, int bytes, u32 flags) = (void *)69;
+static long (*const sock_hash_update)(struct bpf_sock_ops *ops, void *map, void *key, u64 flags) = (void *)70;
+static long (*const msg_redirect)(struct sk_msg_md *msg, void *map, void *key, u64 flags) = (void *)71;
+static void *(*const storage_of)(void *map, struct bpf_sock *sock, void *initial, u64 flags) = (void *)107;
+static long (*const read_kernel)(void *to, u32 bytes, const void *from) = (void *)113;
 static u64 (*const netns_cookie)(void *context) = (void *)122;
 static void *(*const ring_reserve)(void *ring, u64 bytes, u64 flags) = (void *)131;
 static void (*const ring_submit)(void *record, u64 flags) = (void *)132;
 static void (*const ring_discard)(void *record, u64 flags) = (void *)133;
+static void *(*const tcp_sock_of)(void *sock) = (void *)137;
 
 #define ntohs(number) __builtin_bswap16(number)
 #define ntohl(number) __builtin_bswap32(number)

@@ -1,4 +1,5 @@
 /* Opens the congestion window of the legs in a map, before their first byte. docs/kernel.md tells why and for whom. */
+#include "context.h"
 #include "counter.h"
 
 #define LEGS_MAX 1024
@@ -47,17 +48,6 @@ struct {
 } window_segments SEC(".maps");
 
 COUNTERS(window_counters, COUNTERS_MAX);
-
-/* Reads one field of the context. In C the compiler would join the reads of both sides or families into one from an address that
- * it computes, which the verifier refuses. */
-#define FIELD(context, field)                                                                          \
-    ({                                                                                                 \
-        u32 value;                                                                                     \
-        asm volatile("%0 = *(u32 *)(%1 + %2)"                                                          \
-                     : "=r"(value)                                                                     \
-                     : "r"(context), "i"(__builtin_offsetof(struct bpf_sock_ops, field)));             \
-        value;                                                                                         \
-    })
 
 static inline void leg_remote(struct bpf_sock_ops *ops, u32 family, struct leg *leg)
 {

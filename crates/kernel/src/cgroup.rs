@@ -1,9 +1,15 @@
-//! The process's cgroup of version 2 (Linux: admin-guide/cgroup-v2).
+//! Cgroups of version 2: the process's own, and one by its directory (Linux: admin-guide/cgroup-v2).
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
+use crate::friends::FriendsError;
 use crate::unavailable::Unavailable;
+
+/// `CGROUP2_SUPER_MAGIC` (statfs(2)).
+const CGROUP2: u64 = 0x6367_7270;
 
 /// Opens the directory of the process's own cgroup.
 ///
@@ -14,6 +20,34 @@ pub(crate) fn open_own() -> Result<File, Unavailable> {
     let path = directory(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"))
         .map_err(|why| Unavailable::NoCgroup { why: why.to_owned() })?;
     File::open(&path).map_err(|error| Unavailable::NoCgroup { why: format!("{}: {error}", path.display()) })
+}
+
+/// Opens the directory of a cgroup; answers its absolute path as well.
+///
+/// # Errors
+/// [`FriendsError::Cgroup`] if it can't be opened, [`FriendsError::NotCgroup`] if it is something else.
+pub(crate) fn open(path: &Path) -> Result<(PathBuf, File), FriendsError> {
+    let cgroup = |error| FriendsError::Cgroup { path: path.to_owned(), error };
+    let path = path.canonicalize().map_err(cgroup)?;
+    let directory = File::open(&path).map_err(cgroup)?;
+    let is_one = rustix::fs::fstatfs(&directory).is_ok_and(|stat| u64::try_from(stat.f_type) == Ok(CGROUP2));
+    if is_one && directory.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        return Ok((path, directory));
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mend = match mounts.lines().find_map(mount) {
+        Some((_, point)) => format!("they are below {point} here"),
+        None => "there's none here; mount them: mount -t cgroup2 none /sys/fs/cgroup".to_owned(),
+    };
+    Err(FriendsError::NotCgroup { path, mend })
+}
+
+/// The number of a cgroup, which isn't used again while the host runs.
+///
+/// # Errors
+/// The system's; they aren't known to happen.
+pub(crate) fn id(directory: &File) -> io::Result<u64> {
+    directory.metadata().map(|metadata| metadata.ino())
 }
 
 /// The directory, from `/proc/self/cgroup` and `/proc/self/mountinfo`. Version 2 may be mounted anywhere, beside version 1.

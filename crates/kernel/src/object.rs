@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf, XskMap};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SockHash, XskMap};
 use aya::programs::{Program, ProgramError};
 
 use crate::unavailable::{Release, Unavailable, code_of};
@@ -63,7 +63,20 @@ impl Object {
         XskMap::try_from(self.take(name)).expect("the map is one of sockets")
     }
 
-    fn take(&mut self, name: &str) -> aya::maps::Map {
+    /// A map of connected sockets.
+    pub(crate) fn socket_table<K: aya::Pod>(&mut self, name: &str) -> SockHash<MapData, K> {
+        SockHash::try_from(self.take(name)).expect("the map is one of sockets by such keys")
+    }
+
+    /// The kernel's number of a map of sockets or of counters that hasn't been taken yet.
+    pub(crate) fn map_id(&self, name: &str) -> Result<u32, Unavailable> {
+        let (Map::SockHash(map) | Map::PerCpuArray(map)) = self.ebpf.map(name).expect("the object has the map") else {
+            unreachable!("{name} is of another type")
+        };
+        map.info().map(|info| info.id()).map_err(|error| self.unavailable(&error))
+    }
+
+    fn take(&mut self, name: &str) -> Map {
         self.ebpf.take_map(name).expect("the object has the map, and each is taken once")
     }
 }
@@ -72,6 +85,14 @@ impl Object {
 pub(crate) struct Counters<const N: usize>(PerCpuArray<MapData, u64>);
 
 impl<const N: usize> Counters<N> {
+    /// Those in a map that was found.
+    ///
+    /// # Errors
+    /// If the map is none of counters.
+    pub(crate) fn found(map: MapData) -> Result<Self, MapError> {
+        PerCpuArray::try_from(Map::PerCpuArray(map)).map(Self)
+    }
+
     /// The sums over the CPUs. Each is exact, together they are of slightly different moments.
     ///
     /// # Errors
@@ -87,6 +108,6 @@ impl<const N: usize> Counters<N> {
 }
 
 /// A map's error as the system's.
-pub(crate) fn to_io(error: &aya::maps::MapError) -> io::Error {
+pub(crate) fn to_io(error: &MapError) -> io::Error {
     code_of(error).map_or_else(|| io::Error::other(error.to_string()), io::Error::from)
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::friends::{self, FriendsError};
 use crate::route::{self, RouteError};
 use crate::syn::{Hook, SynConfig, SynWatch};
 use crate::unavailable::Unavailable;
@@ -25,6 +26,22 @@ pub fn syn_watch() -> Result<Hook, Unavailable> {
 /// Why not, and the mend: connections begin with the system's window.
 pub fn windows() -> Result<(), Unavailable> {
     Windows::attach().map(drop)
+}
+
+/// Friends by eBPF: loads the programs, and attaches to no cgroup.
+///
+/// # Errors
+/// Why not, and the mend: connections within the host go by TCP.
+pub fn friends() -> Result<(), FriendsError> {
+    friends::probe()
+}
+
+/// Whether the kernel counts what came past TCP where a program asks how much waits (`FIONREAD`). Read from the names of the
+/// kernel's functions; `None` where they can't be read.
+#[must_use]
+pub fn friends_fionread() -> Option<bool> {
+    let names = std::fs::read_to_string("/proc/kallsyms").ok().filter(|names| !names.is_empty())?;
+    Some(names.lines().any(|line| line.split_ascii_whitespace().nth(2) == Some("tcp_bpf_ioctl")))
 }
 
 /// Opens windows by routes: tries to remove one that isn't there.

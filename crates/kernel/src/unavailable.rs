@@ -5,9 +5,10 @@ use std::io;
 
 use rustix::io::Errno;
 
-/// `CAP_NET_ADMIN`, `CAP_SYS_ADMIN` and `CAP_BPF` (Linux 5.8), as bits of `CapEff` (capabilities(7)).
+/// `CAP_NET_ADMIN`, `CAP_SYS_ADMIN`, `CAP_PERFMON` and `CAP_BPF` (the last two: Linux 5.8), as bits of `CapEff` (capabilities(7)).
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
 /// Why a program can't be had. The message says what, why, and the mend; midmile then goes on without.
@@ -107,6 +108,11 @@ impl std::fmt::Display for Release {
 }
 
 impl Release {
+    /// This kernel's, if it says so in numbers.
+    pub(crate) fn here() -> Option<Self> {
+        Self::parse(&rustix::system::uname().release().to_string_lossy())
+    }
+
     /// The first numbers of a release such as `6.1.0-42-amd64`.
     fn parse(release: &str) -> Option<Self> {
         let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
@@ -119,6 +125,12 @@ impl Unavailable {
     pub(crate) fn sort(what: impl Into<String>, since: Release, error: &(dyn Error + 'static)) -> Self {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         Self::judge(what.into(), since, error, release, may_load())
+    }
+
+    /// That `what` isn't tried here, where the kernel is older than `since`, and why.
+    pub(crate) fn too_old(what: impl Into<String>, since: Release, why: impl Into<String>) -> Self {
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        Self::Kernel { what: what.into(), error: why.into(), since, release }
     }
 
     fn judge(what: String, since: Release, error: &(dyn Error + 'static), release: String, privileged: bool) -> Self {
@@ -168,11 +180,22 @@ fn story(error: &(dyn Error + 'static)) -> String {
 
 /// Whether the process has the capabilities that loading and attaching take.
 fn may_load() -> bool {
+    let has = capabilities();
+    has(CAP_SYS_ADMIN) || (has(CAP_BPF) && has(CAP_NET_ADMIN))
+}
+
+/// Whether its programs may read the kernel's memory.
+pub(crate) fn may_trace() -> bool {
+    let has = capabilities();
+    has(CAP_SYS_ADMIN) || has(CAP_PERFMON)
+}
+
+/// The capabilities that the thread has in effect.
+fn capabilities() -> impl Fn(u32) -> bool {
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let bits = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let bits = bits.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0);
-    let has = |capability: u32| bits >> capability & 1 == 1;
-    has(CAP_SYS_ADMIN) || (has(CAP_BPF) && has(CAP_NET_ADMIN))
+    move |capability| bits >> capability & 1 == 1
 }
 
 #[cfg(test)]

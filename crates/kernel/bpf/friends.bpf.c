@@ -1,0 +1,516 @@
+/* Friends: what one end of a connection within this host sends is put straight into the other end's queue, and the connection's
+ * handshake, end and reset stay TCP's. docs/friends.md tells for whom, and how a connection comes to it and goes back.
+ *
+ * Three rules keep the bytes in order and none lost:
+ *
+ *  1. A direction turns from TCP only when the other end has read everything that came by TCP. From then on nothing is on its way
+ *     but what we queue.
+ *  2. It may turn to TCP at any message: the kernel's receive looks at our queue first, so TCP's bytes come after ours.
+ *  3. Nobody is taken out of the map of sockets once a byte has gone past TCP, for the kernel would throw away what is unread. */
+#include "context.h"
+#include "counter.h"
+#include "friends.h"
+#include "socket.h"
+
+#define SOCKETS_MAX 65536
+#define SERVERS_MAX 4096
+#define PORTS_MAX 64
+/* A queued message costs about 1 KiB of the kernel's memory, however short it is; the receive buffer counts its bytes alone. */
+#define QUEUED_MAX 1024
+
+/* When the kernel calls (linux/bpf.h, BPF_SOCK_OPS_*_CB), and what has to be asked for. */
+enum { ACTIVE_ESTABLISHED = 4, PASSIVE_ESTABLISHED = 5, STATE_CHANGED = 10, LISTENING = 11, ROUND_TRIP = 12 };
+enum { WATCH_ROUND_TRIPS = 8, WATCH_STATE = 4 };
+enum { STORAGE_CREATE = 1, REDIRECT_INGRESS = 1 };
+
+/* User space writes it; src/friends.rs has the layout. */
+struct control {
+    u32 off;
+    u32 ports_listed;
+    u64 owner[38]; /* whose it is, for user space alone */
+};
+_Static_assert(sizeof(struct control) == 312, "src/friends/control.rs asserts the same");
+
+struct {
+    uint(type, MAP_TYPE_ARRAY);
+    uint(max_entries, 1);
+    type(key, u32);
+    type(value, struct control);
+} friends_control SEC(".maps");
+
+/* Servers' ports whose connections may be friends, if they are listed. */
+struct {
+    uint(type, MAP_TYPE_HASH);
+    uint(max_entries, PORTS_MAX);
+    type(key, u16);
+    type(value, u8);
+} friends_ports SEC(".maps");
+
+/* Friends' sockets. */
+struct {
+    uint(type, MAP_TYPE_SOCKHASH);
+    uint(max_entries, SOCKETS_MAX);
+    type(key, struct end);
+    type(value, u32);
+} friends_sockets SEC(".maps");
+
+/* What both ends of a connection see of each other. */
+struct shared {
+    u64 sock;     /* its address in the kernel, to read there */
+    u64 bypassed; /* a byte has gone past TCP, or is about to */
+    u64 leaving;  /* no byte may any more */
+};
+
+struct {
+    uint(type, MAP_TYPE_HASH);
+    uint(max_entries, SOCKETS_MAX);
+    uint(map_flags, NO_PREALLOC);
+    type(key, struct end);
+    type(value, struct shared);
+} friends_ends SEC(".maps");
+
+/* What is known of a server, by the port it listens on. */
+struct port {
+    u64 namespace;
+    u64 number;
+};
+
+struct {
+    uint(type, MAP_TYPE_LRU_HASH);
+    uint(max_entries, SERVERS_MAX);
+    type(key, struct port);
+    type(value, u32); /* enum waiting, of the connections that it has accepted */
+} friends_servers SEC(".maps");
+
+/* What a socket is to us. */
+enum role { NOBODY, WITNESS, DIALLED, ACCEPTED };
+
+/* Kept with each socket that matters to us: the direction from it to the other end. */
+struct direction {
+    struct end own;
+    struct end other;
+    u64 sock; /* the other end's, once it's known */
+    u32 role;
+    u32 is_bypassed; /* the last message went past TCP */
+    u32 is_settled;  /* the first has: nobody leaves the map any more */
+    u32 queued;      /* messages since the other end's queue was last seen empty */
+    u32 why;         /* the reason that was counted last in this stretch by TCP */
+    u32 padding;
+};
+
+struct {
+    uint(type, MAP_TYPE_SK_STORAGE);
+    uint(map_flags, NO_PREALLOC);
+    type(key, int);
+    type(value, struct direction);
+} friends_directions SEC(".maps");
+
+COUNTERS(friends_counters, COUNTERS_MAX);
+
+static inline struct control *control(void)
+{
+    u32 only = 0;
+    return map_lookup(&friends_control, &only);
+}
+
+static inline int is_off(void)
+{
+    struct control *found = control();
+    return !found || found->off;
+}
+
+/* ---- who becomes friends: called by the kernel's TCP ---- */
+
+static inline int is_loopback(u32 v4)
+{
+    return (v4 & ntohl(0xff000000)) == ntohl(0x7f000000);
+}
+
+/* Reads which end it is; 0 unless both ends are on this host for certain: two addresses of 127.0.0.0/8, or the same address twice,
+ * which no packet from elsewhere has (RFC 1122, 3.2.1.3). A link-local address may be on two links. */
+static inline int load_end(struct bpf_sock_ops *ops, struct end *end)
+{
+    u32 family = FIELD(ops, family);
+    if (family == AF_INET) {
+        u32 local = FIELD(ops, local_ip4), remote = FIELD(ops, remote_ip4);
+        if (local != remote && !(is_loopback(local) && is_loopback(remote)))
+            return 0;
+        address_v4(&end->local, local);
+        address_v4(&end->remote, remote);
+    } else if (family == AF_INET6) {
+        struct address local = { { FIELD(ops, local_ip6[0]), FIELD(ops, local_ip6[1]), FIELD(ops, local_ip6[2]),
+                                   FIELD(ops, local_ip6[3]) } };
+        struct address remote = { { FIELD(ops, remote_ip6[0]), FIELD(ops, remote_ip6[1]), FIELD(ops, remote_ip6[2]),
+                                    FIELD(ops, remote_ip6[3]) } };
+        int is_mapped = local.words[0] == 0 && local.words[1] == 0 && local.words[2] == ntohl(0xffff);
+        int is_same = local.words[0] == remote.words[0] && local.words[1] == remote.words[1] &&
+                      local.words[2] == remote.words[2] && local.words[3] == remote.words[3];
+        if (!is_same && !(is_mapped && is_loopback(local.words[3]) && is_loopback(remote.words[3])))
+            return 0;
+        if ((local.words[0] & ntohl(0xffc00000)) == ntohl(0xfe800000))
+            return 0;
+        end->local = local;
+        end->remote = remote;
+    } else {
+        return 0;
+    }
+    end->namespace = netns_cookie(ops);
+    end->local_port = FIELD(ops, local_port);
+    end->remote_port = ntohl(FIELD(ops, remote_port));
+    end->padding = 0;
+    return 1;
+}
+
+static inline struct direction *direction_of(struct bpf_sock_ops *ops, u64 flags)
+{
+    struct bpf_sock *sock = ops->sk;
+    return sock ? storage_of(&friends_directions, sock, 0, flags) : 0;
+}
+
+static inline u64 sock_of(struct bpf_sock_ops *ops)
+{
+    struct bpf_sock *sock = ops->sk;
+    return sock ? (u64)tcp_sock_of(sock) : 0;
+}
+
+/* The kernel is to call for this socket from now on; other programs may have asked as well. */
+static inline void watch(struct bpf_sock_ops *ops, u32 what)
+{
+    sock_ops_watch(ops, FIELD(ops, bpf_sock_ops_cb_flags) | what);
+}
+
+/* A server begins to listen: whatever was known of its port is over. */
+static inline void note_listener(struct bpf_sock_ops *ops)
+{
+    struct port port = { .namespace = netns_cookie(ops), .number = FIELD(ops, local_port) };
+    map_delete(&friends_servers, &port);
+}
+
+/* Remembers how a server was seen to wait for a connection that it has accepted. One is enough against all. */
+static inline void note_accepted(const struct end *end, enum waiting waits)
+{
+    struct port port = { .namespace = end->namespace, .number = end->local_port };
+    u32 *known = map_lookup(&friends_servers, &port);
+    u32 seen = waits;
+    if (!known)
+        map_update(&friends_servers, &port, &seen, ANY);
+    else if (*known == WAITS_NOT)
+        *known = waits;
+}
+
+/* Forgets a connection that this socket had before (connect(2) with AF_UNSPEC), and with it what it hadn't read. */
+static inline void forget(struct direction *direction)
+{
+    if (direction->role == DIALLED || direction->role == ACCEPTED) {
+        map_delete(&friends_ends, &direction->own);
+        map_delete(&friends_sockets, &direction->own);
+    }
+    direction->role = NOBODY;
+}
+
+static inline enum counter make_friend(struct bpf_sock_ops *ops, const struct end *end, enum role role)
+{
+    struct direction *direction = direction_of(ops, STORAGE_CREATE);
+    if (!direction)
+        return NO_ROOM;
+    direction->own = *end;
+    turn(end, &direction->other);
+    direction->sock = 0;
+    direction->is_bypassed = direction->is_settled = direction->queued = direction->why = 0;
+    struct shared shared = { .sock = sock_of(ops) };
+    if (map_update(&friends_ends, &direction->own, &shared, ANY))
+        return NO_ROOM;
+    long error = sock_hash_update(ops, &friends_sockets, &direction->own, ANY);
+    if (error) {
+        map_delete(&friends_ends, &direction->own);
+        return error == -E2BIG ? NO_ROOM : NO_KERNEL;
+    }
+    direction->role = role;
+    watch(ops, WATCH_STATE | WATCH_ROUND_TRIPS);
+    return FRIENDS;
+}
+
+/* Whether anything speaks against a connection to a server's port, whichever end is asked. */
+static inline enum counter objection(struct bpf_sock_ops *ops, const struct port *port)
+{
+    struct control *found = control();
+    if (!found || found->off)
+        return NO_OFF;
+    u16 number = port->number;
+    if (found->ports_listed && !map_lookup(&friends_ports, &number))
+        return NO_PORT;
+    struct bpf_sock *sock = ops->sk;
+    if (!sock || sock->bound_dev_if)
+        return NO_DEVICE;
+    u32 *known = map_lookup(&friends_servers, port);
+    if (!known)
+        return NO_UNKNOWN;
+    if (*known == WAITS_NOT)
+        return FRIENDS;
+    return *known == WAITS ? NO_SERVER : NO_SERVER_EDGES;
+}
+
+/* The end that dialled is established first. It says why a connection isn't made friends. */
+static inline void meet_dialled(struct bpf_sock_ops *ops, const struct end *end)
+{
+    struct port port = { .namespace = end->namespace, .number = end->remote_port };
+    enum counter verdict = objection(ops, &port);
+    enum waiting waits = waiting_of(sock_of(ops));
+    if (verdict == FRIENDS && waits != WAITS_NOT)
+        verdict = waits == WAITS_FOR_EDGES ? NO_EDGES : NO_BLOCKING;
+    if (verdict == FRIENDS)
+        verdict = make_friend(ops, end, DIALLED);
+    count(&friends_counters, verdict);
+}
+
+static inline void meet_accepted(struct bpf_sock_ops *ops, const struct end *end)
+{
+    struct port port = { .namespace = end->namespace, .number = end->local_port };
+    enum counter verdict = objection(ops, &port);
+    if (verdict == NO_UNKNOWN) {
+        struct direction *direction = direction_of(ops, STORAGE_CREATE);
+        if (direction) {
+            direction->own = *end;
+            direction->role = WITNESS;
+            watch(ops, WATCH_ROUND_TRIPS);
+        }
+        return;
+    }
+    struct end other;
+    turn(end, &other);
+    if (verdict != FRIENDS || !map_lookup(&friends_ends, &other))
+        return;
+    count(&friends_counters, make_friend(ops, end, ACCEPTED));
+}
+
+static inline void meet(struct bpf_sock_ops *ops, int has_dialled)
+{
+    struct direction *before = direction_of(ops, 0);
+    if (before)
+        forget(before);
+    struct end end;
+    if (!load_end(ops, &end))
+        return;
+    if (has_dialled)
+        meet_dialled(ops, &end);
+    else
+        meet_accepted(ops, &end);
+}
+
+/* Takes both ends out of the map, unless a byte has gone past TCP. Each side says first what it is about to do, and then looks at
+ * what the other has said (as in settle): so never do both go ahead. */
+static inline void leave(struct direction *direction)
+{
+    struct shared *own = map_lookup(&friends_ends, &direction->own);
+    struct shared *other = map_lookup(&friends_ends, &direction->other);
+    if (!own || own->leaving)
+        return;
+    __sync_lock_test_and_set(&own->leaving, 1);
+    if (other)
+        __sync_lock_test_and_set(&other->leaving, 1);
+    if (*(volatile u64 *)&own->bypassed || (other && *(volatile u64 *)&other->bypassed))
+        return;
+    map_delete(&friends_sockets, &direction->own);
+    map_delete(&friends_sockets, &direction->other);
+    map_delete(&friends_ends, &direction->other);
+    map_delete(&friends_ends, &direction->own);
+    direction->role = NOBODY;
+    count(&friends_counters, NO_LONGER);
+}
+
+/* What this end has sent by TCP has been acknowledged: by now its program has told the kernel how it waits. A socket in the map that
+ * waits in its calls may be woken for nothing and fail with EAGAIN; one that waits for edges would not hear of the turn from our queue
+ * to TCP's. So both leave, as early as we learn of it. */
+static inline void observe(struct bpf_sock_ops *ops)
+{
+    struct direction *direction = direction_of(ops, 0);
+    if (!direction || direction->role == NOBODY || direction->is_settled)
+        return;
+    enum waiting waits = waiting_of(sock_of(ops));
+    if (direction->role != DIALLED && waits != NOT_ACCEPTED)
+        note_accepted(&direction->own, waits);
+    if (direction->role == WITNESS) {
+        direction->role = NOBODY;
+        return;
+    }
+    /* Between accept(2) and fcntl(2) the end that accepted may seem to wait: it is asked when it has sent something itself. */
+    if (waits == WAITS_NOT && direction->role == ACCEPTED) {
+        struct shared *other = map_lookup(&friends_ends, &direction->other);
+        if (other)
+            waits = waiting_of(other->sock);
+    }
+    if (waits == WAITS || waits == WAITS_FOR_EDGES)
+        leave(direction);
+}
+
+/* The connection is over. What is unread is kept for its reader; of a socket that goes on to another connection without having read
+ * it, forget() takes care. */
+static inline void part(struct bpf_sock_ops *ops)
+{
+    struct direction *direction = direction_of(ops, 0);
+    if (!direction || (direction->role != DIALLED && direction->role != ACCEPTED))
+        return;
+    map_delete(&friends_ends, &direction->own);
+    if (unread(sock_of(ops)) == 0)
+        forget(direction);
+}
+
+SEC("sockops")
+int midmile_friends(struct bpf_sock_ops *ops)
+{
+    switch (FIELD(ops, op)) {
+    case LISTENING:
+        note_listener(ops);
+        break;
+    case ACTIVE_ESTABLISHED:
+        meet(ops, 1);
+        break;
+    case PASSIVE_ESTABLISHED:
+        meet(ops, 0);
+        break;
+    case ROUND_TRIP:
+        observe(ops);
+        break;
+    case STATE_CHANGED:
+        if (FIELD(ops, args[1]) == TCP_STATE_CLOSE)
+            part(ops);
+        break;
+    }
+    return 1;
+}
+
+/* ---- which way a message goes: called in send(2) of a friend ---- */
+
+/* Whether an option of either end asks for what the bypass can't do. `own` sends, `other` is to receive. */
+static inline enum counter option_against(u64 own, u64 other)
+{
+    if (PEEK(other, sock, sk_rcvlowat) > 1)
+        return TCP_LOW_WATER;
+    u64 flags = PEEK(other, sock, __sk_common.skc_flags);
+    if (flags & FLAG(SOCK_RCVTSTAMP) || PEEK_BITS(other, sock, sk_tsflags) || PEEK_BITS(own, sock, sk_tsflags))
+        return TCP_TIMESTAMPS;
+    if (flags & FLAG(SOCK_URGINLINE))
+        return TCP_URGENT;
+    if (PEEK(own, sock, __sk_common.skc_flags) & FLAG(SOCK_ZEROCOPY))
+        return TCP_ZEROCOPY;
+    if (PEEK_BITS(other, tcp_sock, recvmsg_inq))
+        return TCP_INQ;
+    if (PEEK(other, sock, sk_peek_off) >= 0)
+        return TCP_PEEK_OFF;
+    if (PEEK(own, inet_connection_sock, icsk_ulp_ops) || PEEK(other, inet_connection_sock, icsk_ulp_ops))
+        return TCP_LAYER;
+    return BYPASS;
+}
+
+/* Whether the open file of the other end speaks against it. */
+static inline enum counter file_against(u64 other)
+{
+    u64 file = file_of(other);
+    if (!file)
+        return TCP_UNACCEPTED;
+    if (!(PEEK(file, file, f_flags) & O_NONBLOCK))
+        return TCP_BLOCKING;
+    if (PEEK(file, file, f_owner))
+        return TCP_URGENT;
+    if (is_edge_triggered(file))
+        return TCP_EDGES;
+    struct address_space *mapping = PEEK(file, file, f_mapping);
+    return mapping && PEEK(mapping, address_space, i_mmap.rb_root.rb_node) ? TCP_ZEROCOPY : BYPASS;
+}
+
+/* Whether everything sent by TCP so far has been read. `own` is the sender's and locked, so nothing is added meanwhile. */
+static inline int is_read(u64 own, u64 other)
+{
+    u32 sent = PEEK(own, tcp_sock, write_seq);
+    return PEEK(own, tcp_sock, snd_una) == sent && PEEK(other, tcp_sock, rcv_nxt) == sent &&
+           PEEK(other, tcp_sock, copied_seq) == sent;
+}
+
+/* The first byte is about to go past TCP: from then on nobody leaves the map. An end that waits has to leave, so it sends by TCP until
+ * observe() has seen it. Says what it is about to do, and then looks whether the ends are just being taken out (see leave). */
+static inline enum counter settle(struct direction *direction, u64 own_sock)
+{
+    enum waiting waits = waiting_of(own_sock);
+    if (waits != WAITS_NOT)
+        return waits == WAITS_FOR_EDGES ? TCP_EDGES : TCP_BLOCKING;
+    struct shared *own = map_lookup(&friends_ends, &direction->own);
+    struct shared *other = map_lookup(&friends_ends, &direction->other);
+    if (!own || !other)
+        return TCP_ALONE;
+    __sync_lock_test_and_set(&own->bypassed, 1);
+    if (*(volatile u64 *)&own->leaving || *(volatile u64 *)&other->leaving)
+        return TCP_BLOCKING;
+    direction->is_settled = 1;
+    return BYPASS;
+}
+
+/* Whether there's room for a message with the other end. */
+static inline enum counter room(struct direction *direction)
+{
+    int waiting = unread(direction->sock);
+    if (waiting >= PEEK(direction->sock, sock, sk_rcvbuf))
+        return TCP_FULL;
+    if (waiting == 0)
+        direction->queued = 0;
+    return ++direction->queued > QUEUED_MAX ? TCP_MESSAGES : BYPASS;
+}
+
+/* By which way a message goes: BYPASS, or why by TCP. */
+static inline enum counter way(struct direction *direction, u64 own)
+{
+    if (is_off())
+        return TCP_OFF;
+    if (!direction->sock) {
+        struct shared *other = map_lookup(&friends_ends, &direction->other);
+        if (!other)
+            return TCP_ALONE;
+        direction->sock = other->sock;
+    }
+    u64 other = direction->sock;
+    if (!direction->is_bypassed && !is_read(own, other))
+        return TCP_BEHIND;
+    enum counter verdict = file_against(other);
+    if (verdict == BYPASS)
+        verdict = option_against(own, other);
+    if (verdict == BYPASS && !direction->is_settled)
+        verdict = settle(direction, own);
+    /* Who waits for edges from now on isn't told of TCP's bytes behind ours: first it has to have read those. */
+    if (verdict == TCP_EDGES && direction->is_bypassed && unread(other))
+        verdict = BYPASS;
+    return verdict == BYPASS ? room(direction) : verdict;
+}
+
+static inline void book(struct direction *direction, enum counter verdict, u32 bytes)
+{
+    if (verdict == BYPASS) {
+        count(&friends_counters, MESSAGES);
+        count_many(&friends_counters, BYTES, bytes);
+        if (!direction->is_bypassed)
+            count(&friends_counters, RETURNS);
+        direction->is_bypassed = 1;
+        direction->why = 0;
+        return;
+    }
+    direction->is_bypassed = 0;
+    if (verdict == TCP_BEHIND || verdict == direction->why)
+        return;
+    direction->why = verdict;
+    count(&friends_counters, verdict);
+}
+
+SEC("sk_msg")
+int midmile_friends_send(struct sk_msg_md *msg)
+{
+    struct bpf_sock *sock = msg->sk;
+    struct direction *direction = sock ? storage_of(&friends_directions, sock, 0, 0) : 0;
+    u64 own = sock ? (u64)tcp_sock_of(sock) : 0;
+    if (!direction || !own)
+        return SK_PASS;
+    enum counter verdict = way(direction, own);
+    if (verdict == BYPASS && msg_redirect(msg, &friends_sockets, &direction->other, REDIRECT_INGRESS) != SK_PASS)
+        verdict = TCP_GONE;
+    book(direction, verdict, FIELD(msg, size));
+    return SK_PASS;
+}
+
+char _license[] SEC("license") = "Dual MIT/GPL";

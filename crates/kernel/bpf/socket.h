@@ -1,0 +1,148 @@
+/* What the kernel knows of a TCP socket beyond its stable interface: read by address, at the places that the running kernel's own
+ * type information says (CO-RE). Each type here has the fields that we read and no other.
+ *
+ * An address may be of a socket that is gone. Then what is read is worthless and nothing worse: read_kernel never faults. Whoever
+ * reads has to be right with any value. */
+#pragma once
+#include "kernel.h"
+
+#define RELOCATED __attribute__((preserve_access_index))
+
+struct rb_node;
+struct rb_root {
+    struct rb_node *rb_node;
+} RELOCATED;
+struct rb_root_cached {
+    struct rb_root rb_root;
+} RELOCATED;
+struct address_space {
+    struct rb_root_cached i_mmap;
+} RELOCATED;
+struct hlist_node {
+    struct hlist_node *next;
+} RELOCATED;
+struct hlist_head {
+    struct hlist_node *first;
+} RELOCATED;
+struct epoll_event {
+    u32 events;
+} RELOCATED;
+struct epitem {
+    struct hlist_node fllink;
+    struct epoll_event event;
+} RELOCATED;
+struct file {
+    struct address_space *f_mapping;
+    u32 f_flags;
+    struct hlist_head *f_ep; /* the epoll instances that it is in */
+    void *f_owner; /* Linux 6.12; who is to get signals */
+} RELOCATED;
+struct socket {
+    struct file *file;
+} RELOCATED;
+struct sock_common {
+    unsigned long skc_flags;
+} RELOCATED;
+struct sk_backlog {
+    struct {
+        int counter;
+    } rmem_alloc;
+} RELOCATED;
+struct sock {
+    struct sock_common __sk_common;
+    struct sk_backlog sk_backlog;
+    int sk_rcvbuf;
+    int sk_rcvlowat;
+    int sk_peek_off;
+    u32 sk_tsflags;
+    struct socket *sk_socket;
+} RELOCATED;
+struct inet_connection_sock {
+    void *icsk_ulp_ops;
+} RELOCATED;
+struct tcp_sock {
+    u32 write_seq;
+    u32 snd_una;
+    u32 rcv_nxt;
+    u32 copied_seq;
+    u8 recvmsg_inq : 1;
+} RELOCATED;
+
+/* Numbers that the kernel may change; the values here are replaced. */
+enum sock_flags { SOCK_URGINLINE = 9997, SOCK_RCVTSTAMP = 9998, SOCK_ZEROCOPY = 9999 };
+
+enum { O_NONBLOCK = 04000 };
+#define EPOLLET (1u << 31)
+/* Epoll instances that we look at; who is in more is taken for an edge-triggered one. */
+#define EPOLLS_MAX 4
+enum { TCP_STATE_CLOSE = 7 };
+
+/* The field of `address`, which is a struct `kind`; 0 where it can't be read. The address is taken first: all that is written within
+ * the builtin would be looked up among the kernel's types. */
+#define PEEK(address, kind, field)                                                                     \
+    ({                                                                                                 \
+        struct kind *whole = (struct kind *)(address);                                                 \
+        typeof(whole->field) value = 0;                                                                \
+        read_kernel(&value, sizeof(value), __builtin_preserve_access_index(&whole->field));            \
+        value;                                                                                         \
+    })
+
+/* The same of a field of bits, or of one whose width differs from kernel to kernel. The numbers are clang's: the offset and width of
+ * the bytes, and how far to move them left and right. */
+#define PEEK_BITS(address, kind, field)                                                                \
+    ({                                                                                                 \
+        struct kind *whole = (struct kind *)(address);                                                 \
+        u64 value = 0;                                                                                 \
+        read_kernel(&value, __builtin_preserve_field_info(whole->field, 1),                            \
+                    (const u8 *)whole + __builtin_preserve_field_info(whole->field, 0));               \
+        value <<= __builtin_preserve_field_info(whole->field, 4);                                      \
+        value >> __builtin_preserve_field_info(whole->field, 5);                                       \
+    })
+
+/* The bit of a flag of `enum sock_flags`; clang's number for an enumerator's value is 1. */
+#define FLAG(name) (1ul << __builtin_preserve_enum_value(*(typeof(enum sock_flags) *)name, 1))
+
+/* The open file of a socket; none of one that nobody has accepted yet. */
+static inline u64 file_of(u64 sock)
+{
+    if (!sock)
+        return 0;
+    struct socket *socket = PEEK(sock, sock, sk_socket);
+    return socket ? (u64)PEEK(socket, socket, file) : 0;
+}
+
+/* Whether a file is in an epoll instance by EPOLLET. */
+static inline int is_edge_triggered(u64 file)
+{
+    struct hlist_head *head = PEEK(file, file, f_ep);
+    struct hlist_node *node = head ? PEEK(head, hlist_head, first) : 0;
+    u64 offset = __builtin_preserve_field_info(((struct epitem *)0)->fllink, 0);
+#pragma unroll
+    for (int i = 0; i < EPOLLS_MAX; i++) {
+        if (!node)
+            return 0;
+        if (PEEK((u64)node - offset, epitem, event.events) & EPOLLET)
+            return 1;
+        node = PEEK(node, hlist_node, next);
+    }
+    return node != 0;
+}
+
+/* How a program waits for a socket: in its calls, for its edges, or otherwise. */
+enum waiting { NOT_ACCEPTED, WAITS_NOT, WAITS, WAITS_FOR_EDGES };
+
+static inline enum waiting waiting_of(u64 sock)
+{
+    u64 file = file_of(sock);
+    if (!file)
+        return NOT_ACCEPTED;
+    if (!(PEEK(file, file, f_flags) & O_NONBLOCK))
+        return WAITS;
+    return is_edge_triggered(file) ? WAITS_FOR_EDGES : WAITS_NOT;
+}
+
+/* Bytes that wait in a socket to be received, as the kernel charges them. */
+static inline int unread(u64 sock)
+{
+    return sock ? PEEK(sock, sock, sk_backlog.rmem_alloc.counter) : 0;
+}

@@ -1,0 +1,79 @@
+"""A writer is held up by a reader that doesn't read."""
+import select
+import socket
+import struct
+
+from ends import exactly, expect, met, outcome, stuff, waits_to_be_sent
+
+from .check import check, check_blocking
+
+
+def small_receiver(end):
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+
+
+def small_sender(end):
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+
+
+def available_kib():
+    with open("/proc/meminfo") as lines:
+        return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+
+
+def becomes_writable(end, milliseconds):
+    poll = select.poll()
+    poll.register(end, select.POLLOUT)
+    return bool(poll.poll(milliseconds))
+
+
+@check
+def a_writer_is_held_up():
+    """Without a reader a writer is stopped, isn't called writable, and goes on once all is read."""
+    dialled, accepted = met()
+    taken, was_stopped = stuff(dialled)
+    expect(was_stopped and taken < 32 << 20, f"{taken >> 20} MiB were taken")
+    expect(not becomes_writable(dialled, 0), "it is called writable though nothing is taken")
+    expect(len(exactly(accepted, taken)) == taken, "bytes are missing")
+    expect(becomes_writable(dialled, 2000), "it never becomes writable again")
+
+
+@check
+def the_bound_follows_the_buffers():
+    """With buffers of 64 KiB less than 2 MiB are under way."""
+    dialled, _accepted = met(prepare_listener=small_receiver, prepare_dialled=small_sender)
+    taken, was_stopped = stuff(dialled, chunk=4096)
+    expect(was_stopped and taken < 2 << 20, f"{taken >> 10} KiB were taken")
+
+
+@check
+def single_bytes_are_bounded_by_what_they_cost():
+    """Writes of one byte to nobody are stopped before they cost the kernel 100 MB."""
+    dialled, _accepted = met(prepare_listener=small_receiver, prepare_dialled=small_sender)
+    before = available_kib()
+    taken, was_stopped = stuff(dialled, at_most=1_000_000, chunk=1)
+    cost = before - available_kib()
+    expect(was_stopped and cost < 100_000, f"{taken} writes were taken, at {cost} KiB")
+
+
+@check_blocking
+def a_waiting_writer_stops_after_its_time():
+    """SO_SNDTIMEO: a writer that waits gets EAGAIN when its time is over."""
+    dialled, _accepted = met()
+    dialled.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 300_000))
+    taken = 0
+    for _ in range(2000):
+        result = outcome(lambda: dialled.send(b"q" * 65536))
+        if result == "BlockingIOError":
+            return
+        taken += result
+    expect(False, f"{taken >> 20} MiB were taken without a wait")
+
+
+@check
+def what_waits_to_be_sent_is_told():
+    """SIOCOUTQ is 0 when everything has gone, and more with a stuffed connection."""
+    dialled, _accepted = met()
+    idle = waits_to_be_sent(dialled)
+    stuff(dialled)
+    expect(idle == 0 and waits_to_be_sent(dialled) > 0, f"{idle} when idle, {waits_to_be_sent(dialled)} when stuffed")

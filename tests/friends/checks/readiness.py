@@ -1,0 +1,131 @@
+"""poll(2), epoll(7), select(2), SIGIO, and what waits to be read."""
+import fcntl
+import os
+import select
+import signal
+import socket
+import time
+
+from ends import expect, met, pair, start, stuff, until, waits_to_be_read
+
+from .check import check
+
+
+@check
+def level_triggered_epoll():
+    """A readable socket is reported as long as it is, and no longer."""
+    dialled, accepted = met()
+    epoll = select.epoll()
+    epoll.register(accepted, select.EPOLLIN)
+    for _ in range(20):
+        expect(epoll.poll(0) == [], "it is reported with nothing to read")
+        dialled.send(b"abc")
+        expect(epoll.poll(2) and epoll.poll(2), "it isn't reported, or once alone")
+        accepted.recv(2)
+        expect(epoll.poll(2), "it isn't reported with a rest to read")
+        accepted.recv(2)
+
+
+@check
+def edge_triggered_epoll():
+    """Each arrival is reported once, even while bytes of an earlier one are unread."""
+    dialled, accepted = met()
+    epoll = select.epoll()
+    epoll.register(accepted, select.EPOLLIN | select.EPOLLET | select.EPOLLRDHUP)
+    epoll.poll(0)
+    for _ in range(20):
+        dialled.send(b"a")
+        expect(len(epoll.poll(2)) == 1, "the first arrival isn't reported")
+        expect(epoll.poll(0.01) == [], "it is reported twice")
+        dialled.send(b"b")
+        expect(len(epoll.poll(2)) == 1, "the second arrival isn't reported")
+        expect(accepted.recv(10) == b"ab", "other bytes")
+    dialled.shutdown(socket.SHUT_WR)
+    events = epoll.poll(2)
+    expect(events and events[0][1] & select.EPOLLRDHUP, f"the end isn't reported: {events}")
+
+
+@check
+def edges_and_short_reads():
+    """A read that gets less than it asked for has emptied the socket (epoll(7)): the next arrival is an edge of its own."""
+    data = os.urandom(1 << 20)
+    for round_ in range(4):
+        dialled, accepted = pair()
+        accepted.setblocking(False)
+        epoll, got = select.epoll(), bytearray()
+        epoll.register(accepted, select.EPOLLIN | select.EPOLLET | select.EPOLLRDHUP)
+        start(lambda: [dialled.sendall(data) for _ in range(4)])
+        while len(got) < 4 * len(data):
+            expect(epoll.poll(3), lambda: f"no edge after {len(got)} of {4 * len(data)} bytes, round {round_}")
+            while True:
+                piece = accepted.recv(20000)
+                got += piece
+                if len(piece) < 20000:
+                    break
+            time.sleep(0.002 * round_)
+        expect(got == data * 4, "other bytes")
+
+
+@check
+def poll_and_select():
+    """Both report a readable socket, and neither one that isn't."""
+    dialled, accepted = met()
+    poll = select.poll()
+    poll.register(accepted, select.POLLIN)
+    expect(not poll.poll(0) and not select.select([accepted], [], [], 0)[0], "reported with nothing to read")
+    dialled.send(b"c")
+    expect(poll.poll(2000) and select.select([accepted], [], [], 2)[0], "not reported")
+    accepted.recv(10)
+    expect(not poll.poll(0), "reported when all is read")
+
+
+@check
+def a_sleeper_is_woken():
+    """Who sleeps in poll(2) is woken by the first byte, and by the end."""
+    dialled, accepted = met()
+    for _ in range(50):
+        poll = select.poll()
+        poll.register(accepted, select.POLLIN)
+        start(lambda: dialled.send(b"!"))
+        expect(poll.poll(5000), "the byte wakes nobody")
+        accepted.recv(1)
+    poll = select.poll()
+    poll.register(accepted, select.POLLIN)
+    start(dialled.close)
+    expect(poll.poll(5000) and accepted.recv(1) == b"", "the end wakes nobody")
+
+
+@check
+def signals_of_arrivals():
+    """O_ASYNC: a signal for bytes that come."""
+    dialled, accepted = met()
+    came = []
+    signal.signal(signal.SIGIO, lambda *_: came.append(1))
+    fcntl.fcntl(accepted, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(accepted, fcntl.F_SETFL, fcntl.fcntl(accepted, fcntl.F_GETFL) | os.O_ASYNC)
+    dialled.send(b"a")
+    expect(until(lambda: came, 2), "no SIGIO")
+
+
+@check
+def what_waits_to_be_read_is_told():
+    """FIONREAD counts what was sent and not yet read."""
+    dialled, accepted = met()
+    dialled.send(b"a" * 1000)
+    dialled.send(b"b" * 500)
+    expect(until(lambda: waits_to_be_read(accepted) == 1500, 2), lambda: f"{waits_to_be_read(accepted)} of 1500")
+    accepted.recv(100)
+    expect(waits_to_be_read(accepted) == 1400, lambda: f"{waits_to_be_read(accepted)} of 1400")
+
+
+@check
+def what_waits_is_told_however_much():
+    """FIONREAD isn't 0 while a socket is readable, with more under way than its buffer holds."""
+    dialled, accepted = met()
+    taken, _ = stuff(dialled)
+    poll = select.poll()
+    poll.register(accepted, select.POLLIN)
+    while taken:
+        expect(poll.poll(2000), f"{taken} bytes never come")
+        expect(waits_to_be_read(accepted) > 0, f"0, with {taken} to come and readable")
+        taken -= len(accepted.recv(1 << 16))

@@ -1,0 +1,202 @@
+"""Flags and options of receiving."""
+import ctypes
+import errno
+import select
+import signal
+import socket
+import struct
+import threading
+import time
+
+from ends import SO_TIMESTAMP, exactly, expect, listener, met, outcome, pair, start, to_end, until, waits_to_be_read
+
+from .check import check, check_blocking
+
+SO_PEEK_OFF = 42
+TCP_INQ = 36
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def received(end):
+    """What recv(2) of the C library itself comes to: a count, or the error's name."""
+    count = LIBC.recv(end.fileno(), ctypes.create_string_buffer(10), 10, 0)
+    return errno.errorcode[ctypes.get_errno()] if count < 0 else count
+
+
+@check
+def peeking():
+    """MSG_PEEK shows what comes next, over several writes, and takes nothing."""
+    dialled, accepted = met()
+    dialled.send(b"hello")
+    dialled.send(b"world")
+    until(lambda: waits_to_be_read(accepted) == 10, 2)
+    looks = [accepted.recv(3, socket.MSG_PEEK), accepted.recv(100, socket.MSG_PEEK), exactly(accepted, 10)]
+    expect(looks == [b"hel", b"helloworld", b"helloworld"], f"{looks}")
+
+
+@check
+def peeking_from_an_offset():
+    """SO_PEEK_OFF: each look goes on where the last one ended (Linux 6.9 for TCP)."""
+    dialled, accepted = met()
+    accepted.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 0)
+    dialled.send(b"abcdef")
+    time.sleep(0.01)
+    looks = [accepted.recv(3, socket.MSG_PEEK), accepted.recv(3, socket.MSG_PEEK), exactly(accepted, 6)]
+    expect(looks == [b"abc", b"def", b"abcdef"], f"{looks}")
+
+
+@check_blocking
+def waiting_for_all():
+    """MSG_WAITALL waits until the buffer is full."""
+    dialled, accepted = met()
+    start(lambda: [(dialled.send(b"x" * 100), time.sleep(0.005)) for _ in range(10)])
+    expect(len(accepted.recv(1000, socket.MSG_WAITALL)) == 1000, "fewer bytes")
+
+
+@check_blocking
+def waiting_for_all_from_the_first_byte():
+    """MSG_WAITALL waits across whatever way the bytes come."""
+    listening = listener(prepare=lambda end: end.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5))
+    end = socket.create_connection(listening.getsockname())
+    end.send(b"A" * 10)
+    accepted, _ = listening.accept()
+    got = []
+    reader = start(lambda: got.append(accepted.recv(100, socket.MSG_WAITALL)))
+    time.sleep(0.1)
+    end.send(b"B" * 90)
+    reader.join(3)
+    expect(got == [b"A" * 10 + b"B" * 90], "it hangs, or fewer bytes")
+
+
+@check
+def a_low_water_mark():
+    """SO_RCVLOWAT: a socket isn't called readable below it."""
+    dialled, accepted = met()
+    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 500)
+    poll = select.poll()
+    poll.register(accepted, select.POLLIN)
+    dialled.send(b"x" * 100)
+    expect(not poll.poll(100), "readable with 100 bytes of 500")
+    dialled.send(b"x" * 400)
+    expect(poll.poll(2000), "not readable with 500 bytes")
+
+
+@check
+def throwing_away():
+    """MSG_TRUNC takes bytes without writing them anywhere (tcp(7))."""
+    dialled, accepted = met()
+    dialled.send(b"a" * 100 + b"b" * 10)
+    time.sleep(0.01)
+    buffer = bytearray(b"?" * 100)
+    count = accepted.recv_into(buffer, 100, socket.MSG_TRUNC)
+    rest = accepted.recv(100)
+    expect(count == 100 and rest == b"b" * 10, f"{count} bytes, and then {rest}")
+    expect(bytes(buffer) == b"?" * 100, "the bytes were written")
+
+
+@check
+def how_much_is_left():
+    """TCP_INQ: each receive tells what is left."""
+    dialled, accepted = met()
+    accepted.setsockopt(socket.IPPROTO_TCP, TCP_INQ, 1)
+    dialled.send(b"a" * 1000)
+    time.sleep(0.01)
+    _, notes, _, _ = accepted.recvmsg(100, 200)
+    left = [struct.unpack("i", data)[0] for _, kind, data in notes if kind == TCP_INQ]
+    expect(left == [900], f"{left}")
+
+
+@check
+def timestamps():
+    """SO_TIMESTAMP: each receive tells when the bytes came."""
+    dialled, accepted = met()
+    accepted.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMP, 1)
+    dialled.send(b"a")
+    time.sleep(0.01)
+    _, notes, _, _ = accepted.recvmsg(100, 200)
+    expect(notes, "no time was told")
+
+
+@check_blocking
+def a_signal_while_waiting():
+    """A handler without SA_RESTART ends recv(2) with EINTR; with it, recv(2) goes on."""
+    dialled, accepted = met()
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    outcomes = []
+    for interrupts in (True, False):
+        signal.siginterrupt(signal.SIGALRM, interrupts)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        threading.Timer(0.2, dialled.send, [b"k"]).start()
+        outcomes.append(received(accepted))
+        if interrupts:
+            exactly(accepted, 1)
+    expect(outcomes == ["EINTR", 1], f"{outcomes}")
+
+
+@check_blocking
+def a_limit_of_the_wait():
+    """SO_RCVTIMEO: recv(2) fails with EAGAIN when its time is over, and no earlier."""
+    _dialled, accepted = met()
+    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 200_000))
+    began = time.monotonic()
+    said, took = outcome(lambda: accepted.recv(1)), time.monotonic() - began
+    expect(said == "BlockingIOError" and 0.15 < took < 1, f"{said} after {took:.2f} s")
+
+
+@check_blocking
+def waits_that_other_things_disturb():
+    """A recv(2) that waits isn't ended by options that are set meanwhile."""
+    for _ in range(50):
+        dialled, accepted = met()
+
+        def disturb():
+            time.sleep(0.002)
+            dialled.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            dialled.send(b"x")
+
+        start(disturb)
+        expect(accepted.recv(1) == b"x", "another byte")
+
+
+def keeps_waiting(dialled, accepted):
+    """The dialled end is told to wait: it does, for bytes, over signals, and for the end."""
+    dialled.setblocking(True)
+    dialled.sendall(b"question")
+    expect(exactly(accepted, 8) == b"question", "the question")
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.siginterrupt(signal.SIGALRM, True)
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    expect((said := received(dialled)) == "EINTR", f"a signal: {said}")
+    start(lambda: (time.sleep(0.005), accepted.sendall(b"answer")))
+    expect(exactly(dialled, 6) == b"answer", "the answer")
+    start(lambda: (time.sleep(0.005), accepted.close()))
+    expect((said := received(dialled)) == 0, f"the end: {said}")
+
+
+@check
+def sockets_that_wait_after_they_were_connected():
+    """A socket that was connected without waiting and then told to wait, waits: as most client libraries do."""
+    for _ in range(10):
+        keeps_waiting(*pair())
+
+
+@check
+def sockets_that_wait_after_an_exchange():
+    """A socket that is told to wait in the midst of a connection, waits."""
+    for _ in range(10):
+        keeps_waiting(*met())
+
+
+@check
+def an_end_that_waits_from_the_start():
+    """The same with the end that accepted: what came before it was told to wait is there."""
+    for _ in range(10):
+        dialled, accepted = pair()
+        dialled.sendall(b"early")
+        accepted.setblocking(True)
+        expect(exactly(accepted, 5) == b"early", "bytes are missing")
+        accepted.sendall(b"greeting")
+        expect(exactly(dialled, 8) == b"greeting", "the greeting")
+        time.sleep(0.005)
+        start(lambda: (time.sleep(0.005), dialled.close()))
+        expect(to_end(accepted) == b"", "no end")
