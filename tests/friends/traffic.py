@@ -62,9 +62,11 @@ class Flow:
 
 
 def connections(port):
+    """Pairs; on a chosen port, the clients' ports are chosen too."""
     listening = listener(port=port)
-    for _ in range(CONNECTIONS):
-        dialled = dial(listening)
+    for number in range(CONNECTIONS):
+        own = ("127.0.0.1", port * 8 + number) if port else None
+        dialled = socket.create_connection(listening.getsockname(), timeout=STUCK_SECONDS, source_address=own)
         yield dialled, listening.accept()[0]
 
 

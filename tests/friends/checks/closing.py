@@ -63,6 +63,33 @@ def the_end_comes_after_the_last_byte():
 
 
 @check
+def reading_after_the_connection_is_over():
+    """When both ends have shut down writing TCP is done, and what came before is still read."""
+    for _ in range(20):
+        dialled, accepted = met()
+        dialled.sendall(b"last words")
+        dialled.close()
+        time.sleep(0.001)
+        accepted.shutdown(socket.SHUT_WR)
+        time.sleep(0.002)
+        expect((got := to_end(accepted)) == b"last words", f"{got}")
+
+
+@check
+def reading_after_a_reset_of_ones_own():
+    """A reset that one's own write has brought about leaves what came before to be read."""
+    for _ in range(20):
+        dialled, accepted = met()
+        dialled.sendall(b"last words")
+        dialled.close()
+        time.sleep(0.001)
+        accepted.send(b"too late")
+        time.sleep(0.002)
+        got = outcome(lambda: accepted.recv(100))
+        expect(got == 10, f"{got}")
+
+
+@check
 def a_reset_is_no_end():
     """close(2) with SO_LINGER 0: the reader gets what had come or nothing, then an error, and never an end."""
     for _ in range(60):
