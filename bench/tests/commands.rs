@@ -1,5 +1,4 @@
 //! The bench's program starts, and names what it measures.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::process::Command;
 
