@@ -8,13 +8,9 @@
  *  2. It may turn to TCP at any message: the kernel's receive looks at our queue first, so TCP's bytes come after ours.
  *  3. Nobody is taken out of the map of sockets once a byte has gone past TCP, for the kernel would throw away what is unread. */
 #include "context.h"
-#include "counter.h"
-#include "friends.h"
+#include "friends_maps.h"
 #include "socket.h"
 
-#define SOCKETS_MAX 65536
-#define SERVERS_MAX 4096
-#define PORTS_MAX 64
 /* A queued message costs about 1 KiB of the kernel's memory, however short it is; the receive buffer counts its bytes alone. */
 #define QUEUED_MAX 1024
 
@@ -22,90 +18,6 @@
 enum { ACTIVE_ESTABLISHED = 4, PASSIVE_ESTABLISHED = 5, STATE_CHANGED = 10, LISTENING = 11, ROUND_TRIP = 12 };
 enum { WATCH_ROUND_TRIPS = 8, WATCH_STATE = 4 };
 enum { STORAGE_CREATE = 1, REDIRECT_INGRESS = 1 };
-
-/* User space writes it; src/friends.rs has the layout. */
-struct control {
-    u32 off;
-    u32 ports_listed;
-    u64 owner[38]; /* whose it is, for user space alone */
-};
-_Static_assert(sizeof(struct control) == 312, "src/friends/control.rs asserts the same");
-
-struct {
-    uint(type, MAP_TYPE_ARRAY);
-    uint(max_entries, 1);
-    type(key, u32);
-    type(value, struct control);
-} friends_control SEC(".maps");
-
-/* Servers' ports whose connections may be friends, if they are listed. */
-struct {
-    uint(type, MAP_TYPE_HASH);
-    uint(max_entries, PORTS_MAX);
-    type(key, u16);
-    type(value, u8);
-} friends_ports SEC(".maps");
-
-/* Friends' sockets. */
-struct {
-    uint(type, MAP_TYPE_SOCKHASH);
-    uint(max_entries, SOCKETS_MAX);
-    type(key, struct end);
-    type(value, u32);
-} friends_sockets SEC(".maps");
-
-/* What both ends of a connection see of each other. */
-struct shared {
-    u64 sock;     /* its address in the kernel, to read there */
-    u64 bypassed; /* a byte has gone past TCP, or is about to */
-    u64 leaving;  /* no byte may any more */
-};
-
-struct {
-    uint(type, MAP_TYPE_HASH);
-    uint(max_entries, SOCKETS_MAX);
-    uint(map_flags, NO_PREALLOC);
-    type(key, struct end);
-    type(value, struct shared);
-} friends_ends SEC(".maps");
-
-/* What is known of a server, by the port it listens on. */
-struct port {
-    u64 namespace;
-    u64 number;
-};
-
-struct {
-    uint(type, MAP_TYPE_LRU_HASH);
-    uint(max_entries, SERVERS_MAX);
-    type(key, struct port);
-    type(value, u32); /* enum waiting, of the connections that it has accepted */
-} friends_servers SEC(".maps");
-
-/* What a socket is to us. */
-enum role { NOBODY, WITNESS, DIALLED, ACCEPTED };
-
-/* Kept with each socket that matters to us: the direction from it to the other end. */
-struct direction {
-    struct end own;
-    struct end other;
-    u64 sock; /* the other end's, once it's known */
-    u32 role;
-    u32 is_bypassed; /* the last message went past TCP */
-    u32 is_settled;  /* the first has: nobody leaves the map any more */
-    u32 queued;      /* messages since the other end's queue was last seen empty */
-    u32 why;         /* the reason that was counted last in this stretch by TCP */
-    u32 padding;
-};
-
-struct {
-    uint(type, MAP_TYPE_SK_STORAGE);
-    uint(map_flags, NO_PREALLOC);
-    type(key, int);
-    type(value, struct direction);
-} friends_directions SEC(".maps");
-
-COUNTERS(friends_counters, COUNTERS_MAX);
 
 static inline struct control *control(void)
 {

@@ -1,0 +1,92 @@
+/* The maps of friends.bpf.c, and what is in them. */
+#pragma once
+#include "counter.h"
+#include "friends.h"
+
+#define SOCKETS_MAX 65536
+#define SERVERS_MAX 4096
+#define PORTS_MAX 64
+
+/* User space writes it; src/friends/control.rs has the layout. */
+struct control {
+    u32 off;
+    u32 ports_listed;
+    u64 owner[38]; /* whose it is, for user space alone */
+};
+_Static_assert(sizeof(struct control) == 312, "src/friends/control.rs asserts the same");
+
+struct {
+    uint(type, MAP_TYPE_ARRAY);
+    uint(max_entries, 1);
+    type(key, u32);
+    type(value, struct control);
+} friends_control SEC(".maps");
+
+/* Servers' ports whose connections may be friends, if they are listed. */
+struct {
+    uint(type, MAP_TYPE_HASH);
+    uint(max_entries, PORTS_MAX);
+    type(key, u16);
+    type(value, u8);
+} friends_ports SEC(".maps");
+
+/* Friends' sockets. */
+struct {
+    uint(type, MAP_TYPE_SOCKHASH);
+    uint(max_entries, SOCKETS_MAX);
+    type(key, struct end);
+    type(value, u32);
+} friends_sockets SEC(".maps");
+
+/* What both ends of a connection see of each other. */
+struct shared {
+    u64 sock;     /* its address in the kernel, to read there */
+    u64 bypassed; /* a byte has gone past TCP, or is about to */
+    u64 leaving;  /* no byte may any more */
+};
+
+struct {
+    uint(type, MAP_TYPE_HASH);
+    uint(max_entries, SOCKETS_MAX);
+    uint(map_flags, NO_PREALLOC);
+    type(key, struct end);
+    type(value, struct shared);
+} friends_ends SEC(".maps");
+
+/* What is known of a server, by the port it listens on. */
+struct port {
+    u64 namespace;
+    u64 number;
+};
+
+struct {
+    uint(type, MAP_TYPE_LRU_HASH);
+    uint(max_entries, SERVERS_MAX);
+    type(key, struct port);
+    type(value, u32); /* enum waiting, of the connections that it has accepted */
+} friends_servers SEC(".maps");
+
+/* What a socket is to us. */
+enum role { NOBODY, WITNESS, DIALLED, ACCEPTED };
+
+/* Kept with each socket that matters to us: the direction from it to the other end. */
+struct direction {
+    struct end own;
+    struct end other;
+    u64 sock; /* the other end's, once it's known */
+    u32 role;
+    u32 is_bypassed; /* the last message went past TCP */
+    u32 is_settled;  /* the first has: nobody leaves the map any more */
+    u32 queued;      /* messages since the other end's queue was last seen empty */
+    u32 why;         /* the reason that was counted last in this stretch by TCP */
+    u32 padding;
+};
+
+struct {
+    uint(type, MAP_TYPE_SK_STORAGE);
+    uint(map_flags, NO_PREALLOC);
+    type(key, int);
+    type(value, struct direction);
+} friends_directions SEC(".maps");
+
+COUNTERS(friends_counters, COUNTERS_MAX);
