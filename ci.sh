@@ -14,7 +14,7 @@ cd "$(dirname "$0")" || exit 1
 
 readonly STEPS=(packages format lints docs objects tests fuzz pages scripts licences advisories)
 # Seconds that each fuzz target runs.
-readonly FUZZ_SECONDS=10
+readonly FUZZ_SECONDS=5
 # Tests of whole programs that run by epoll and by io_uring.
 readonly RING_TESTS=(--test={half_close,messages,misbehaviour,mux_dns,mux_redis,proxy_protocol,reload_drain,running,scarcity}
     --test={trunk,trunk_answers,trunk_ends,trunk_faults,unix_sockets})
@@ -70,7 +70,7 @@ step_tests() {
     local others status=0
     mapfile -t others < <(cargo metadata --no-deps --format-version 1 --locked |
         jq -r '.packages[].targets[] | select(.kind == ["test"] and .name != "conformance") | "--test=" + .name' | sort -u)
-    run_tests 18m --lib --bins --examples "${others[@]}" || status=1
+    run_tests 22m --lib --bins --examples "${others[@]}" || status=1
     # Its cases mostly wait for their peers, and each has its own.
     RUST_TEST_THREADS=6 run_tests 6m --test=conformance || status=1
     run_tests 5m --doc || status=1
