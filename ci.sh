@@ -68,12 +68,17 @@ step_objects() {
 # In the dev profile: it has the debug assertions, the simulation takes seconds in it, and an optimised build takes minutes.
 step_tests() {
     local others status=0
+    # Most tests wait more than they work: what the fuzzers need is built beside them.
+    nice -n 19 fuzz/smoke.sh --build >"$work/fuzz-build" 2>&1 &
     mapfile -t others < <(cargo metadata --no-deps --format-version 1 --locked |
         jq -r '.packages[].targets[] | select(.kind == ["test"] and .name != "conformance") | "--test=" + .name' | sort -u)
     run_tests 22m --lib --bins --examples "${others[@]}" || status=1
     # Its cases mostly wait for their peers, and each has its own.
     RUST_TEST_THREADS=6 run_tests 6m --test=conformance || status=1
     run_tests 5m --doc || status=1
+    ci/loom.sh || status=1
+    # Where it failed the fuzzers' step says so.
+    wait
     if [ "$("$BUILT/midmile" doctor --json | jq -r '.findings[] | select(.feature == "io_uring").state')" = absent ]; then
         echo "SKIP: io_uring isn't tried"
         return "$status"
@@ -160,6 +165,16 @@ count_tests() {
     ' "$1"
 }
 
+# What failed tests said, the first 40 lines of each: it stands between the first "failures:" of a program and the second.
+said_by_failed() {
+    awk '
+        /^failures:$/ { failing = !failing; shown = 0; next }
+        /^test result: / { failing = 0 }
+        /^---- .* stdout ----$/ { shown = 0 }
+        failing && shown++ < 40
+    ' "$1"
+}
+
 # The SKIP lines in the logs that nobody expected.
 unexpected_skips() {
     grep -v '^#' ci/expected-skips.txt | grep -v '^$' >"$work/expected"
@@ -218,6 +233,7 @@ printf '%s\n' "${summary[@]}"
 if [ -f "$work/tests.log" ]; then
     # shellcheck disable=SC2016 # cargo names them in backquotes
     sed -n 's/^test \(.*\) \.\.\. FAILED$/failed test: \1/p; s/^    \(`.*`\)$/failed program: \1/p' "$work/tests.log"
+    said_by_failed "$work/tests.log"
 fi
 if [ ${#surprises[@]} -gt 0 ]; then
     printf 'not in ci/expected-skips.txt: %s\n' "${surprises[@]}"

@@ -3,6 +3,7 @@
 #
 # - CLAIMS.md: each test that is named stands in the file that is named with it.
 # - docs/operations.md: each metric, and each reason of an end or a refusal, has its row, and no row is of another.
+# - docs/friends.md: each reason has its row, and no row is of another.
 # - All pages: links to files lead somewhere.
 set -eu
 
@@ -42,6 +43,13 @@ grep -v '_' "$work/rows" | grep -v -x -e route -e end | sort >"$work/reasons-tol
 diff "$work/reasons" "$work/reasons-told" >"$work/diff" ||
     sed -n 's/^</docs\/operations.md lacks the reason/p; s/^>/docs\/operations.md has a reason that the code lacks:/p' "$work/diff" >>"$failed"
 echo "docs/operations.md has $(wc -l <"$work/reasons-told") reasons"
+
+sed -n 's/^ *Self::[A-Za-z]* => "\([a-z-]*\)",$/\1/p' crates/kernel/src/friends/figures.rs | sort >"$work/friends"
+# A row may be of several.
+sed -n '/^## Reasons/,/^## S/s/^| \(`[^|]*\) |.*/\1/p' docs/friends.md | grep -o '[a-z-]*' | sort >"$work/friends-told"
+diff "$work/friends" "$work/friends-told" >"$work/diff" ||
+    sed -n 's/^</docs\/friends.md lacks the reason/p; s/^>/docs\/friends.md has a reason that the code lacks:/p' "$work/diff" >>"$failed"
+echo "docs/friends.md has $(wc -l <"$work/friends-told") reasons"
 
 for page in *.md docs/*.md; do
     grep -oE '\]\([^)#]+' "$page" | sed 's/^](//' | grep -v '^https\?:' >"$work/links" || true

@@ -2,6 +2,7 @@
 # Builds every fuzz target with coverage instrumentation, and runs each for some seconds, starting from its corpus.
 #
 #   fuzz/smoke.sh SECONDS
+#   fuzz/smoke.sh --build      builds them, no more
 #
 # Works with stable Rust and without cargo-fuzz: the instrumentation is a pass of LLVM that `-C passes` can name. There
 # is no address sanitizer then (that needs nightly); what is fuzzed has no unsafe code. Needs a C++ compiler, with which
@@ -12,12 +13,13 @@
 set -eu
 
 usage() {
-    echo "usage: $0 SECONDS (a whole number, at least 1)" >&2
+    echo "usage: $0 SECONDS (a whole number, at least 1) or --build" >&2
     exit 2
 }
 
 [ $# -eq 1 ] || usage
 case $1 in
+--build) ;;
 '' | 0* | *[!0-9]*) usage ;;
 esac
 seconds=$1
@@ -36,6 +38,7 @@ flags="$flags -Cllvm-args=-sanitizer-coverage-pc-table"
 flags="$flags -Cllvm-args=-sanitizer-coverage-trace-compares"
 flags="$flags --cfg fuzzing -Ccodegen-units=1"
 RUSTFLAGS="$flags" cargo build --release --locked --bins --target "$host"
+[ "$seconds" != --build ] || exit 0
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -97,7 +97,7 @@ fn failed(error: impl std::fmt::Display) -> Response {
 
 async fn metrics(State(shared): State<Shared>) -> Response {
     let draining = shared.draining.load(Relaxed);
-    match metrics::encode(view::View::new(shared.observer.snapshot(), draining, shared.limits)) {
+    match metrics::encode(view::View::new(shared.observer.snapshot(), draining, shared.limits).with_friends()) {
         Ok(text) => answer(StatusCode::OK, OPEN_METRICS, text),
         Err(error) => failed(error),
     }

@@ -11,7 +11,10 @@ use crate::config::{BUSY_POLL_MAX, PERIOD_MAX, parse_period};
 mod friends;
 mod lab;
 
-pub(crate) use friends::{FriendsArgs, FriendsAttachArgs, FriendsCommand, FriendsDetachArgs, FriendsStatusArgs};
+pub(crate) use friends::{
+    FriendsArgs, FriendsAttachArgs, FriendsCommand, FriendsDetachArgs, FriendsRunArgs, FriendsStatusArgs,
+    FriendsSwitchArgs, FriendsTapArgs,
+};
 pub(crate) use lab::{LabArgs, LinkDriver};
 
 const EXIT_CODES: &str = "\
@@ -194,6 +197,12 @@ pub(crate) struct RelayArgs {
     /// Congestion control of both legs, such as cubic or bbr [default: the system's].
     #[arg(long, value_name = "NAME")]
     pub(crate) congestion: Option<String>,
+    /// Both legs ask to be friends of programs that midmile friends run started: bytes between them skip TCP.
+    #[arg(long)]
+    pub(crate) friends: bool,
+    /// Where friends find each other, the --runtime-dir of midmile friends run [default: as there].
+    #[arg(long, value_name = "DIR", requires = "friends")]
+    pub(crate) friends_dir: Option<PathBuf>,
 }
 
 /// Kept apart from the field: rustdoc would take the brackets for a link.
@@ -231,8 +240,8 @@ pub(crate) struct MuxArgs {
     /// Close a client's connection after this long without a whole message, and with none to be answered.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_timeout)]
     pub(crate) idle_timeout: Duration,
-    /// Give up waiting for an answer after this long: SERVFAIL for DNS, the client's end otherwise.
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_timeout)]
+    /// Give up waiting for an answer after this long: SERVFAIL for DNS (sooner where no backend can be reached), the client's end otherwise.
+    #[arg(long, value_name = "DURATION", default_value = "4s", value_parser = parse_timeout)]
     pub(crate) answer_timeout: Duration,
     /// Ask another backend as well after this long without an answer, and so again, three in all: DNS alone.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_timeout)]

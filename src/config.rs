@@ -2,7 +2,7 @@
 //! on the way; [`crate::resolve`] then makes a plan of it.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +69,8 @@ pub(crate) struct Config {
     /// By what the loops wait, and how long they look before they sleep.
     pub(crate) wait_by: WaitBy,
     pub(crate) busy_poll: Duration,
+    /// Where legs that ask for friends meet them; `None`: where `midmile friends run` does by default.
+    pub(crate) friends_dir: Option<PathBuf>,
     /// Never empty where there's no trunk.
     pub(crate) listeners: Vec<Listener>,
     pub(crate) peers: Vec<Peer>,

@@ -79,6 +79,7 @@ pub(crate) fn examine() -> Vec<Finding> {
         bpf::windows(bpf_probe::windows(), bpf_probe::routes()),
         bpf::idle_windows(bpf_probe::slow_start_after_idle()),
         bpf::friends(bpf_probe::friends(), bpf_probe::friends_fionread()),
+        tcp::ring_friends(&system),
         transparent(probe::transparent(), can_tproxy()),
         netem(midmile_lab::netem::probe().map_err(|error| {
             let missing =

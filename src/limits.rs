@@ -1,11 +1,13 @@
 //! The process's limits, as the configuration asks for them and its descriptors allow.
 
 use midmile_engine::probe;
+use midmile_friends_sockets::own;
 use midmile_gateway::{Limits, WaitBy};
 
 use crate::config::{Config, Listener};
 use crate::descriptors::{self, Needs};
 use crate::exit::Failure;
+use crate::friends;
 
 /// Descriptors of a loop itself: what it waits with, and what wakes it.
 const PER_CORE: u64 = 3;
@@ -24,7 +26,8 @@ pub(crate) fn settle(config: &Config, cpus: u16) -> Result<Limits, Failure> {
     let (pooled_max, upstreams_max) = (pooled_max(config), upstreams_max(config, cores));
     let connections = u64::from(pooled_max) + u64::from(upstreams_max);
     let a_core = listeners.saturating_add(PER_CORE).saturating_add(config.sockets_max());
-    let standing = a_core.saturating_mul(u64::from(cores)) + connections;
+    let friends = if friends::asked(config) { own::DESCRIPTORS_MAX } else { 0 };
+    let standing = a_core.saturating_mul(u64::from(cores)) + connections + friends;
     let needs = Needs { standing, per_pair: if only_messages(config) { 1 } else { 2 } };
     let settled = descriptors::settle(config.limits, needs, descriptors::raise).map_err(Failure::Run)?;
     if settled.lowered {

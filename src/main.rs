@@ -9,10 +9,12 @@
 //!                                         │  resolve   names → addresses → plan
 //!                                         │  health    which backends may be used
 //!                                         │  early     clients' SYNs, windows: programs in the kernel
+//!                                         │  friends   legs that ask for them
 //!                                         │  admin     metrics, status, probes
 //!                                         └─ logging   events, and pairs at their end
 //!         command/friends ──► midmile_kernel: programs on a cgroup
 //!         command/status ◄── the admin server of a midmile that runs
+//!         command/friends ─► becomes another program, with the preload library (`midmile_friends_preload`) loaded into it
 //!         command/lab ─► midmile_lab, which starts this binary again in the hosts that it makes
 //! ```
 #![forbid(unsafe_code)]
@@ -31,6 +33,7 @@ mod doctor;
 mod early;
 mod exit;
 mod framers;
+mod friends;
 mod health;
 mod host;
 mod intercept;

@@ -19,6 +19,7 @@ use crate::admin;
 use crate::config::Config;
 use crate::early::EarlyDial;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::friends;
 use crate::health;
 use crate::intercept::{Applied, Rules};
 use crate::limits;
@@ -119,6 +120,7 @@ impl Supervisor {
             Some(listen) => Some(admin::bind(listen, &names).await?),
             None => None,
         };
+        friends::begin(&config)?;
         let plan = resolve::plan(&config, &names, limits, None);
         let mut windows = OpenWindows::new();
         // Before the first leg is dialled; those of listeners that leave their port to the kernel follow.
@@ -268,6 +270,7 @@ impl Supervisor {
             ("admin.listen", config.admin != self.config.admin),
             ("limits", config.limits != self.config.limits),
             ("gateway.wait_by", config.wait_by != self.config.wait_by),
+            ("gateway.friends_dir", friends::asked(&self.config) && config.friends_dir != self.config.friends_dir),
             ("gateway.busy_poll", config.busy_poll != self.config.busy_poll),
             ("log.level", config.log_level != self.config.log_level),
             ("peer.pool_max", limits::pooled_max(config) > self.plan.limits.pooled_max),
@@ -286,6 +289,10 @@ impl Supervisor {
 
     /// Hands the fleet a new plan; whether it took it.
     fn reload(&mut self, config: Config, names: Names) -> bool {
+        if let Err(error) = friends::begin(&config) {
+            tracing::error!(%error, "not reloaded, the old configuration stays");
+            return false;
+        }
         let plan = resolve::plan(&config, &names, self.plan.limits, Some(&self.plan));
         // A window must stand before its leg is dialled.
         self.windows.apply(&plan, self.fleet.listening(), config.window_by);

@@ -25,12 +25,23 @@ fn help_has_examples_exit_codes_and_signals() {
     let help = run(&["--help"]);
     assert!(help.status.success());
     let help = text(&help.stdout);
-    for word in ["Exit codes:", "SIGHUP", "MIDMILE_LOG", "relay", "gateway", "mux", "check", "status", "doctor", "lab"]
-    {
+    for word in [
+        "Exit codes:",
+        "SIGHUP",
+        "MIDMILE_LOG",
+        "relay",
+        "gateway",
+        "mux",
+        "check",
+        "status",
+        "doctor",
+        "lab",
+        "friends",
+    ] {
         assert!(help.contains(word), "{word} isn't in\n{help}");
     }
     assert!(!help.contains("completions"), "{help}");
-    for command in ["relay", "gateway", "mux", "check", "status", "doctor", "lab"] {
+    for command in ["relay", "gateway", "mux", "check", "status", "doctor", "lab", "friends"] {
         let help = run(&[command, "--help"]);
         assert!(help.status.success() && text(&help.stdout).contains("Examples:"), "{command}");
     }

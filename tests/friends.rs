@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use cgroup::{Cgroup, refused, script, until_gone};
 use host::Host;
-use process::{run, text, until};
+use process::{Running, get, run, text, until};
 use rustix::process::Signal;
 
 /// How often bytes flow while friends come and go.
@@ -181,6 +181,21 @@ fn a_server_that_was_there_before_is_known_from_its_first_answer_on() {
         let status = cgroup.attachment();
         assert_eq!(status["ends_total"].as_u64(), Some(ends), "{status}");
         assert_eq!(status["reasons"]["server-unknown"], 1);
+    }
+}
+
+#[test]
+fn a_gateway_counts_the_friends_of_its_host() {
+    let Some(cgroup) = Cgroup::new() else { return };
+    let _attached = cgroup.attach(&[]);
+    Traffic::start(&cgroup, &["unread"]).intact();
+    let relay = Running::start(&["relay", "--listen", "127.0.0.1:0", "--to", "127.0.0.1:1", "--admin", "127.0.0.1:0"]);
+    let (_, page) = get(relay.admin(), "/metrics");
+    let path = cgroup.path();
+    let bytes = format!("midmile_friends_skipped_bytes_total{{cgroup=\"{path}\"}} {}", cgroup.bytes());
+    let kept = format!("midmile_friends_kept_total{{cgroup=\"{path}\",reason=\"server-unknown\"}} 1");
+    for line in [bytes, kept] {
+        assert!(page.lines().any(|had| had == line), "{line} isn't in\n{page}");
     }
 }
 

@@ -154,7 +154,7 @@ fn clients_that_go_wrong_end_under_a_name_of_their_own() {
     for (pointer, count) in [
         ("/ends/message-timeout", 1),
         ("/ends/idle-timeout", 1),
-        ("/ends/message-broken", 1),
+        ("/ends/message-cut", 1),
         ("/refusals/clients-per-address", 1),
         ("/pairs_open", 0),
         ("/pairs_opened", 3),
@@ -167,6 +167,42 @@ fn clients_that_go_wrong_end_under_a_name_of_their_own() {
     {
         assert!(metrics.lines().any(|said| said == line), "{line} isn't in\n{metrics}");
     }
+}
+
+#[test]
+fn what_is_no_query_ends_its_client_by_a_name_of_its_own_once_what_was_asked_before_is_answered() {
+    let server = Server::start(1);
+    let (running, listen) = mux(&[&server], &["--cores", "1", "--log-clients"]);
+    let (good, late) = (query(1, "good.test"), query(2, "late.test"));
+    let mut response = query(3, "response.test");
+    response[4] |= 0x80;
+    let after = |bad: &[u8]| [bad, &late].concat();
+    let kinds = [
+        ("message-empty", after(&[0, 0])),
+        ("message-short", after(&[0, 11, 0, 4, 1, 0, 0, 1, 0, 0, 0, 0, 0])),
+        ("not-a-query", after(&response)),
+        ("message-cut", query(5, "cut.test")[..20].to_vec()),
+    ];
+    for (reason, bytes) in &kinds {
+        let mut client = Client::connect(listen);
+        client.send(&[&good[..], bytes].concat());
+        if *reason == "message-cut" {
+            client.finish();
+        }
+        let answer = client.answer().unwrap_or_else(|| panic!("{reason}: what was asked before has no answer"));
+        assert_eq!((answer.id, answer.code), (1, 0), "{reason}");
+        assert!(client.has_ended(), "{reason}: it isn't ended in order");
+        drop(client);
+        comes_to(&running, &format!("/ends/{reason}"), 1);
+        running.logged(&format!("\"end\":\"{reason}\""));
+    }
+    let metrics = get(running.admin(), "/metrics").1;
+    for (reason, _) in &kinds {
+        let line = format!("midmile_pairs_ended_total{{route=\"127.0.0.1:0\",reason=\"{reason}\"}} 1");
+        assert!(metrics.lines().any(|said| said == line), "{line} isn't in\n{metrics}");
+    }
+    assert_eq!(server.asked(), ["good.test"; 4], "what came behind it was asked");
+    assert_eq!(figure(&running, "/ends/message-broken"), 0);
 }
 
 /// A file with one listener in front of `servers`.

@@ -246,7 +246,9 @@ fn dig_is_told_the_same_as_directly() {
 
 #[test]
 fn who_asks_how_long_a_connection_may_idle_is_told_our_time() {
-    clients::is_told_our_time_to_idle("");
+    for kind in Kind::ALL {
+        clients::is_told_our_time_to_idle("", kind);
+    }
 }
 
 #[test]
@@ -254,6 +256,11 @@ fn no_question_is_lost_while_backends_are_killed_and_start_again() {
     for kind in Kind::ALL {
         clients::survives_restarts("", kind);
     }
+}
+
+#[test]
+fn where_no_backend_is_left_every_question_is_servfail_in_its_askers_time() {
+    clients::is_told_of_an_outage("");
 }
 
 #[test]

@@ -135,7 +135,9 @@ fn a_zone_is_transferred_whole() {
 
 #[test]
 fn who_asks_how_long_a_connection_may_idle_is_told_our_time() {
-    clients::is_told_our_time_to_idle("udp:");
+    for kind in Kind::ALL {
+        clients::is_told_our_time_to_idle("udp:", kind);
+    }
 }
 
 #[test]
@@ -143,6 +145,11 @@ fn no_question_is_lost_while_backends_are_killed_and_start_again() {
     for kind in Kind::ALL {
         clients::survives_restarts("udp:", kind);
     }
+}
+
+#[test]
+fn where_no_backend_is_left_every_question_is_servfail_in_its_askers_time() {
+    clients::is_told_of_an_outage("udp:");
 }
 
 /// Where TCP leads to the server and nothing hears datagrams, or, with somebody mute in their way, nothing answers them.

@@ -55,6 +55,19 @@ fn a_drain_without_pairs_ends_at_once_with_0() {
 }
 
 #[test]
+fn one_that_was_killed_leaves_its_port_to_the_next() {
+    let target = echo(b'a');
+    let (mut first, listen) = relay(target, &[]);
+    let (mut stream, _) = connect(listen);
+    first.signal(Signal::KILL);
+    assert_eq!(first.code(), None);
+    assert!(is_cut(&mut stream));
+    let second = Running::start(&["relay", "--listen", &listen.to_string(), "--to", &target.to_string()]);
+    assert_eq!(second.ready(), listen);
+    exchange(&mut connect(listen).0, "again");
+}
+
+#[test]
 fn a_drain_waits_for_open_pairs_and_accepts_no_more() {
     let (mut relay, listen) = relay(echo(b'a'), &["--drain-timeout", "1h", "--log-pairs"]);
     let (mut stream, _) = connect(listen);

@@ -5,6 +5,7 @@ mod programs;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
@@ -98,7 +99,8 @@ fn a_backend_without_a_listener_is_a_named_end() {
     }
     let scratch = Scratch::new("unix-gone");
     let stale = scratch.path("stale.sock");
-    drop(UnixListener::bind(&stale).unwrap());
+    // It never listened: a listener would live on in a child that another test's thread is just starting.
+    net::bind(unix_socket(), &SocketAddrUnix::new(&stale).unwrap()).unwrap();
     let missing = format!("unix:{}", scratch.path("missing.sock"));
     let routes = [("127.0.0.1:0", &*format!("unix:{stale}")), ("127.0.0.1:0", &missing)];
     let relay = Relay::between(&routes, &[]);
@@ -109,6 +111,11 @@ fn a_backend_without_a_listener_is_a_named_end() {
     }
     relay.settled();
     assert_eq!((relay.ends("dial-refused"), relay.ends("dial-unreachable")), (1, 1), "{:#}", relay.status());
+}
+
+/// A Unix-domain socket that has no name yet.
+fn unix_socket() -> OwnedFd {
+    net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket")
 }
 
 /// A relay from the Unix socket `path` to nowhere.
@@ -158,7 +165,7 @@ const CLIENTS: usize = 50;
 fn a_backend_whose_queue_is_full_for_a_moment_is_waited_for() {
     let scratch = Scratch::new("unix-queue");
     let path = scratch.path("full.sock");
-    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    let socket = unix_socket();
     net::bind(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
     net::listen(&socket, 8).unwrap();
     let relay = Relay::to(format!("unix:{path}"));

@@ -1,11 +1,13 @@
 //! `/metrics`: a snapshot as OpenMetrics text.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use midmile_gateway::{
     BackendSnapshot, DatagramsSnapshot, End, MessagesSnapshot, PeerSnapshot, PoolLoss, Refusal, RouteSnapshot,
     Snapshot, TIME_BOUNDS_US, Times,
 };
+use midmile_kernel::{Figures, Reason};
 use midmile_mux::Detour;
 use midmile_wire::dns::Malformed;
 use midmile_wire::frame::FrameError;
@@ -34,7 +36,9 @@ impl Collector for View {
         times(&self.snapshot.routes, &mut page)?;
         backends(&self.snapshot.routes, &mut page)?;
         messages(&self.snapshot.routes, &mut page)?;
-        peers(&self.snapshot.peers, &mut page)
+        peers(&self.snapshot.peers, &mut page)?;
+        friends(&self.friends, &mut page)?;
+        own_friends(&self.own, &mut page)
     }
 }
 
@@ -204,7 +208,7 @@ fn messages(routes: &[RouteSnapshot], page: &mut Page<'_>) -> fmt::Result {
     let malformed = routes.iter().filter_map(|route| Some((&*route.name, route.messages?.malformed)));
     let malformed = malformed.flat_map(|(route, counts)| {
         let labels = move |why: Malformed| vec![("route", route), ("reason", why.name())];
-        Malformed::ALL.into_iter().map(move |why| (labels(why), counts[why.index()]))
+        Malformed::ALL.iter().map(move |why| (labels(*why), counts[why.index()]))
     });
     let broken = "Requests that midmile answered with FORMERR because they aren't well formed, by why.";
     page.counters(("mux_malformed", None), broken, malformed)?;
@@ -226,7 +230,7 @@ fn messages(routes: &[RouteSnapshot], page: &mut Page<'_>) -> fmt::Result {
         [("client", of.requests_misframed), ("backend", of.answers_misframed)].into_iter().flat_map(
             move |(from, counts)| {
                 let labels = move |error: FrameError| vec![("route", route), ("from", from), ("reason", error.name())];
-                FrameError::ALL.into_iter().map(move |error| (labels(error), counts[error.index()]))
+                FrameError::ALL.iter().map(move |error| (labels(*error), counts[error.index()]))
             },
         )
     });
@@ -284,6 +288,42 @@ fn peers(peers: &[PeerSnapshot], page: &mut Page<'_>) -> fmt::Result {
     page.gauges("peer_delivery_rate", rate, of(|peer| peer.delivery_rate))?;
     let best = "The most bytes a second that a trunk connection has delivered to the peer.";
     page.gauges("peer_delivery_rate_best", best, of(|peer| peer.delivery_rate_best))
+}
+
+/// Friends of the host, whoever attached them.
+fn friends(friends: &BTreeMap<String, Figures>, page: &mut Page<'_>) -> fmt::Result {
+    if friends.is_empty() {
+        return Ok(());
+    }
+    let of = |value: fn(&Figures) -> u64| {
+        friends.iter().map(move |(cgroup, figures)| (vec![("cgroup", &**cgroup)], value(figures)))
+    };
+    let ends = "Ends of connections within the host that were made friends; a connection has two.";
+    page.counters(("friends_ends", None), ends, of(|figures| figures.ends))?;
+    page.counters(("friends_messages", None), "Messages that skipped TCP.", of(|figures| figures.messages))?;
+    let bytes = "Bytes that skipped TCP.";
+    page.counters(("friends_skipped", Some(&Unit::Bytes)), bytes, of(|figures| figures.bytes))?;
+    page.counters(("friends_turns", None), "Turns of directions from TCP to the bypass.", of(|figures| figures.turns))?;
+    let kept = friends.iter().flat_map(|(cgroup, figures)| {
+        let labels = |reason: Reason| vec![("cgroup", &**cgroup), ("reason", reason.name())];
+        figures.reasons.iter().map(move |(reason, count)| (labels(*reason), *count))
+    });
+    page.counters(("friends_kept", None), "Connections, or stretches of a direction, kept on TCP, by reason.", kept)
+}
+
+/// What is counted of this process's own legs, under their names in `midmile friends status`.
+fn own_friends(own: &BTreeMap<&'static str, u64>, page: &mut Page<'_>) -> fmt::Result {
+    if own.is_empty() {
+        return Ok(());
+    }
+    let of = |name: &str| own.get(name).copied().unwrap_or(0);
+    page.counters(("friend_legs", None), "Legs that came to be friends of their peers.", [(vec![], of("friends"))])?;
+    let bytes = [("out", "ring"), ("in", "ring"), ("out", "tcp"), ("in", "tcp")]
+        .map(|(direction, by)| (vec![("direction", direction), ("by", by)], of(&format!("{by}_{direction}_bytes"))));
+    let help = "Bytes of legs that ask for friends: by memory, or by TCP since they offered or attached.";
+    page.counters(("friend_leg", Some(&Unit::Bytes)), help, bytes)?;
+    let broken = "Legs reset because something impossible stood in the memory that they share with their peer.";
+    page.counters(("friend_legs_broken", None), broken, [(vec![], of("friend_broken"))])
 }
 
 #[cfg(test)]

@@ -140,7 +140,7 @@ struct FrameErrors {
 impl FrameErrors {
     fn new(messages: &MessagesSnapshot) -> Self {
         let named = |counts: [u64; FrameError::COUNT]| {
-            FrameError::ALL.map(|error| (error.name(), counts[error.index()])).into_iter().collect()
+            FrameError::ALL.iter().map(|error| (error.name(), counts[error.index()])).collect()
         };
         Self { client: named(messages.requests_misframed), backend: named(messages.answers_misframed) }
     }
@@ -189,7 +189,7 @@ impl MessagesStatus {
             servfails: messages.servfails,
             suspects: messages.suspects,
             declined: messages.declined,
-            malformed: Malformed::ALL.map(|why| (why.name(), messages.malformed[why.index()])).into(),
+            malformed: Malformed::ALL.iter().map(|why| (why.name(), messages.malformed[why.index()])).collect(),
             requests_max_reached: messages.requests_max,
             answers_late: messages.answers_late,
             answers_stray: messages.answers_stray,

@@ -135,7 +135,7 @@ mod tests {
             "--to b:0: nobody listens on port 0; write the server's port",
             "--to c:1 is there twice; leave one out",
             "--to a:1 is a --listen too, so it would dial itself without end; write the server's",
-            "--attempt-timeout 6s is longer than --answer-timeout 5s; shorten it or lengthen that",
+            "--attempt-timeout 6s is longer than --answer-timeout 4s; shorten it or lengthen that",
             "--admin unix:@x: the admin server speaks HTTP over TCP only; write host:port",
             "--congestion: this kernel doesn't offer \"vegas\"; choose one of reno, cubic, or load its module",
             "--cores 9: the process may use 4 CPUs; write at most 4",

@@ -35,6 +35,7 @@ pub(super) fn config(args: &ProcessArgs, pairs_max: Option<u32>, listeners: Vec<
             WaitByArg::IoUring => WaitBy::IoUring,
         },
         busy_poll: args.busy_poll,
+        friends_dir: None,
         listeners,
         peers: Vec::new(),
         trunks: Vec::new(),

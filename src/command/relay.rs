@@ -1,11 +1,12 @@
 //! `midmile relay`: relays from the command line alone.
 
+use midmile_engine::LegOptions;
 use midmile_gateway::Timeouts;
 use midmile_wire::proxy;
 
 use super::process::{self, leg};
 use crate::addr::Endpoint;
-use crate::cli::{AcceptProxyArg, RelayArgs, SendProxyArg};
+use crate::cli::{AcceptProxyArg, RelayArgs, SendProxyArg, WaitByArg};
 use crate::config::{Config, Listener};
 use crate::exit::Outcome;
 use crate::host::Host;
@@ -29,6 +30,7 @@ fn config(args: &RelayArgs, host: &Host) -> Result<Config, Vec<String>> {
     Ok(Config {
         drain: args.drain_timeout,
         log_pairs: args.log_pairs,
+        friends_dir: args.friends_dir.clone(),
         ..process::config(&args.process, args.pairs_max, listeners)
     })
 }
@@ -43,8 +45,8 @@ fn listener(args: &RelayArgs, name: &str, listen: &Endpoint, to: &Endpoint) -> L
             SendProxyArg::V1 => proxy::Version::V1,
             SendProxyArg::V2 => proxy::Version::V2,
         }),
-        client: leg(congestion, listen.is_unix()),
-        server: leg(congestion, to.is_unix()),
+        client: LegOptions { friend: args.friends && !listen.is_unix(), ..leg(congestion, listen.is_unix()) },
+        server: LegOptions { friend: args.friends && !to.is_unix(), ..leg(congestion, to.is_unix()) },
         timeouts: Timeouts { dial: args.dial_timeout, idle: args.idle_timeout, ..Timeouts::default() },
         ..Listener::new(name, listen.clone(), vec![to.clone()])
     }
@@ -64,6 +66,9 @@ fn mistakes(args: &RelayArgs, host: &Host) -> Vec<String> {
                 "--to {to} is its own --listen, so it would dial itself without end; write the server's"
             ));
         }
+    }
+    if args.friends && args.process.wait_by == WaitByArg::IoUring {
+        mistakes.push("--friends: legs have friends by epoll alone; leave --wait-by io_uring out".to_owned());
     }
     mistakes.extend(process::mistakes_of_process(&args.process, args.congestion.as_deref(), host));
     mistakes
@@ -95,6 +100,15 @@ mod tests {
         let by_line = read("--listen 127.0.0.1:80 --to a:1").unwrap();
         let text = "[[listener]]\nlisten = \"127.0.0.1:80\"\nto = \"a:1\"\n";
         assert_eq!(crate::config::parse("f", text, &Host::sample()), Ok(by_line));
+    }
+
+    #[test]
+    fn legs_that_can_be_friends_ask_for_it() {
+        let config = read("--listen 127.0.0.1:0 --to unix:@a --friends --friends-dir /run/x").unwrap();
+        assert_eq!((config.listeners[0].client.friend, config.listeners[0].server.friend), (true, false));
+        assert_eq!(config.friends_dir, Some("/run/x".into()));
+        let told = read("--listen 127.0.0.1:0 --to a:1 --friends --wait-by io_uring").unwrap_err();
+        assert_eq!(told, ["--friends: legs have friends by epoll alone; leave --wait-by io_uring out"]);
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub(super) fn check(raw: RawConfig, host: &Host, mistakes: &mut Mistakes) -> Opt
     let window_by = gateway.window_by.map_or_else(WindowBy::default, |by| by.value);
     let wait_by = gateway.wait_by.map_or_else(WaitBy::default, |by| by.value);
     let busy_poll = check_busy_poll(gateway.busy_poll, mistakes);
+    let friends_dir = gateway.friends_dir.map(|dir| dir.value);
     let gateway = gateway.name;
     let list_line = raw.listener.as_ref().map_or(1, |list| list.line);
     let (listeners, peers, trunks) = (tables(raw.listener), tables(raw.peer), tables(raw.trunk));
@@ -39,7 +40,7 @@ pub(super) fn check(raw: RawConfig, host: &Host, mistakes: &mut Mistakes) -> Opt
     check_gateway(gateway.as_ref(), &peers, &trunks, mistakes);
     check_names_and_places(&listeners, &trunks, mistakes);
     check_early(&listeners, mistakes);
-    let mut checker = Checker { host, limits, mistakes, table: "peer", line: 0, keyless: Vec::new() };
+    let mut checker = Checker { host, limits, wait_by, mistakes, table: "peer", line: 0, keyless: Vec::new() };
     let mut checked_peers: Vec<Peer> = Vec::new();
     for raw in peers {
         checker.line = raw.line;
@@ -70,6 +71,7 @@ pub(super) fn check(raw: RawConfig, host: &Host, mistakes: &mut Mistakes) -> Opt
         window_by,
         wait_by,
         busy_poll,
+        friends_dir,
         listeners: checked_listeners,
         peers: checked_peers,
         trunks: checked_trunks,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use midmile_engine::LegOptions;
+use midmile_gateway::WaitBy;
 
 use super::check::check_size;
 use super::listener::Checker;
@@ -30,16 +31,19 @@ pub(super) struct RawLeg {
     pacing: Option<At<Rate>>,
     initial_window: Option<At<Size>>,
     fast_open: Option<At<bool>>,
+    friends: Option<At<bool>>,
     /// Both ends are the operator's, and what lies between.
     own: bool,
 }
 
 macro_rules! leg_from {
-    ($($raw:ident $own:expr),*) => {$(
+    ($($raw:ident $own:expr, $friends:expr;)*) => {$(
         impl From<$raw> for RawLeg {
             fn from(raw: $raw) -> Self {
                 let own: fn(&$raw) -> bool = $own;
                 let own = own(&raw);
+                let friends: fn(&$raw) -> Option<At<bool>> = $friends;
+                let friends = friends(&raw);
                 Self {
                     congestion: raw.congestion,
                     nodelay: raw.nodelay,
@@ -51,6 +55,7 @@ macro_rules! leg_from {
                     pacing: raw.pacing,
                     initial_window: raw.initial_window,
                     fast_open: raw.fast_open,
+                    friends,
                     own,
                 }
             }
@@ -58,13 +63,13 @@ macro_rules! leg_from {
     )*};
 }
 
-// A trunk's legs are one's own by nature.
+// A trunk's legs are one's own by nature, and lead to other hosts.
 leg_from!(
-    RawClient | leg | leg.own.as_ref().is_some_and(|own| own.value),
-    RawServer | leg | leg.own.as_ref().is_some_and(|own| own.value),
-    RawTrunkServer | leg | leg.own.as_ref().is_some_and(|own| own.value),
-    RawPeerLeg | _ | true,
-    RawTrunkLeg | _ | true
+    RawClient | leg | leg.own.as_ref().is_some_and(|own| own.value), |leg| leg.friends.clone();
+    RawServer | leg | leg.own.as_ref().is_some_and(|own| own.value), |leg| leg.friends.clone();
+    RawTrunkServer | leg | leg.own.as_ref().is_some_and(|own| own.value), |leg| leg.friends.clone();
+    RawPeerLeg | _ | true, |_| None;
+    RawTrunkLeg | _ | true, |_| None;
 );
 
 impl RawLeg {
@@ -78,6 +83,7 @@ impl RawLeg {
             ("unsent_max", self.unsent_max.as_ref().map(|at| at.line)),
             ("pacing", self.pacing.as_ref().map(|at| at.line)),
             ("initial_window", self.initial_window.as_ref().map(|at| at.line)),
+            ("friends", self.friends.as_ref().map(|at| at.line)),
             ("fast_open", self.fast_open.as_ref().map(|at| at.line)),
         ];
         lines.into_iter().filter_map(|(key, line)| Some((key, line?))).collect()
@@ -95,6 +101,7 @@ impl Checker<'_> {
                 self.add(&format!("{leg}.{key}"), line, what);
             }
         }
+        let friend = self.friends(leg, raw.friends, raw.fast_open.as_ref());
         LegOptions {
             congestion: self.congestion(leg, raw.congestion),
             nodelay: raw.nodelay.map_or(default.nodelay, |nodelay| nodelay.value),
@@ -108,10 +115,26 @@ impl Checker<'_> {
             reset_if_killed: default.reset_if_killed,
             ends_if_killed: default.ends_if_killed,
             delayed_acks: default.delayed_acks,
+            friend,
             fast_open: raw.fast_open.map_or(default.fast_open, |fast_open| fast_open.value),
             shared: default.shared,
             transparent: default.transparent,
         }
+    }
+
+    /// Whether it asks for friends, and whether nothing that is asked for beside contradicts that.
+    fn friends(&mut self, leg: &str, raw: Option<At<bool>>, fast_open: Option<&At<bool>>) -> bool {
+        let Some(At { line, .. }) = raw.filter(|friends| friends.value) else { return false };
+        if self.wait_by == WaitBy::IoUring {
+            let what =
+                "contradicts gateway.wait_by = \"io_uring\": legs have friends by epoll alone; leave one of them out";
+            self.add(&format!("{leg}.friends"), line, what);
+        }
+        if leg == "server" && fast_open.is_some_and(|fast_open| fast_open.value) {
+            let what = "contradicts fast_open: a connection whose first bytes went with its SYN has no friend; leave one of them out";
+            self.add(&format!("{leg}.friends"), line, what);
+        }
+        true
     }
 
     fn congestion(&mut self, leg: &str, raw: Option<At<String>>) -> Option<Arc<str>> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use midmile_engine::LegOptions;
-use midmile_gateway::{BACKENDS_MAX, HealthCheck, Timeouts};
+use midmile_gateway::{BACKENDS_MAX, HealthCheck, Timeouts, WaitBy};
 use midmile_wire::proxy;
 use midmile_wire::trunk::Name;
 use midmile_wire::trunk::hello::Destination;
@@ -30,6 +30,7 @@ const RESOLVE_EVERY_MIN: Duration = Duration::from_secs(1);
 pub(super) struct Checker<'a> {
     pub(super) host: &'a Host,
     pub(super) limits: Limits,
+    pub(super) wait_by: WaitBy,
     pub(super) mistakes: &'a mut Mistakes,
     /// What the tables are called: `listener`, `peer` or `trunk`.
     pub(super) table: &'static str,

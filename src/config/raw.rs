@@ -111,6 +111,8 @@ section! { RawGateway "[gateway]" {
     wait_by: WaitBy = "epoll",
     #[doc = " How long after an event a loop looks for the next without sleeping, up to 1s. It answers sooner, and takes its CPU for that long."]
     busy_poll: Period = "0s",
+    #[doc = " Where legs with `friends` and programs of `midmile friends run` find each other, its `--runtime-dir`. Default: as there."]
+    friends_dir: PathBuf = "",
 } }
 
 section! { RawListener "[[listener]]"
@@ -187,12 +189,16 @@ macro_rules! leg_section {
 leg_section! { RawClient "[listener.client]" {
     #[doc = " Whether both ends of this leg and what lies between are one's own: without it, no more than ten segments are let out at once."]
     own: bool = "false",
+    #[doc = " Whether this leg asks to be a friend of a program of this host that `midmile friends run` started: bytes between them then skip TCP. All others stay plain."]
+    friends: bool = "false",
 } }
 leg_section! { RawServer "[listener.server]" {
     #[doc = " Whether the server sees the client's address and port instead of the gateway's. What it answers must come back through this host, and rules lead it to midmile: see `midmile gateway --apply`. Needs `CAP_NET_ADMIN`."]
     spoof_client: bool = "false",
     #[doc = " Whether both ends of this leg and what lies between are one's own: without it, no more than ten segments are let out at once."]
     own: bool = "false",
+    #[doc = " Whether this leg asks to be a friend of a program of this host that `midmile friends run` started: bytes between them then skip TCP. All others stay plain."]
+    friends: bool = "false",
 } }
 
 section! { RawTimeouts "[listener.timeouts]" {
@@ -222,9 +228,9 @@ section! { RawMessages "[listener.messages]" {
     message_timeout: Period = "10s",
     #[doc = " Without a whole message, and with none that is to be answered; then the client's connection is closed."]
     idle_timeout: Period = "10s",
-    #[doc = " For a request's answer, over all attempts. Then a DNS client gets SERVFAIL; another client's connection ends."]
-    answer_timeout: Period = "5s",
-    #[doc = " For a backend to answer; then a DNS query goes to another one as well, and so again when that has had as long, to three in all. Not longer than `answer_timeout`. A datagram is sent once more after a quarter of it."]
+    #[doc = " For a request's answer, over all attempts. Then a DNS client gets SERVFAIL, sooner where no backend can be reached; another client's connection ends."]
+    answer_timeout: Period = "4s",
+    #[doc = " For a backend to answer; then a DNS query goes to another one as well, and so again when that has had as long, to three in all while `answer_timeout` lasts. Not longer than that. A datagram is sent once more after a quarter of it."]
     attempt_timeout: Period = "2s",
     #[doc = " Requests of one client that wait for their answers, 1 to 65535. Beyond them it isn't read."]
     outstanding_per_client: Count = "256",
@@ -339,6 +345,8 @@ leg_section! { RawTrunkServer "[trunk.server]" {
     spoof_client: bool = "false",
     #[doc = " Whether both ends of this leg and what lies between are one's own: without it, no more than ten segments are let out at once."]
     own: bool = "false",
+    #[doc = " Whether this leg asks to be a friend of a program of this host that `midmile friends run` started: bytes between them then skip TCP. All others stay plain."]
+    friends: bool = "false",
 } }
 
 section! { RawTrunkTimeouts "[trunk.timeouts]" {

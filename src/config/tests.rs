@@ -59,6 +59,26 @@ fn a_full_file_means_what_it_says() {
 }
 
 #[test]
+fn legs_ask_for_friends_where_that_can_be() {
+    let text = "client.friends = true\nserver.friends = true\n[gateway]\nfriends_dir = \"/run/x\"";
+    let config = read(&listener(text)).unwrap();
+    assert!(config.listeners[0].client.friend && config.listeners[0].server.friend);
+    assert_eq!(config.friends_dir.as_deref(), Some(std::path::Path::new("/run/x")));
+    assert_told(&[
+        (
+            listener("client.friends = true\n[gateway]\nwait_by = \"io_uring\""),
+            "f.toml:4: listener.client.friends: contradicts gateway.wait_by = \"io_uring\": legs have friends by epoll alone; leave one of \
+             them out",
+        ),
+        (
+            listener("server = { friends = true, fast_open = true }"),
+            "f.toml:4: listener.server.friends: contradicts fast_open: a connection whose first bytes went with its SYN has no friend; leave \
+             one of them out",
+        ),
+    ]);
+}
+
+#[test]
 fn early_dial_goes_with_what_is_known_at_the_syn() {
     assert!(read(&listener("early_dial = true")).unwrap().listeners[0].early_dial);
     assert_told(&[(

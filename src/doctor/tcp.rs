@@ -72,6 +72,31 @@ pub(super) fn kcm(system: &System) -> Finding {
     Finding::new(feature, state, found, effect)
 }
 
+/// What programs find that `midmile friends run` starts from here: they inherit filters of system calls, and Yama says whether one process
+/// may borrow another's descriptor.
+pub(super) fn ring_friends(system: &System) -> Finding {
+    let feature = "ring friends";
+    let Some(status) = system.text("/proc/self/status") else {
+        let effect = "connections within this host may go by TCP";
+        return Finding::new(feature, State::Unknown, "/proc/self/status isn't readable", effect);
+    };
+    if status.lines().filter_map(|line| line.strip_prefix("Seccomp:")).any(|mode| mode.trim() != "0") {
+        let effect = "what `midmile friends run` starts here stays with TCP; `midmile friends attach`, from outside, doesn't mind filters";
+        return Finding::new(feature, State::Absent, "a filter looks at programs' system calls here (seccomp)", effect);
+    }
+    let (found, effect) = match system.number::<u8>("/proc/sys/kernel/yama/ptrace_scope") {
+        Some(scope @ 1..) => (
+            format!("memory can be shared, sockets can't be borrowed (kernel.yama.ptrace_scope {scope})"),
+            "`midmile friends run` has programs go by memory; one that gives a connection away with unread bytes resets it",
+        ),
+        _ => (
+            "processes of a user can share memory and borrow sockets".to_owned(),
+            "`midmile friends run` has programs go by memory",
+        ),
+    };
+    Finding::new(feature, State::Unused, found, effect)
+}
+
 pub(super) fn ipv6(system: &System) -> Finding {
     let disabled = system.number::<u8>("/proc/sys/net/ipv6/conf/all/disable_ipv6");
     let addresses = system.text("/proc/net/if_inet6").map(|text| text.lines().count());
@@ -122,6 +147,20 @@ mod tests {
         };
         assert!(of("bbr").contains("delays short answers"));
         assert!(!of("cubic").contains("delays"));
+    }
+
+    #[test]
+    fn a_filter_keeps_programs_with_tcp_and_yama_does_not() {
+        let yama = |scope| ("proc/sys/kernel/yama/ptrace_scope", scope);
+        let status = |mode| ("proc/self/status", mode);
+        let free = status("Name:\tx\nSeccomp:\t0\nSeccomp_filters:\t0\n");
+        let filtered = status("Name:\tx\nSeccomp:\t2\nSeccomp_filters:\t1\n");
+        assert_eq!(below("rings1", &[filtered, yama("0")], ring_friends).state, State::Absent);
+        let plain = [below("rings2", &[free], ring_friends), below("rings3", &[free, yama("0\n")], ring_friends)];
+        let strict = below("rings4", &[free, yama("1\n")], ring_friends);
+        assert!(plain.iter().chain([&strict]).all(|finding| finding.state == State::Unused), "{plain:?}");
+        assert!(plain[0].found == plain[1].found && strict.found.contains("ptrace_scope 1"), "{strict:?}");
+        assert_eq!(below("rings5", &[yama("0")], ring_friends).state, State::Unknown);
     }
 
     #[test]

@@ -1,8 +1,11 @@
 """Two ends of a connection on loopback, and what checks do with them."""
 import array
+import contextlib
 import fcntl
 import hashlib
+import os
 import random
+import signal
 import socket
 import struct
 import threading
@@ -67,6 +70,11 @@ def pair(family=socket.AF_INET, prepare_listener=None, prepare_dialled=None):
     listening.close()
     for end in (dialled, accepted):
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # For ways that aren't taken before a connection has proved to last.
+    for _ in range(int(os.environ.get("FRIENDS_TEST_WARM_UP", "0"))):
+        for one, other in ((dialled, accepted), (accepted, dialled)):
+            one.sendall(b"w")
+            other.recv(1)
     return dialled, accepted
 
 
@@ -122,6 +130,18 @@ def until(what, seconds=CALL_SECONDS):
             return False
         time.sleep(0.001)
     return True
+
+
+@contextlib.contextmanager
+def alarms(seconds, interrupts=True):
+    """Signals again and again: a single one may come before the call that it's meant for has begun."""
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.siginterrupt(signal.SIGALRM, interrupts)
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def start(work, *arguments):

@@ -52,30 +52,46 @@ impl Questions {
 
 /// Runs dnsperf, so often through the questions; each has to have its answer.
 pub(crate) fn dnsperf(port: &str, questions: &Questions, runs: usize, more: &[&str]) {
+    dnsperf_hears(port, questions, runs, "NOERROR", &[&["-t", "20"], more].concat());
+}
+
+/// The same; each has to have this answer code. An answer comes in time by dnsperf's own measure, unless `more` has another.
+pub(crate) fn dnsperf_hears(port: &str, questions: &Questions, runs: usize, code: &str, more: &[&str]) {
     let all = runs * questions.count;
     let mut command = client("dnsperf");
-    command.args([
-        "-s",
-        "127.0.0.1",
-        "-p",
-        port,
-        "-m",
-        "tcp",
-        "-d",
-        &questions.file,
-        "-n",
-        &runs.to_string(),
-        "-t",
-        "20",
-    ]);
+    command.args(["-s", "127.0.0.1", "-p", port, "-m", "tcp", "-d", &questions.file, "-n", &runs.to_string()]);
     let said = said(command.args(more));
     for line in [
         format!("Queries completed:    {all} (100.00%)"),
         "Queries lost:         0 (0.00%)".to_owned(),
-        format!("Response codes:       NOERROR {all} (100.00%)"),
+        format!("Response codes:       {code} {all} (100.00%)"),
     ] {
         assert!(said.contains(&line), "{more:?}: no {line:?} in {said}");
     }
+    assert!(!said.contains("unexpected"), "{said}");
+}
+
+/// Where one server is left, each question of dnsperf's has its answer in time, and where none is SERVFAIL, also those that come later.
+/// `how` stands in front of the servers' addresses.
+pub(crate) fn is_told_of_an_outage(how: &str) {
+    if lacks(&["knotd", "dnsperf"]) {
+        return;
+    }
+    let scratch = Scratch::new(&format!("mux-outage{}", how.trim_end_matches(':')));
+    let questions = Questions::write(&scratch, HOSTS / 100);
+    let mut servers = ["a", "b"].map(|name| NameServer::start(Kind::Knot, &scratch, name));
+    let mux = Relay::mux_to("dns", &servers.each_ref().map(|server| format!("{how}{}", server.addr)), &[]);
+    let port = mux.port();
+    dnsperf_hears(&port, &questions, 1, "NOERROR", &[]);
+    servers[0].kill();
+    // One is enough.
+    dnsperf_hears(&port, &questions, 1, "NOERROR", &[]);
+    servers[1].kill();
+    for _ in 0..2 {
+        dnsperf_hears(&port, &questions, 1, "SERVFAIL", &[]);
+    }
+    assert_eq!(mux.count("/routes/0/messages/servfails"), 2 * questions.count as u64);
+    mux.settled();
 }
 
 /// The records of a transfer, without kdig's remarks.
@@ -98,28 +114,39 @@ fn told_to_idle(at: SocketAddr, option: &str) -> Vec<String> {
     said.lines().filter(|line| line.contains("KEEPALIVE")).map(str::to_owned).collect()
 }
 
-/// Who asks how long a connection may idle is told our time, in place of the server's (RFC 7828, 3.3.2); `how` stands in front of the
-/// server's address.
-pub(crate) fn is_told_our_time_to_idle(how: &str) {
-    // Of the servers that the tests know it's the only one with this option.
-    if lacks(&["unbound", "dig"]) {
+/// Who asks how long a connection may idle is told our time, in place of the server's or where it says none (RFC 7828, 3.3.2); `how`
+/// stands in front of the server's address.
+pub(crate) fn is_told_our_time_to_idle(how: &str, kind: Kind) {
+    if lacks(&[kind.program(), "dig"]) {
         return;
     }
-    let scratch = Scratch::new(&format!("mux-keepalive{}", how.trim_end_matches(':')));
-    let server = NameServer::start(Kind::Unbound, &scratch, "server");
+    let scratch = Scratch::new(&format!("mux-keepalive{}-{}", how.trim_end_matches(':'), kind.program()));
+    let server = NameServer::start(kind, &scratch, "server");
     let mux = Relay::mux_to("dns", &[format!("{how}{}", server.addr)], &["--idle-timeout", "2s"]);
-    assert_eq!(told_to_idle(server.addr, "+keepalive"), [format!("; TCP KEEPALIVE: {}.0 secs", KEEPALIVE_MS / 1000)]);
-    assert_eq!(told_to_idle(mux.addr(), "+keepalive"), ["; TCP KEEPALIVE: 2.0 secs"]);
-    assert!(told_to_idle(mux.addr(), "+nokeepalive").is_empty(), "told without being asked");
+    // Of the servers that the tests know it's the only one with this option.
+    let says = kind == Kind::Unbound;
+    let theirs = says.then(|| format!("; TCP KEEPALIVE: {}.0 secs", KEEPALIVE_MS / 1000));
+    assert_eq!(told_to_idle(server.addr, "+keepalive"), Vec::from_iter(theirs), "{kind:?}");
+    assert_eq!(told_to_idle(mux.addr(), "+keepalive"), ["; TCP KEEPALIVE: 2.0 secs"], "{kind:?}");
+    assert!(told_to_idle(mux.addr(), "+nokeepalive").is_empty(), "{kind:?}: told without being asked");
     // But for that time the answer is the server's, byte for byte.
     let edns = Edns { datagram: 1232, dnssec: false, version: 0, option: false, keepalive: true };
     let query = Query { edns: Some(edns), ..Query::plain(&format!("host-1.{ORIGIN}"), A) };
     let [mut through, mut directly] = [mux.addr(), server.addr].map(connect);
     let (answer, mut expected) = (ask(&mut through, &query, 5), ask(&mut directly, &query, 5));
-    let theirs = message::keepalive(KEEPALIVE_MS / 100);
-    let at = expected.windows(theirs.len()).position(|bytes| bytes == theirs).unwrap();
-    expected[at..at + theirs.len()].copy_from_slice(&message::keepalive(20));
-    assert_eq!(answer, expected);
+    let ours = message::keepalive(20);
+    if says {
+        let theirs = message::keepalive(KEEPALIVE_MS / 100);
+        let at = expected.windows(theirs.len()).position(|bytes| bytes == theirs).unwrap();
+        expected[at..at + theirs.len()].copy_from_slice(&ours);
+    } else {
+        // Its last record is EDNS without options; their length is at its end.
+        let len_at = expected.len() - 2;
+        assert_eq!(expected[len_at..], [0, 0], "{kind:?}: {expected:?}");
+        expected[len_at..].copy_from_slice(&u16::try_from(ours.len()).unwrap().to_be_bytes());
+        expected.extend(ours);
+    }
+    assert_eq!(answer, expected, "{kind:?}");
     // And so long it may idle.
     assert_eq!(message::next(&mut through), None);
     assert_eq!(number(&mux.settled(), "/totals/ends/idle-timeout"), 1);

@@ -231,6 +231,11 @@ pub trait Backend: DatagramBackend {
     /// When the system has no room for it.
     fn pipe(&mut self, bytes: u32) -> io::Result<Self::Pipe>;
 
+    /// Whether bytes may be spliced from the one socket to the other; else they are copied. It may come to be so.
+    fn may_splice(&self, _source: &Self::Socket, _sink: &Self::Socket) -> bool {
+        true
+    }
+
     /// Moves at most `len` bytes from `socket` into the empty `pipe`.
     ///
     /// # Errors

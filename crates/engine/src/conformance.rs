@@ -42,6 +42,7 @@ pub mod panicking;
 pub mod polling;
 pub mod receiving;
 pub mod sending;
+pub mod silence;
 pub mod timers;
 pub mod travelling;
 pub mod wakes;

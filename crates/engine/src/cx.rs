@@ -367,7 +367,7 @@ impl<B: Backend> Cx<B> {
         self.timers.set(ALARM, at_ms);
     }
 
-    /// Switches keepalive on as `options` say. Accepted connections inherit it from their listener; on a dialled one it's left
+    /// Switches keepalive and `user_timeout` on as `options` say. Accepted connections inherit it from their listener; on a dialled one it's left
     /// to the program, so that a short connection doesn't pay for it.
     pub fn set_keepalive(&mut self, id: ConnId, options: &LegOptions) {
         if let Some(conn) = self.conns.get_mut(id) {

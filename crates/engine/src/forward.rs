@@ -80,7 +80,8 @@ impl<B: Backend> Mover<'_, B> {
             if left == 0 {
                 break Pumped::Again;
             }
-            let step = if source.bulk && self.lease(source) { self.splice(source) } else { self.copy(source, sink) };
+            let bulk = source.bulk && self.backend.may_splice(&source.socket, &sink.socket) && self.lease(source);
+            let step = if bulk { self.splice(source) } else { self.copy(source, sink) };
             match step {
                 Step::Took(bytes) => {
                     left = left.saturating_sub(bytes);

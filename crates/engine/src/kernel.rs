@@ -7,6 +7,7 @@
 pub(crate) mod address;
 mod cpu;
 mod datagram;
+mod friend;
 mod listener;
 mod socket;
 mod transparent;
@@ -18,9 +19,7 @@ use std::time::Duration;
 
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{
-    self, AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, SocketType, sockopt,
-};
+use rustix::net::{self, AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType, sockopt};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use rustix::rand::GetRandomFlags;
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -40,8 +39,8 @@ pub use datagram::DatagramSocket;
 pub(crate) use datagram::try_coalescing;
 pub(crate) use listener::try_steering;
 pub use listener::{Listener, listen};
-use socket::Nodelay;
 pub use socket::Socket;
+use socket::{Kind, Nodelay};
 pub(crate) use transparent::try_transparent;
 
 /// Events fetched at once.
@@ -150,12 +149,21 @@ fn leg_for(to: &Addr, options: &LegOptions) -> Result<OwnedFd, Errno> {
 /// Begins the connection of a leg.
 fn connect(fd: OwnedFd, to: &Addr, options: &LegOptions) -> Result<(Socket, Dialled), ConnError> {
     let tcp = to.inet().is_some();
-    let nodelay = if tcp && options.nodelay { Nodelay::AtFirstSend } else { Nodelay::Settled };
+    let kind = Kind::of(tcp, options.friend, true);
+    let nodelay = match kind {
+        // A friend's is asked for when it becomes one.
+        Kind::Friend { .. } if options.nodelay => {
+            sockopt::set_tcp_nodelay(&fd, true)?;
+            Nodelay::Settled
+        }
+        Kind::Tcp if options.nodelay => Nodelay::AtFirstSend,
+        _ => Nodelay::Settled,
+    };
     let abrupt = tcp && options.reset_if_killed;
     if abrupt {
         listener::set_abrupt(&fd)?;
     }
-    let mut socket = Socket { fd, tcp, nodelay, deferred: false, abrupt };
+    let mut socket = Socket { fd, kind, nodelay, deferred: false, abrupt };
     match address::connect(&socket.fd, to) {
         Ok(()) => {
             socket.deferred = tcp && options.fast_open;
@@ -261,17 +269,16 @@ impl Backend for Kernel {
     fn watch(&mut self, socket: &Socket, tag: Tag) -> Result<(), ConnError> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.epoll, &socket.fd, EventData::new_u64(tag.0), flags)?;
+        friend::watched(&self.epoll, socket, tag, flags);
         Ok(())
     }
 
     fn recv(&mut self, socket: &mut Socket, buf: &mut [u8]) -> Transfer {
-        let answer = net::recv(&socket.fd, buf, RecvFlags::empty()).map(|(bytes, _)| bytes);
-        progress(answer, Progress::Ended)
+        progress(friend::receive(socket, buf, RecvFlags::empty()), Progress::Ended)
     }
 
     fn peek(&mut self, socket: &mut Socket, buf: &mut [u8]) -> Transfer {
-        let answer = net::recv(&socket.fd, buf, RecvFlags::PEEK).map(|(bytes, _)| bytes);
-        progress(answer, Progress::Ended)
+        progress(friend::receive(socket, buf, RecvFlags::PEEK), Progress::Ended)
     }
 
     fn discard(&mut self, socket: &mut Socket, len: usize) -> Result<(), ConnError> {
@@ -279,9 +286,9 @@ impl Backend for Kernel {
         let mut left = len;
         while left > 0 {
             let step = left.min(sink.len());
-            match net::recv(&socket.fd, &mut sink[..step], RecvFlags::empty()) {
-                Ok((0, _)) => return Err(ConnError::Reset),
-                Ok((bytes, _)) => left -= bytes,
+            match friend::receive(socket, &mut sink[..step], RecvFlags::empty()) {
+                Ok(0) => return Err(ConnError::Reset),
+                Ok(bytes) => left -= bytes,
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
@@ -301,13 +308,13 @@ impl Backend for Kernel {
 
     fn send(&mut self, socket: &mut Socket, bytes: &[u8]) -> Transfer {
         socket.before_send();
-        progress(net::send(&socket.fd, bytes, SendFlags::NOSIGNAL), Progress::Blocked)
+        progress(friend::send(socket, bytes, SendFlags::empty()), Progress::Blocked)
     }
 
     fn send_vectored(&mut self, socket: &mut Socket, parts: &[IoSlice<'_>]) -> Transfer {
         socket.before_send();
-        let answer = net::sendmsg(&socket.fd, parts, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL);
-        progress(answer, Progress::Blocked)
+        let own = || net::sendmsg(&socket.fd, parts, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL);
+        progress(friend::send_parts(socket, parts).unwrap_or_else(own), Progress::Blocked)
     }
 
     /// `MSG_MORE`: a segment that isn't full waits (`tcp_nagle_check`, which `TCP_NODELAY` doesn't change) for the next send
@@ -316,19 +323,19 @@ impl Backend for Kernel {
     /// sends at once.
     fn send_ahead(&mut self, socket: &mut Socket, bytes: &[u8]) -> Transfer {
         socket.deferred = false;
-        progress(net::send(&socket.fd, bytes, SendFlags::NOSIGNAL | SendFlags::MORE), Progress::Blocked)
+        progress(friend::send(socket, bytes, SendFlags::MORE), Progress::Blocked)
     }
 
     /// Setting `TCP_NODELAY` sends what waits, also where it was set before (tcp(7)).
     fn push(&mut self, socket: &mut Socket) {
-        if socket.tcp {
+        if socket.is_tcp() {
             // It fails only on a connection that has failed.
             sockopt::set_tcp_nodelay(&socket.fd, true).ok();
         }
     }
 
     fn acknowledge(&mut self, socket: &mut Socket) {
-        if socket.tcp {
+        if socket.is_tcp() {
             // It fails only on a connection that has failed.
             sys::set_int(socket.fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_QUICKACK, ACKNOWLEDGE_ONCE).ok();
         }
@@ -339,6 +346,10 @@ impl Backend for Kernel {
         // Refused beyond fs.pipe-user-pages-soft for the unprivileged: the pipe is then smaller, and serves.
         fcntl_setpipe_size(&write, bytes as usize).ok();
         Ok(Pipe { read, write })
+    }
+
+    fn may_splice(&self, source: &Socket, sink: &Socket) -> bool {
+        friend::may_splice(source, sink)
     }
 
     fn splice_in(&mut self, socket: &mut Socket, pipe: &mut Pipe, len: usize) -> Transfer {
@@ -353,20 +364,23 @@ impl Backend for Kernel {
     }
 
     fn shutdown(&mut self, socket: &mut Socket) -> Result<(), ConnError> {
-        Ok(net::shutdown(&socket.fd, Shutdown::Write)?)
+        Ok(friend::shut(socket)?)
     }
 
     fn close(&mut self, socket: Socket) {
-        drop(socket.for_close());
+        friend::closing(socket, Socket::for_close);
     }
 
     fn reset(&mut self, socket: Socket) {
-        drop(socket.for_reset());
+        friend::closing(socket, Socket::for_reset);
     }
 
     fn detach(&mut self, socket: Socket) -> Result<Socket, Socket> {
         match epoll::delete(&self.epoll, &socket.fd) {
-            Ok(()) => Ok(socket),
+            Ok(()) => {
+                friend::unwatched(&self.epoll, &socket);
+                Ok(socket)
+            }
             Err(_) => Err(socket),
         }
     }
@@ -378,33 +392,33 @@ impl Backend for Kernel {
 
     fn take_error(&mut self, socket: &mut Socket) -> Option<ConnError> {
         match sockopt::socket_error(&socket.fd) {
-            Ok(Ok(())) => None,
+            Ok(Ok(())) => friend::error(socket).map(ConnError::from),
             Ok(Err(errno)) | Err(errno) => Some(errno.into()),
         }
     }
 
     fn unsent(&self, socket: &Socket) -> usize {
-        if socket.tcp { sys::queued(socket.fd.as_fd(), Queued::Unsent).unwrap_or(0) } else { 0 }
+        if socket.is_tcp() { sys::queued(socket.fd.as_fd(), Queued::Unsent).unwrap_or(0) } else { 0 }
     }
 
     fn unacknowledged(&self, socket: &Socket) -> usize {
-        sys::queued(socket.fd.as_fd(), Queued::Unacknowledged).unwrap_or(0)
+        sys::queued(socket.fd.as_fd(), Queued::Unacknowledged).unwrap_or(0) + friend::unread(socket)
     }
 
     fn path(&self, socket: &Socket) -> Option<PathInfo> {
         // A socket of ours is asked for what each TCP socket has, so it doesn't fail; if it did, nothing would be known.
-        if socket.tcp { sys::path(socket.fd.as_fd()).unwrap_or(None) } else { None }
+        if socket.is_tcp() { sys::path(socket.fd.as_fd()).unwrap_or(None) } else { None }
     }
 
     fn set_keepalive(&mut self, socket: &mut Socket, options: &LegOptions) {
-        if socket.tcp {
+        if socket.is_tcp() {
             // It fails only on a connection that has failed, and that shows at the next transfer.
             listener::set_liveness(&socket.fd, options).ok();
         }
     }
 
     fn set_probing(&mut self, socket: &mut Socket, probing: Option<&Probing>) {
-        if socket.tcp {
+        if socket.is_tcp() {
             // As above.
             listener::set_probing(&socket.fd, probing).ok();
         }

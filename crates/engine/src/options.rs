@@ -43,6 +43,9 @@ pub struct LegOptions {
     /// side answers what it hears at once. It halves the packets of a handshake above TCP's. Where no answer follows, the kernel
     /// sends the acknowledgement by itself after 40 ms (RFC 9293, 3.8.6.3), and goes back to its own ways.
     pub delayed_acks: bool,
+    /// Whether the leg asks to be a friend of its peer's socket: bytes of connections within this host then go by memory, where the peer asks for it
+    /// too, and by TCP where it doesn't (`midmile_friends_sockets::own`, which has to have begun). The epoll backend heeds it.
+    pub friend: bool,
     /// TCP Fast Open (RFC 7413): a listener takes data that comes with the SYN, a dialled leg sends its first bytes with it once it
     /// has a cookie and if they are there already. Such a dial counts as connected before anybody has answered, so a refusal is a
     /// reset of the connection. `net.ipv4.tcp_fastopen` has to allow it.
@@ -82,6 +85,7 @@ impl Default for LegOptions {
             reset_if_killed: false,
             ends_if_killed: false,
             delayed_acks: false,
+            friend: false,
             fast_open: false,
             shared: false,
             transparent: false,

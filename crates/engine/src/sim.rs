@@ -9,7 +9,8 @@
 //! - data that came before a reset can still be read;
 //! - edges come in any order, several are told as one, and some are told though nothing has changed;
 //! - a splice may take fewer bytes than there are; a socket may have less room than its queue;
-//! - a cut way tells nobody: what is sent is tried again and again, and no end, no reset and no answer comes;
+//! - a cut way tells nobody: what is sent is tried again and again, and no end, no reset and no answer comes; nor does a remote that
+//!   has vanished, until `user_timeout` or keepalive find it out;
 //! - datagrams are lost, doubled and overtake one another, and come and go in partial batches;
 //! - accepting may find no descriptor, a dial may fail at once, later, or never answer.
 
@@ -19,6 +20,7 @@ mod entry;
 mod pipe;
 mod remote;
 mod rng;
+mod silence;
 mod way;
 mod world;
 
@@ -40,6 +42,7 @@ use crate::options::{LegOptions, Probing};
 use crate::path::PathInfo;
 use crate::time::Time;
 use crate::waker::Waker;
+use silence::Liveness;
 
 /// Longest sleep.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -104,6 +107,7 @@ impl Backend for Sim {
             return Err(if self.rng.one_in(2) { AcceptError::Exhausted } else { AcceptError::Failed });
         }
         let remote = self.doors[index].queue.pop_front().ok_or(AcceptError::Empty)?;
+        self.set_liveness(remote, self.doors[index].liveness);
         // Not always told, so that programs ask.
         let told = remote.0 % 2 == 0;
         Ok((self.socket(remote), told.then(|| remote.addr())))
@@ -158,11 +162,7 @@ impl Backend for Sim {
         let room = self.room(socket.remote, bytes.len())?;
         let remote = &mut self.remotes[socket.remote.0];
         remote.outbound.extend(&bytes[..room]);
-        remote.handed_over += room as u64;
-        if room > 0 {
-            remote.held = 0;
-        }
-        remote.sent_at = self.now;
+        self.note_sent(socket.remote, room);
         Ok(if room == 0 { Progress::Blocked } else { Progress::Moved(room) })
     }
 
@@ -209,11 +209,7 @@ impl Backend for Sim {
         let room = self.room(socket.remote, len)?;
         let remote = &mut self.remotes[socket.remote.0];
         remote.outbound.extend(pipe.take(room));
-        remote.handed_over += room as u64;
-        if room > 0 {
-            remote.held = 0;
-        }
-        remote.sent_at = self.now;
+        self.note_sent(socket.remote, room);
         Ok(if room == 0 { Progress::Blocked } else { Progress::Moved(room) })
     }
 
@@ -264,9 +260,13 @@ impl Backend for Sim {
         Some(self.path_of(socket.remote))
     }
 
-    fn set_keepalive(&mut self, _socket: &mut SimSocket, _options: &LegOptions) {}
+    fn set_keepalive(&mut self, socket: &mut SimSocket, options: &LegOptions) {
+        self.set_liveness(socket.remote, Liveness::of(options));
+    }
 
-    fn set_probing(&mut self, _socket: &mut SimSocket, _probing: Option<&Probing>) {}
+    fn set_probing(&mut self, socket: &mut SimSocket, probing: Option<&Probing>) {
+        self.set_probes(socket.remote, probing.copied());
+    }
 
     fn entropy(&mut self) -> [u8; 32] {
         std::array::from_fn(|_| u8::try_from(self.rng.up_to(255)).expect("no more than 255"))

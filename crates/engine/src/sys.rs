@@ -49,6 +49,17 @@ pub(crate) fn set_pacing(fd: BorrowedFd<'_>, bytes_per_second: u64) -> io::Resul
 
 /// Lets a classic BPF program choose among the sockets of the `SO_REUSEPORT` group that `fd` belongs to (Linux 4.5).
 pub(crate) fn attach_reuseport_program(fd: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
+    attach_program(fd, libc::SO_ATTACH_REUSEPORT_CBPF, program)
+}
+
+/// Has the kernel drop whatever packet comes for the socket, as if its host were gone (`SO_ATTACH_FILTER`).
+#[cfg(feature = "conformance")]
+pub(crate) fn deafen(fd: BorrowedFd<'_>) -> io::Result<()> {
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    attach_program(fd, libc::SO_ATTACH_FILTER, &[Instruction { code: RETURN, jt: 0, jf: 0, k: 0 }])
+}
+
+fn attach_program(fd: BorrowedFd<'_>, option: libc::c_int, program: &[Instruction]) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
     let header = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
     // SAFETY: the header points to `length` instructions that outlive the call; the kernel copies them and writes nothing, so the
@@ -57,7 +68,7 @@ pub(crate) fn attach_reuseport_program(fd: BorrowedFd<'_>, program: &[Instructio
         libc::setsockopt(
             fd.as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_CBPF,
+            option,
             (&raw const header).cast(),
             libc::socklen_t::try_from(size_of_val(&header)).expect("a header is small"),
         )

@@ -1,5 +1,8 @@
 //! The conformance of the backends that are here: each case on each.
 
+#[path = "../../../tests/netns/host.rs"]
+mod host;
+
 /// Seeds of the simulation for each case.
 #[cfg(test)]
 const SEEDS: u64 = 40;
@@ -88,5 +91,45 @@ mod alone {
             return;
         }
         by_itself("alone::uring_without_descriptors", || without_descriptors(uring_world));
+    }
+}
+
+/// Hosts of their own, whose routes forbid a way: ways are the host's.
+mod forbidding {
+    use std::process::Command;
+
+    use midmile_engine::Addr;
+    use midmile_engine::conformance::{Home, Side, Skip, SocketWorld, dialling, kernel_world, run, uring_world};
+
+    /// Nobody's addresses (RFC 5737, RFC 3849).
+    const PROHIBITED: [(Home, &str, &str); 2] = [
+        (Home::V4, "ip route add prohibit 198.51.100.1", "198.51.100.1:9"),
+        (Home::V6, "ip -6 route add prohibit 2001:db8::1", "[2001:db8::1]:9"),
+    ];
+
+    fn denied<S: Side>(made: impl Fn(Home) -> Result<SocketWorld<S>, Skip> + Sync) {
+        let can = Command::new("unshare").args(["--net", "true"]).status();
+        if !can.is_ok_and(|status| status.success()) {
+            println!("SKIP: conformance: a dial that is denied isn't tried: network namespaces need root");
+            return;
+        }
+        for (home, forbid, to) in PROHIBITED {
+            let host = crate::host::Host::new();
+            host.command(forbid);
+            host.run(|| {
+                let to = Addr::Inet(to.parse().expect("well-formed"));
+                run("a_dial_is_denied", [made(home).map(|world| world.forbidding(to))], dialling::a_dial_is_denied);
+            });
+        }
+    }
+
+    #[test]
+    fn kernel_dials_are_denied() {
+        denied(kernel_world);
+    }
+
+    #[test]
+    fn uring_dials_are_denied() {
+        denied(uring_world);
     }
 }

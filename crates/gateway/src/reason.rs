@@ -1,6 +1,6 @@
 //! Why a pair ended and why a client was refused: each has one name, used in metrics, log and status alike.
 
-use midmile_mux::named;
+use midmile_wire::named;
 
 named! {
     /// Why a pair ended. Each pair ends with exactly one.
@@ -71,8 +71,16 @@ named! {
         MessageTimeout => "message-timeout",
         /// A client's message was longer than may be.
         MessageTooLong => "message-too-long",
-        /// What a client sent is no message, or it finished in the midst of one.
+        /// What a client sent is no message, by its framing.
         MessageBroken => "message-broken",
+        /// A client of messages finished in the midst of one.
+        MessageCut => "message-cut",
+        /// A client sent a message of DNS without a byte.
+        MessageEmpty => "message-empty",
+        /// A client sent a message of DNS that is shorter than a header.
+        MessageShort => "message-short",
+        /// A client sent an answer of DNS.
+        NotAQuery => "not-a-query",
         /// A client of messages didn't take its answers.
         AnswersUnread => "answers-unread",
         /// A client's request was left unanswered, and its protocol has no way to say so.

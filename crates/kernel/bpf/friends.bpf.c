@@ -9,6 +9,7 @@
  *  3. Nobody is taken out of the map of sockets once a byte has gone past TCP, for the kernel would throw away what is unread. */
 #include "context.h"
 #include "friends_maps.h"
+#include "friends_tap.h"
 #include "socket.h"
 
 /* A queued message costs about 1 KiB of the kernel's memory, however short it is; the receive buffer counts its bytes alone. */
@@ -128,7 +129,7 @@ static inline enum counter make_friend(struct bpf_sock_ops *ops, const struct en
     direction->own = *end;
     turn(end, &direction->other);
     direction->sock = 0;
-    direction->is_bypassed = direction->is_settled = direction->queued = direction->why = 0;
+    direction->is_bypassed = direction->is_settled = direction->queued = direction->why = direction->skipped = 0;
     struct shared shared = { .sock = sock_of(ops) };
     if (map_update(&friends_ends, &direction->own, &shared, ANY))
         return NO_ROOM;
@@ -139,6 +140,7 @@ static inline enum counter make_friend(struct bpf_sock_ops *ops, const struct en
     }
     direction->role = role;
     watch(ops, WATCH_STATE | WATCH_ROUND_TRIPS);
+    tap_event(direction, shared.sock, role == DIALLED ? TAP_DIALLED : TAP_ACCEPTED);
     return FRIENDS;
 }
 
@@ -211,7 +213,7 @@ static inline void meet(struct bpf_sock_ops *ops, int has_dialled)
 
 /* Takes both ends out of the map, unless a byte has gone past TCP. Each side says first what it is about to do, and then looks at
  * what the other has said (as in settle): so never do both go ahead. */
-static inline void leave(struct direction *direction)
+static inline void leave(struct direction *direction, u64 sock)
 {
     struct shared *own = map_lookup(&friends_ends, &direction->own);
     struct shared *other = map_lookup(&friends_ends, &direction->other);
@@ -227,6 +229,7 @@ static inline void leave(struct direction *direction)
     map_delete(&friends_ends, &direction->other);
     map_delete(&friends_ends, &direction->own);
     direction->role = NOBODY;
+    tap_event(direction, sock, TAP_LEFT);
     count(&friends_counters, NO_LONGER);
 }
 
@@ -252,7 +255,20 @@ static inline void observe(struct bpf_sock_ops *ops)
             waits = waiting_of(other->sock);
     }
     if (waits == WAITS || waits == WAITS_FOR_EDGES)
-        leave(direction);
+        leave(direction, sock_of(ops));
+}
+
+/* A side ends, or the connection is reset: from these states it closes in no other way. */
+static inline void tap_state(struct bpf_sock_ops *ops)
+{
+    struct direction *direction = direction_of(ops, 0);
+    if (!direction || (direction->role != DIALLED && direction->role != ACCEPTED))
+        return;
+    u32 from = FIELD(ops, args[0]), to = FIELD(ops, args[1]);
+    if (to == TCP_STATE_FIN_WAIT1 || to == TCP_STATE_LAST_ACK)
+        tap_event(direction, sock_of(ops), TAP_ENDED);
+    else if (to == TCP_STATE_CLOSE && (from == TCP_STATE_ESTABLISHED || from == TCP_STATE_FIN_WAIT1 || from == TCP_STATE_CLOSE_WAIT))
+        tap_event(direction, sock_of(ops), TAP_RESET);
 }
 
 /* The connection is over. What is unread is kept for its reader; of a socket that goes on to another connection without having read
@@ -284,6 +300,7 @@ int midmile_friends(struct bpf_sock_ops *ops)
         observe(ops);
         break;
     case STATE_CHANGED:
+        tap_state(ops);
         if (FIELD(ops, args[1]) == TCP_STATE_CLOSE)
             part(ops);
         break;
@@ -401,6 +418,7 @@ static inline void book(struct direction *direction, enum counter verdict, u32 b
             count(&friends_counters, RETURNS);
         direction->is_bypassed = 1;
         direction->why = 0;
+        direction->skipped += bytes;
         return;
     }
     direction->is_bypassed = 0;
@@ -421,6 +439,14 @@ int midmile_friends_send(struct sk_msg_md *msg)
     enum counter verdict = way(direction, own);
     if (verdict == BYPASS && msg_redirect(msg, &friends_sockets, &direction->other, REDIRECT_INGRESS) != SK_PASS)
         verdict = TCP_GONE;
+    u64 watched_ns = tap_watches(&direction->own);
+    if (watched_ns) {
+        struct tapped head = { .at_ns = watched_ns,
+                               .end = direction->own,
+                               .place = tap_place(direction, own),
+                               .what = verdict == BYPASS ? TAP_PAST_TCP : TAP_BY_TCP };
+        tap_message(msg, &head);
+    }
     book(direction, verdict, FIELD(msg, size));
     return SK_PASS;
 }

@@ -79,7 +79,7 @@ struct direction {
     u32 is_settled;  /* the first has: nobody leaves the map any more */
     u32 queued;      /* messages since the other end's queue was last seen empty */
     u32 why;         /* the reason that was counted last in this stretch by TCP */
-    u32 padding;
+    u32 skipped;     /* bytes that went past TCP, modulo 2^32 */
 };
 
 struct {

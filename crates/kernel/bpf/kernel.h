@@ -133,6 +133,7 @@ static long (*const skb_pull)(struct __sk_buff *skb, u32 bytes) = (void *)39;
 static long (*const sock_ops_setsockopt)(struct bpf_sock_ops *ops, int level, int name, void *value, int bytes) = (void *)49;
 static long (*const redirect_map)(void *map, u64 key, u64 otherwise) = (void *)51;
 static long (*const sock_ops_watch)(struct bpf_sock_ops *ops, int flags) = (void *)59;
+static long (*const msg_pull)(struct sk_msg_md *msg, u32 start, u32 end, u64 flags) = (void *)63;
 static long (*const skb_load_relative)(const struct __sk_buff *skb, u32 offset, void *to, u32 bytes, u32 start) = (void *)68;
 static long (*const fib_lookup)(void *context, struct bpf_fib_lookup *question, int bytes, u32 flags) = (void *)69;
 static long (*const sock_hash_update)(struct bpf_sock_ops *ops, void *map, void *key, u64 flags) = (void *)70;
@@ -144,6 +145,8 @@ static void *(*const ring_reserve)(void *ring, u64 bytes, u64 flags) = (void *)1
 static void (*const ring_submit)(void *record, u64 flags) = (void *)132;
 static void (*const ring_discard)(void *record, u64 flags) = (void *)133;
 static void *(*const tcp_sock_of)(void *sock) = (void *)137;
+
+static long (*const loop)(u32 times, void *step, void *context, u64 flags) = (void *)181;
 
 #define ntohs(number) __builtin_bswap16(number)
 #define ntohl(number) __builtin_bswap32(number)

@@ -75,7 +75,7 @@ enum { O_NONBLOCK = 04000 };
 #define EPOLLET (1u << 31)
 /* Epoll instances that we look at; who is in more is taken for an edge-triggered one. */
 #define EPOLLS_MAX 4
-enum { TCP_STATE_CLOSE = 7 };
+enum { TCP_STATE_ESTABLISHED = 1, TCP_STATE_FIN_WAIT1 = 4, TCP_STATE_CLOSE = 7, TCP_STATE_CLOSE_WAIT = 8, TCP_STATE_LAST_ACK = 9 };
 
 /* The field of `address`, which is a struct `kind`; 0 where it can't be read. The address is taken first: all that is written within
  * the builtin would be looked up among the kernel's types. */

@@ -10,7 +10,7 @@
 #define PORTS 65536
 #define PORT_WORDS (2 * PORTS / 64)
 
-enum counter { TAKEN, COUNTERS_MAX };
+enum counter { TAKEN, ASTRAY, COUNTERS_MAX };
 
 struct {
     uint(type, MAP_TYPE_ARRAY);
@@ -97,8 +97,13 @@ int midmile_stack(struct xdp_md *context)
         return XDP_PASS;
     if (!map_lookup(&stack_addresses, &to))
         return XDP_PASS;
+    u32 queue = context->rx_queue_index;
+    if (!map_lookup(&stack_sockets, &queue)) {
+        count(&stack_counters, ASTRAY);
+        return XDP_PASS;
+    }
     count(&stack_counters, TAKEN);
-    return redirect_map(&stack_sockets, context->rx_queue_index, XDP_PASS);
+    return redirect_map(&stack_sockets, queue, XDP_PASS);
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";

@@ -18,9 +18,11 @@ use crate::unavailable::{Release, Unavailable, may_trace};
 mod attachment;
 mod control;
 mod figures;
+mod tap;
 
 pub use attachment::{Attachment, Holder};
 pub use figures::{Figures, Reason};
+pub use tap::{TAP_PORTS_MAX, TAP_RING_BYTES, Tap, Tapped, TappedWhat};
 
 use control::Control;
 
@@ -71,6 +73,18 @@ pub enum FriendsError {
     /// More ports than the program knows.
     #[error("{count} ports, and at most {PORTS_MAX} can be listed; leave them out to mean every port")]
     Ports {
+        /// Ports asked for.
+        count: usize,
+    },
+    /// Somebody watches them already.
+    #[error("they are watched already, by process {pid}: one midmile friends tap at a time")]
+    Tapped {
+        /// Who.
+        pid: u32,
+    },
+    /// More ports than a tap knows.
+    #[error("{count} ports, and a tap takes at most {TAP_PORTS_MAX}; leave them out to mean every port")]
+    TapPorts {
         /// Ports asked for.
         count: usize,
     },
@@ -153,8 +167,8 @@ pub(crate) fn probe() -> Result<(), FriendsError> {
 struct Loaded {
     object: Object,
     sockets: Sockets,
-    /// Of the maps of sockets and of counters.
-    ids: [u32; 2],
+    /// See [`Control::maps`].
+    ids: [u32; 4],
 }
 
 impl Loaded {
@@ -167,7 +181,9 @@ impl Loaded {
             return Err(FriendsError::Perfmon);
         }
         let mut object = Object::load(OBJECT, WHAT, SINCE)?;
-        let ids = [object.map_id("friends_sockets")?, object.map_id("friends_counters")?];
+        let [sockets, counters, tap, tapped] =
+            ["friends_sockets", "friends_counters", "friends_tap", "friends_tapped"].map(|name| object.map_id(name));
+        let ids = [sockets?, counters?, tap?, tapped?];
         let sockets: Sockets = object.socket_table("friends_sockets");
         let send: &mut SkMsg = object.program(SEND);
         let ready = send.load().and_then(|()| send.attach(sockets.fd()));

@@ -55,7 +55,10 @@ mod unavailable;
 mod window;
 
 pub use crate::device::{DEVICES_MAX, Device, Devices};
-pub use crate::friends::{Attachment, ENDS_MAX, Figures, Friends, FriendsError, Holder, PORTS_MAX, Reason};
+pub use crate::friends::{
+    Attachment, ENDS_MAX, Figures, Friends, FriendsError, Holder, PORTS_MAX, Reason, TAP_PORTS_MAX, TAP_RING_BYTES,
+    Tap, Tapped, TappedWhat,
+};
 pub use crate::redirect::{ADDRESSES_MAX, QUEUES_MAX, Redirect, XdpMode};
 pub use crate::route::{ROUTE_PROTOCOL, ROUTES_MAX, RouteError, Routes};
 pub use crate::syn::{

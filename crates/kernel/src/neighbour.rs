@@ -39,7 +39,7 @@ pub struct Interface {
     pub link: Option<LinkAddress>,
     /// Whether it's one end of a veth pair: what comes may have checksums that nobody has finished.
     pub veth: bool,
-    /// Receive queues.
+    /// Receive queues that it may use; it may use fewer now.
     pub queues: u32,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
@@ -96,13 +96,7 @@ impl Neighbours {
     pub fn interface(&mut self, name: &str) -> io::Result<Interface> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        let mut found = None;
-        self.request(RouteNetlinkMessage::GetLink(message), NLM_F_ACK, |answer| {
-            if let RouteNetlinkMessage::NewLink(link) = answer {
-                found = Some(link);
-            }
-        })?;
-        let mut interface = interface_of(&found.ok_or(Errno::NODEV)?);
+        let mut interface = self.link(message)?;
         let index = interface.index;
         let addresses = &mut interface.addresses;
         self.request(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP, |answer| {
@@ -115,10 +109,31 @@ impl Neighbours {
         Ok(interface)
     }
 
+    /// The longest packet that a device carries now, in bytes.
+    ///
+    /// # Errors
+    /// `ENODEV` if there's no device of this number.
+    pub fn mtu(&mut self, device: u32) -> io::Result<u32> {
+        let mut message = LinkMessage::default();
+        message.header.index = device;
+        Ok(self.link(message)?.mtu)
+    }
+
+    /// The device that `message` asks for, without its addresses.
+    fn link(&mut self, message: LinkMessage) -> io::Result<Interface> {
+        let mut found = None;
+        self.request(RouteNetlinkMessage::GetLink(message), NLM_F_ACK, |answer| {
+            if let RouteNetlinkMessage::NewLink(link) = answer {
+                found = Some(link);
+            }
+        })?;
+        Ok(interface_of(&found.ok_or(Errno::NODEV)?))
+    }
+
     /// Where packets to a host go; `None` where they don't leave by a device to a neighbour.
     ///
     /// # Errors
-    /// The system's; they aren't known to happen.
+    /// `EACCES` where a route prohibits it; the system's others aren't known to happen.
     pub fn way(&mut self, to: IpAddr) -> io::Result<Option<Way>> {
         let mut message = RouteMessage::default();
         let (family, prefix, address) = match to {
@@ -136,7 +151,7 @@ impl Neighbours {
         });
         match asked.map_err(|error| Errno::from_io_error(&error)) {
             Ok(()) => Ok(found.and_then(|route| way_of(&route, to))),
-            Err(Some(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ACCESS | Errno::INVAL | Errno::NOENT)) => Ok(None),
+            Err(Some(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::INVAL | Errno::NOENT)) => Ok(None),
             Err(code) => Err(code.unwrap_or(Errno::INVAL).into()),
         }
     }

@@ -68,9 +68,10 @@ impl Object {
         SockHash::try_from(self.take(name)).expect("the map is one of sockets by such keys")
     }
 
-    /// The kernel's number of a map of sockets or of counters that hasn't been taken yet.
+    /// The kernel's number of a map that hasn't been taken yet: one of sockets, of counters, an array or a ring.
     pub(crate) fn map_id(&self, name: &str) -> Result<u32, Unavailable> {
-        let (Map::SockHash(map) | Map::PerCpuArray(map)) = self.ebpf.map(name).expect("the object has the map") else {
+        let map = self.ebpf.map(name).expect("the object has the map");
+        let (Map::SockHash(map) | Map::PerCpuArray(map) | Map::Array(map) | Map::RingBuf(map)) = map else {
             unreachable!("{name} is of another type")
         };
         map.info().map(|info| info.id()).map_err(|error| self.unavailable(&error))

@@ -57,7 +57,7 @@ pub struct Redirect {
     ports: Array<MapData, u64>,
     addresses: HashMap<MapData, [u8; address::BYTES], u32>,
     sockets: XskMap<MapData>,
-    counters: Counters<1>,
+    counters: Counters<2>,
 }
 
 impl Redirect {
@@ -128,7 +128,15 @@ impl Redirect {
     /// # Errors
     /// The system's; they aren't known to happen.
     pub fn taken(&self) -> io::Result<u64> {
-        self.counters.read().map(|[taken]| taken)
+        self.counters.read().map(|[taken, _]| taken)
+    }
+
+    /// How many packets would have been taken, but came by a receive queue without a socket: they went on to the kernel.
+    ///
+    /// # Errors
+    /// The system's; they aren't known to happen.
+    pub fn astray(&self) -> io::Result<u64> {
+        self.counters.read().map(|[_, astray]| astray)
     }
 }
 

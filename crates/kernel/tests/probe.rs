@@ -29,6 +29,9 @@ fn what_can_be_had_is_found_and_nothing_is_left() {
     if let Err(error) = probe::windows() {
         println!("SKIP: {error}");
     }
+    if let Err(error) = probe::friends() {
+        println!("SKIP: {error}");
+    }
 }
 
 #[test]

@@ -103,10 +103,12 @@ fn send(ground: &Ground, packets: &[Packet]) {
     });
 }
 
-/// Sends many packets, no faster than they are counted: a queue on their way might drop some.
+/// Sends many packets, no faster than they are counted: a queue on their way might drop some. So might the client's, until it has found
+/// its neighbour: the first goes alone.
 fn flood(ground: &Ground, watch: &SynWatch, packets: &[Packet]) -> SynCounters {
     let mut sent = 0;
-    for packets in packets.chunks(200) {
+    let (first, others) = packets.split_at(1);
+    for packets in [first].into_iter().chain(others.chunks(200)) {
         send(ground, packets);
         sent += u64::try_from(packets.len()).unwrap();
         counted(watch, sent);

@@ -5,11 +5,12 @@ use std::time::Duration;
 use midmile_engine::{Backend, Cx, Frame, Key, MeterId, Time};
 use midmile_wire::dns::{self, Message};
 
+use crate::keepalive::{self, Change};
 use crate::measure::measure;
 use crate::mux::Mux;
 use crate::onward::SENDS_MAX;
 use crate::reason::End;
-use crate::request::{Request, State};
+use crate::request::{Asked, Request, State};
 use crate::sending::How;
 use crate::service::Matching;
 use crate::token::Token;
@@ -137,7 +138,7 @@ impl Mux {
         } else {
             serving.counters.answers_late.add(1);
         }
-        let (client, client_id, transfer) = (request.client, request.id, request.is_transfer());
+        let (client, asked, transfer) = (request.client, request.asked, request.is_transfer());
         let more = transfer && request.awaits_more(answer, &serving.counters);
         if more {
             // Others may follow: its time begins anew.
@@ -148,7 +149,7 @@ impl Mux {
         } else {
             upstream.pending.remove(id);
         }
-        self.hand_back(cx, client, client_id, bytes, answer);
+        self.hand_back(cx, client, asked, bytes, answer);
         if more {
             self.transfer_came(cx, key, client);
         } else {
@@ -162,10 +163,17 @@ impl Mux {
     }
 
     /// Sends what a connection brought to its client.
-    fn hand_back<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, id: u16, bytes: &[u8], answer: Option<Message<'_>>) {
+    fn hand_back<B: Backend>(
+        &mut self,
+        cx: &mut Cx<B>,
+        key: Key,
+        asked: Asked,
+        bytes: &[u8],
+        answer: Option<Message<'_>>,
+    ) {
         let Some(client) = self.clients.get(key) else { return };
         match answer.filter(|_| self.services[client.service].service.matching == Matching::Id) {
-            Some(answer) => self.hand_back_message(cx, key, id, &bytes[2..], answer),
+            Some(answer) => self.hand_back_message(cx, key, asked, &bytes[2..], answer),
             None => self.deliver(cx, key, &[bytes]),
         }
     }
@@ -175,22 +183,28 @@ impl Mux {
         &mut self,
         cx: &mut Cx<B>,
         key: Key,
-        id: u16,
+        asked: Asked,
         message: &[u8],
         answer: Message<'_>,
     ) {
         let Some(client) = self.clients.get(key) else { return };
-        let len = u16::try_from(message.len()).expect("no message is longer").to_be_bytes();
-        let id = id.to_be_bytes();
-        let additional = answer.additional().filter(|additional| !additional.signed);
-        match additional.and_then(|additional| additional.keepalive_at) {
-            Some(at) => {
-                // The option counts tenths of a second (RFC 7828, 3.1).
-                let tenths = self.services[client.service].service.bounds.idle_timeout.as_millis() / 100;
-                let tenths = u16::try_from(tenths).unwrap_or(u16::MAX).to_be_bytes();
-                self.deliver(cx, key, &[&len, &id, &message[2..at], &tenths, &message[at + 2..]]);
+        let idle = self.services[client.service].service.bounds.idle_timeout;
+        let len = |more: usize| u16::try_from(message.len() + more).expect("no message is longer").to_be_bytes();
+        let id = asked.id.to_be_bytes();
+        match Change::of(answer, asked, message.len()) {
+            Change::None => self.deliver(cx, key, &[&len(0), &id, &message[2..]]),
+            Change::Timeout { at } => {
+                let option = keepalive::option(idle);
+                let timeout = &option[keepalive::TIMEOUT_AT..];
+                self.deliver(cx, key, &[&len(0), &id, &message[2..at], timeout, &message[at + timeout.len()..]]);
             }
-            None => self.deliver(cx, key, &[&len, &id, &message[2..]]),
+            Change::Option { begin, end } => {
+                let (option, head) = (keepalive::option(idle), &message[2..begin - 2]);
+                let options_len = u16::try_from(end - begin + option.len()).expect("the message has more");
+                let (options, tail) = message[begin..].split_at(end - begin);
+                let options_len = options_len.to_be_bytes();
+                self.deliver(cx, key, &[&len(option.len()), &id, head, &options_len, options, &option, tail]);
+            }
         }
     }
 

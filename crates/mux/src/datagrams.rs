@@ -160,17 +160,17 @@ impl Mux {
             counters.answers_stray.add(1);
             return posts.spend(post, true);
         };
-        let client = request.map(|request| (request.client, request.id));
+        let client = request.map(|request| (request.client, request.asked));
         posts.window.handle_answer(drawn.len());
         drawn.remove(answer.id());
         upstream.has_answered(cx.now());
         let why = Detour::of_answer(answer);
         match client.filter(|(client, _)| self.clients.get(*client).is_some()) {
             Some(_) if why.is_some() => self.take_round(request_key, key, why),
-            Some((client, id)) => {
+            Some((client, asked)) => {
                 counters.answers.add(1);
                 counters.answer_bytes.add(bytes.len() as u64 + 2);
-                self.hand_back_message(cx, client, id, bytes, answer);
+                self.hand_back_message(cx, client, asked, bytes, answer);
                 self.finish(request_key);
             }
             None => {

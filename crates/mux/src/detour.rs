@@ -1,8 +1,7 @@
 //! Which requests may go as datagrams, and why others, or some of those, go by a connection to the same backend.
 
 use midmile_wire::dns::{self, Message};
-
-use crate::named;
+use midmile_wire::named;
 
 /// The longest datagram that is sent, and the most that's asked for: what crosses any way in one packet, by the DNS flag day of 2020. RFC
 /// 9715 (3.2) recommends no more than 1,400.

@@ -10,7 +10,7 @@ use crate::detour::{By, Detour};
 use crate::measure::measure;
 use crate::mux::{Ended, Mux};
 use crate::reason::End;
-use crate::request::{Request, State};
+use crate::request::{Asked, Request, State};
 use crate::sending::{How, KEPT_MAX, PROSPECT_MAX};
 use crate::service::{Matching, ServiceId};
 use crate::serving::Serving;
@@ -19,7 +19,7 @@ use crate::transfer::CLIENT_TRANSFERS_MAX;
 /// What of a request matters for its way; nothing of those that have no id.
 #[derive(Clone, Copy, Debug)]
 struct Traits {
-    id: u16,
+    asked: Asked,
     repeatable: bool,
     by: By,
     size_at: u16,
@@ -87,9 +87,13 @@ impl Mux {
         let serving = &self.services[client.service];
         serving.counters.requests.add(1);
         serving.counters.request_bytes.add(bytes.len() as u64);
-        let mut traits = Traits { id: 0, repeatable: false, by: By::Connection, size_at: 0 };
+        let mut traits = Traits { asked: Asked::default(), repeatable: false, by: By::Connection, size_at: 0 };
         if serving.service.matching == Matching::Id {
-            let Some(query) = query_in(bytes) else { return self.end_after_answers(cx, key, End::MessageBroken) };
+            let query = match query_in(bytes) {
+                Ok(query) => query,
+                // Its framing stands, but it speaks something else: nothing that we could say would be an answer.
+                Err(end) => return self.end_after_answers(cx, key, end),
+            };
             if query.opcode() == dns::OPCODE_DSO {
                 serving.counters.declined.add(1);
                 let refusal = dns::Refusal::of(query, dns::RCODE_NOTIMP);
@@ -108,7 +112,9 @@ impl Mux {
                 _ if transfer => (By::Own, 0),
                 way => way,
             };
-            traits = Traits { id: query.id(), repeatable: query.opcode() != dns::OPCODE_UPDATE, by, size_at };
+            let keepalive = query.additional().is_some_and(|said| said.keepalive);
+            let asked = Asked { id: query.id(), keepalive };
+            traits = Traits { asked, repeatable: query.opcode() != dns::OPCODE_UPDATE, by, size_at };
         }
         match self.keep(cx, key, bytes, traits) {
             Some(request) => self.assign(cx, request, bytes),
@@ -132,7 +138,7 @@ impl Mux {
             state: State::Waiting,
             upstream: Key::NONE,
             place: None,
-            id: traits.id,
+            asked: traits.asked,
             by: traits.by,
             size_at: traits.size_at,
             posted_id: 0,
@@ -183,7 +189,7 @@ impl Mux {
     fn turn_away<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key, bytes: &[u8]) {
         let Some(client) = self.clients.get(key) else { return };
         self.services[client.service].counters.requests_max.add(1);
-        match query_in(bytes).filter(|_| self.services[client.service].service.matching == Matching::Id) {
+        match query_in(bytes).ok().filter(|_| self.services[client.service].service.matching == Matching::Id) {
             Some(query) => {
                 let refusal = dns::Refusal::of(query, dns::RCODE_SERVFAIL);
                 self.deliver(cx, key, &[refusal.framed()]);
@@ -199,7 +205,7 @@ impl Mux {
             return self.queue_client(key);
         }
         let cut_short = client.partial || cx.left_over(conn) > 0;
-        self.end_after_answers(cx, key, if cut_short { End::MessageBroken } else { End::Finished });
+        self.end_after_answers(cx, key, if cut_short { End::MessageCut } else { End::Finished });
     }
 
     /// No more is read of a client; it ends once it has the answers to what was.
@@ -276,7 +282,13 @@ fn way_of(serving: &Serving, query: Message<'_>, len: usize) -> (By, u16) {
     }
 }
 
-/// The query in a request of DNS; `None` if it's none.
-fn query_in(bytes: &[u8]) -> Option<Message<'_>> {
-    Message::new(bytes.get(2..)?).filter(|query| !query.is_response())
+/// The query in a request of DNS; an end by its name where there's none.
+fn query_in(bytes: &[u8]) -> Result<Message<'_>, End> {
+    let message = bytes.get(2..).unwrap_or_default();
+    match Message::new(message) {
+        Some(query) if query.is_response() => Err(End::NotAQuery),
+        Some(query) => Ok(query),
+        None if message.is_empty() => Err(End::MessageEmpty),
+        None => Err(End::MessageShort),
+    }
 }

@@ -54,8 +54,8 @@
 //!
 //! # Modules
 //! `mux` is the public half and the services; `inward` has clients' upcalls, `onward` sends requests and watches their time, `back` has
-//! upstreams' upcalls and matches answers, `transfer` gives zones' transfers upstreams of their own, `sending` gathers and flushes,
-//! `prospect` says how much may come yet.
+//! upstreams' upcalls and matches answers, `keepalive` says what of them is changed, `transfer` gives zones' transfers upstreams of their
+//! own, `sending` gathers and flushes, `prospect` says how much may come yet, `outage` what becomes of requests while no backend is reached.
 //! `datagrams` does for datagrams what `onward` and `back` do: `posts` are their sockets, `drawn` their ids, `window` says how many may be
 //! out, `detour` which requests may not go so. `client`, `upstream`, `request`, `chunks` and `list` hold the state; `check` says what holds
 //! between them.
@@ -71,11 +71,13 @@ mod datagrams;
 mod detour;
 mod drawn;
 mod inward;
+mod keepalive;
 mod list;
 mod lone;
 mod measure;
 mod mux;
 mod onward;
+mod outage;
 mod pace;
 mod posts;
 mod prospect;

@@ -362,6 +362,7 @@ impl Mux {
                 self.expire(cx, at);
                 // Those that are over leave room for others.
                 self.look_at_transfers(cx, at);
+                self.look_at_outage(cx, at);
                 // Before requests are sent: sockets for datagrams stand at once, and no event tells of it.
                 self.redial(cx, at);
                 self.dispatch(cx, at);

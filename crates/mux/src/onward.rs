@@ -241,7 +241,11 @@ impl Mux {
             sent(&serving.reposted, bounds.attempt_timeout),
         ];
         let dial = serving.upstreams.iter().filter_map(|key| self.upstreams.get(*key)?.due());
-        dial.chain(answer).chain(attempts.into_iter().flatten()).chain(serving.lone_due).min()
+        dial.chain(answer)
+            .chain(attempts.into_iter().flatten())
+            .chain(serving.lone_due)
+            .chain(serving.outage_due())
+            .min()
     }
 
     /// Deals with requests whose time is up.

@@ -1,33 +1,6 @@
 //! Why a client ended and why one was refused: each has one name, the same in metrics, log and status.
 
-/// An enumeration whose variants have a name each and a place among all: reasons that are counted.
-#[macro_export]
-macro_rules! named {
-    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident => $label:literal,)+ }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$vmeta])* $variant,)+ }
-
-        impl $name {
-            /// All of them, in the order of their counters.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-            /// How many there are.
-            pub const COUNT: usize = Self::ALL.len();
-
-            /// The name in metrics, log and status.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $label,)+ }
-            }
-
-            /// The place of its counter.
-            #[must_use]
-            pub const fn index(self) -> usize {
-                self as usize
-            }
-        }
-    };
-}
+use midmile_wire::named;
 
 named! {
     /// Why a client ended. Each client that was admitted ends with exactly one.
@@ -44,8 +17,16 @@ named! {
         MessageTimeout => "message-timeout",
         /// A message was longer than may be.
         MessageTooLong => "message-too-long",
-        /// What came is no message, or the client finished in the midst of one.
+        /// What came is no message, by its framing.
         MessageBroken => "message-broken",
+        /// The client finished in the midst of a message.
+        MessageCut => "message-cut",
+        /// A message of DNS without a byte.
+        MessageEmpty => "message-empty",
+        /// A message of DNS that is shorter than a header.
+        MessageShort => "message-short",
+        /// A message of DNS that is an answer.
+        NotAQuery => "not-a-query",
         /// The client didn't take its answers.
         AnswersUnread => "answers-unread",
         /// A request that can't be answered by ourselves found no backend within its time.

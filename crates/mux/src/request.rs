@@ -24,6 +24,15 @@ pub(crate) enum State {
     Settled,
 }
 
+/// What of a DNS query matters for how its answer looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// The id that its client gave it.
+    pub(crate) id: u16,
+    /// It has the option that asks how long the connection may idle (RFC 7828).
+    pub(crate) keepalive: bool,
+}
+
 /// A request that isn't answered.
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -38,8 +47,8 @@ pub(crate) struct Request {
     /// well.
     pub(crate) upstream: Key,
     pub(crate) place: Option<usize>,
-    /// The id that its client gave it (DNS).
-    pub(crate) id: u16,
+    /// What its client's answer has of it (DNS).
+    pub(crate) asked: Asked,
     /// How it may go.
     pub(crate) by: By,
     /// Where in it its sender says how long a datagram may be that it takes; 0 if nowhere.

@@ -23,7 +23,7 @@ pub(crate) const KEPT_MAX: usize = 128 * 1024;
 /// until it takes them.
 const OWED_LIMIT: usize = 2 * 1024 * 1024;
 /// Parts of an answer.
-const PARTS_MAX: usize = 5;
+const PARTS_MAX: usize = 7;
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -84,7 +84,8 @@ pub struct Bounds {
     /// How long a client may be without a whole message and with no answer outstanding (RFC 7766, 6.2.3), and how long it may take
     /// none of the bytes that it's owed; 10 s by default.
     pub idle_timeout: Duration,
-    /// How long after a request its answer may come; 5 s by default. Then it's answered SERVFAIL (DNS), or its client ends.
+    /// How long after a request its answer may come; 4 s by default: those who ask, and programs
+    /// that measure, mostly wait for 5 s. Then it's answered SERVFAIL (DNS; sooner where no backend is reached for long), or its client ends.
     pub answer_timeout: Duration,
     /// How long an upstream has for a request before that is sent to another backend as well ([`Matching::Id`]), and how long a dial has;
     /// 2 s by default. A datagram is sent once more after a quarter of it.
@@ -104,7 +105,7 @@ impl Default for Bounds {
             clients_per_address: 0,
             message_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(10),
-            answer_timeout: Duration::from_secs(5),
+            answer_timeout: Duration::from_secs(4),
             attempt_timeout: Duration::from_secs(2),
             upstreams_per_backend: 2,
             outstanding_per_upstream: 4096,

@@ -12,6 +12,7 @@ use crate::client::Origin;
 use crate::counters::Counters;
 use crate::detour::By;
 use crate::list::List;
+use crate::outage::Outage;
 use crate::pace::Pace;
 use crate::prospect::Prospect;
 use crate::request::State;
@@ -26,6 +27,8 @@ pub(crate) struct Serving {
     /// How backends' messages are told apart.
     pub(crate) answers: Framing,
     pub(crate) upstreams: Vec<Key>,
+    /// None of them leads anywhere ([`crate::Matching::Id`]).
+    pub(crate) outage: Option<Outage>,
     /// How many of them are there for one transfer each.
     pub(crate) transfers: usize,
     /// And how many for one suspect each.
@@ -67,6 +70,7 @@ impl Serving {
             service,
             counters,
             upstreams: Vec::new(),
+            outage: None,
             transfers: 0,
             lone: 0,
             next: 0,
@@ -91,6 +95,7 @@ impl Serving {
     pub(crate) fn replace(&mut self, service: Arc<Service>) -> Arc<Service> {
         self.answers = of_answers(&service.framing);
         self.has_datagrams = service.has_datagrams();
+        self.outage = None;
         std::mem::replace(&mut self.service, service)
     }
 

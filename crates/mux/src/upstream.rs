@@ -231,6 +231,8 @@ pub(crate) struct Upstream {
     pub(crate) queued: bool,
     /// Failures in a row.
     pub(crate) failures: u32,
+    /// When all of its backend's addresses had last been tried in vain.
+    pub(crate) failed_at: Time,
     /// When a message last came from it.
     pub(crate) heard: Time,
     /// How many answers it has given since it came to stand.
@@ -265,6 +267,7 @@ impl Upstream {
             out: Chain::EMPTY,
             queued: false,
             failures: 0,
+            failed_at: Time::ZERO,
             heard: now,
             answered: 0,
             closed_after: 0,
@@ -288,6 +291,16 @@ impl Upstream {
     /// Whether it's datagrams.
     pub(crate) const fn is_datagrams(&self) -> bool {
         self.posts.is_some()
+    }
+
+    /// Whether it's to a place, standing or not, and for all requests.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.own == Key::NONE && self.place.is_some()
+    }
+
+    /// Whether it leads there now. Datagrams that failed last don't until one is answered.
+    pub(crate) fn leads_on(&self) -> bool {
+        self.stand == Stand::Open && self.is_shared() && (self.failures == 0 || !self.is_datagrams())
     }
 
     /// Whether a request more can be put on it. One of datagrams that has failed is tried with one at a time until that is answered.
@@ -347,7 +360,11 @@ impl Upstream {
     pub(crate) fn rest(&mut self, now: Time, addrs: usize) {
         self.failures = self.failures.saturating_add(1);
         self.addr = self.addr.wrapping_add(1);
-        let rounds = self.failures / u32::try_from(addrs.max(1)).unwrap_or(u32::MAX);
+        let addrs = u32::try_from(addrs.max(1)).unwrap_or(u32::MAX);
+        let rounds = self.failures / addrs;
+        if self.failures.is_multiple_of(addrs) {
+            self.failed_at = now;
+        }
         let pause = match rounds {
             0 => Duration::from_millis(1),
             _ => PAUSE_MAX.min(PAUSE_FIRST.saturating_mul(1 << (rounds - 1).min(16))),

@@ -49,5 +49,7 @@ mod xdp;
 pub use crate::config::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, ConfigError, REST_AFTER_MIN, StackConfig};
 pub use crate::gauges::StackGauges;
 pub use crate::stack::{DatagramSocket, Listener, Pipe, Socket, Stack};
+#[cfg(fuzzing)]
+pub use crate::sys::fuzz_rings;
 pub use crate::tun::{Tun, TunError, TunRx, TunTx};
 pub use crate::xdp::{RxHalf, TxHalf, Xdp, XdpConfig, XdpDevice, XdpError};

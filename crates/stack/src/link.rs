@@ -15,7 +15,7 @@ pub type LinkAddress = [u8; 6];
 /// Bytes of an Ethernet header (IEEE 802.3, 3.1.1).
 pub const ETHERNET_BYTES: usize = 14;
 
-/// What a link is like. It doesn't change while the link lives.
+/// What a link is like. Nothing but `mtu` changes while the link lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Figures {
     /// The longest IP packet that it carries, in bytes.
@@ -90,7 +90,7 @@ pub trait Link {
     where
         Self: 'a;
 
-    /// What it is like.
+    /// What it is like. Looked at after each [`Link::wait`].
     fn figures(&self) -> Figures;
 
     /// Reads the clock: the time since the link was made.
@@ -120,6 +120,7 @@ pub trait Link {
     /// By whom packets to `to` leave.
     ///
     /// # Errors
-    /// [`ConnError::Unreachable`] when there is no way by this link, or the neighbour doesn't answer.
+    /// [`ConnError::Unreachable`] when there is no way by this link, or the neighbour doesn't answer; [`ConnError::Denied`] where a route
+    /// prohibits it, or answers wouldn't come by this link.
     fn next_hop(&mut self, to: IpAddr) -> Result<Hop, ConnError>;
 }

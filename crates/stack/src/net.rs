@@ -165,6 +165,17 @@ impl Net {
         }
     }
 
+    /// Packets have so many bytes at most from now on: new connections say so to their peers, and none sends longer ones.
+    pub(crate) fn follow_mtu(&mut self, mtu: usize) {
+        if mtu == self.figures.mtu {
+            return;
+        }
+        self.figures.mtu = mtu;
+        self.sink = vec![0; mtu].into_boxed_slice();
+        self.iface = interface(self.figures, self.random.next());
+        self.aimed = None;
+    }
+
     fn is_ours(&self, local: SocketAddr) -> bool {
         self.config.addresses.contains(&local.ip())
     }

@@ -229,6 +229,7 @@ impl<D: Link> Backend for Stack<D> {
         let full = self.settle();
         let woken = self.link.wait(self.patience(timeout, full))?;
         self.net.now = self.link.now();
+        self.net.follow_mtu(self.link.figures().mtu);
         self.receive();
         self.net.handle_timers();
         if self.net.resolving() > 0 {

@@ -30,7 +30,8 @@ const MTU_MAX: usize = sys::FRAME_BYTES - HEADROOM - ETHERNET_BYTES;
 const FRAMES_MAX: u32 = 1 << 20;
 /// How soon a device without room is tried again: nothing wakes a sender in copy mode.
 const RETRY_EVERY: Duration = Duration::from_micros(50);
-/// How often it's looked whether the device is still there: the kernel notes it on the socket when one is removed, and wakes nobody.
+/// How often it's looked whether the device is still there, and what its MTU is: the kernel notes it on the socket when one is removed,
+/// and wakes nobody.
 const DEVICE_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Polls with frames waiting after which wakers are looked for all the same.
 const LOOK_EVERY: u32 = 32;
@@ -44,8 +45,8 @@ pub struct XdpConfig {
     pub tx_frames: u32,
     /// Whether the device may read and write frames itself, where it can; otherwise the kernel copies.
     pub zero_copy: bool,
-    /// Whether checksums of packets that come are verified; `None`: unless the device is a veth, which hands over unfinished ones. Other
-    /// virtual devices in generic mode may do so as well.
+    /// Whether checksums of packets that come are verified; `None`: unless the device is a veth, or a virtio-net in generic mode, which
+    /// hand over unfinished ones. Other virtual devices in generic mode may do so as well.
     pub verifies: Option<bool>,
 }
 
@@ -75,6 +76,21 @@ pub enum XdpError {
         queues: u32,
         /// The queue that was asked for.
         queue: u32,
+    },
+    /// Its driver gives it more queues while a program is attached, as virtio_net does where it may have as many more as there are CPUs.
+    /// Packets come by these as well, but they can't be served: they don't send what a socket copies (Linux 7.2), and frames that they share
+    /// stay with the driver when program and queues go, so that the kernel fails when the next program is attached.
+    #[error(
+        "{device} has {before} receive queues, but {during} with an XDP program, and those beyond can't be served: give it as many as it may \
+         have (`ethtool -l {device}` tells, `ethtool -L {device} combined …`), or as a virtual device no more than there are CPUs"
+    )]
+    QueuesComeAndGo {
+        /// The device.
+        device: String,
+        /// Queues without a program.
+        before: u32,
+        /// Queues with one.
+        during: u32,
     },
     /// Numbers of frames that can't be.
     #[error("rx_frames and tx_frames are powers of two from 64 to 2^20, not {0}")]
@@ -135,14 +151,19 @@ impl XdpDevice {
     /// # Errors
     /// See [`XdpError`].
     pub fn attach(name: &str, wanted: Option<XdpMode>) -> Result<Self, XdpError> {
-        let interface = Neighbours::open()?.interface(name).map_err(|error| match Errno::from_io_error(&error) {
-            Some(Errno::NODEV) => XdpError::Unavailable(Unavailable::NoDevice { device: name.to_owned() }),
-            _ => XdpError::System(error),
-        })?;
+        let mut interface =
+            Neighbours::open()?.interface(name).map_err(|error| match Errno::from_io_error(&error) {
+                Some(Errno::NODEV) => XdpError::Unavailable(Unavailable::NoDevice { device: name.to_owned() }),
+                _ => XdpError::System(error),
+            })?;
         if interface.link.is_none() {
             return Err(XdpError::NotEthernet(name.to_owned()));
         }
+        let most = interface.queues;
+        let used = || io::Result::Ok(sys::receive_queues(name)?.unwrap_or(most));
+        let before = used()?;
         let redirect = Redirect::attach(name, wanted)?;
+        interface.queues = check_queues(name, before, used()?)?;
         Ok(Self { redirect: Arc::new(Mutex::new(redirect)), interface, name: name.to_owned() })
     }
 
@@ -153,7 +174,8 @@ impl XdpDevice {
         self.interface.addresses.iter().filter(global).copied().collect()
     }
 
-    /// How many receive queues it has.
+    /// How many receive queues it used when the program was attached. Packets may come by any of them, so each wants opening: on one
+    /// that nobody has opened they are the kernel's, which resets their connections ([`XdpDevice::astray`]).
     #[must_use]
     pub const fn queues(&self) -> u32 {
         self.interface.queues
@@ -171,6 +193,14 @@ impl XdpDevice {
     /// The system's; they aren't known to happen.
     pub fn taken(&self) -> io::Result<u64> {
         self.redirect().taken()
+    }
+
+    /// Packets that would have been taken, but came by a queue that nobody has opened: the kernel had them.
+    ///
+    /// # Errors
+    /// The system's; they aren't known to happen.
+    pub fn astray(&self) -> io::Result<u64> {
+        self.redirect().astray()
     }
 
     /// Opens a queue, and takes packets to the addresses and ports of `stack` from the kernel: on a queue that nobody has opened they
@@ -194,9 +224,11 @@ impl XdpDevice {
         }
         let rings = self.rings(queue, config)?;
         let figures = Figures {
-            mtu: (self.interface.mtu as usize).min(MTU_MAX),
+            mtu: usable(self.interface.mtu),
             address: self.interface.link,
-            verifies: config.verifies.unwrap_or(!self.interface.veth),
+            verifies: config.verifies.unwrap_or_else(|| {
+                has_whole_checksums(self.interface.veth, self.mode(), driver(&self.name).as_deref())
+            }),
         };
         let (sleep, neighbours) = (Sleep::new()?, Neighbours::open()?);
         let mut redirect = self.redirect();
@@ -240,6 +272,26 @@ impl XdpDevice {
     }
 }
 
+/// How many queues there are to open, or that they can't all be served.
+fn check_queues(device: &str, before: u32, during: u32) -> Result<u32, XdpError> {
+    if during > before {
+        return Err(XdpError::QueuesComeAndGo { device: device.to_owned(), before, during });
+    }
+    Ok(during)
+}
+
+/// The name of a device's driver, where sysfs(5) has the device.
+fn driver(device: &str) -> Option<String> {
+    let path = std::fs::read_link(format!("/sys/class/net/{device}/device/driver")).ok()?;
+    Some(path.file_name()?.to_str()?.to_owned())
+}
+
+/// Whether what comes has checksums that somebody has finished. In native mode virtio_net has its host do so; in generic mode the host hands
+/// over what its own sockets and other guests' sent as they left it.
+fn has_whole_checksums(veth: bool, mode: XdpMode, driver: Option<&str>) -> bool {
+    !veth && (mode == XdpMode::Native || driver != Some("virtio_net"))
+}
+
 impl Xdp {
     /// Whether the device reads and writes frames itself; otherwise the kernel copies.
     #[must_use]
@@ -255,7 +307,7 @@ impl Xdp {
 }
 
 impl Xdp {
-    /// Looks, now and then, whether the device is still there.
+    /// Looks, now and then, whether the device is still there, and how long its packets may be.
     ///
     /// # Errors
     /// It's gone.
@@ -271,8 +323,18 @@ impl Xdp {
                 io::Error::from(errno).kind(),
                 format!("{name} was removed ({errno}); start again once it's back"),
             )
-        })
+        })?;
+        // It fails for a device that is being removed, which the next look finds.
+        if let Ok(mtu) = self.neighbours.mtu(self.device.interface.index) {
+            self.figures.mtu = usable(mtu);
+        }
+        Ok(())
     }
+}
+
+/// Of a device's MTU, what a frame has room for.
+fn usable(mtu: u32) -> usize {
+    (mtu as usize).min(MTU_MAX)
 }
 
 impl Link for Xdp {
@@ -312,7 +374,7 @@ impl Link for Xdp {
     }
 
     fn is_stalled(&mut self) -> bool {
-        self.rings.tx.has_pending()
+        self.rings.tx.is_leaving()
     }
 
     fn watch_waker(&mut self, waker: &Waker) -> io::Result<()> {
@@ -341,5 +403,27 @@ impl Link for Xdp {
                 Ok(Hop { source, link: None })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_are_verified_but_where_nobody_has_finished_them() {
+        use XdpMode::{Generic, Native};
+        let seen = [(true, Native, None), (true, Generic, None), (false, Generic, Some("virtio_net"))];
+        assert!(seen.into_iter().all(|(veth, mode, driver)| !has_whole_checksums(veth, mode, driver)));
+        let seen = [(false, Native, Some("virtio_net")), (false, Generic, Some("e1000e")), (false, Generic, None)];
+        assert!(seen.into_iter().all(|(veth, mode, driver)| has_whole_checksums(veth, mode, driver)));
+    }
+
+    #[test]
+    fn queues_that_go_with_the_program_are_refused() {
+        let refused = check_queues("nic", 1, 3).unwrap_err().to_string();
+        assert!(refused.contains("nic has 1 receive queues, but 3") && refused.contains("ethtool -L nic"), "{refused}");
+        assert_eq!(check_queues("nic", 4, 4).unwrap(), 4);
+        assert_eq!(check_queues("nic", 4, 2).unwrap(), 2, "a driver may take some for itself");
     }
 }

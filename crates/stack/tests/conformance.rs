@@ -181,8 +181,10 @@ mod xdp {
         world::move_to(&ground.host);
         let there = ground.clone();
         let open = move |family, kind| Ok(world::socket_in(&there.peer, family, kind));
+        let forbidden = world::forbid(&ground.host, v4);
         let side = XdpSide { ground, home: Addr::Inet((home, 0).into()), mode };
-        Ok(SocketWorld::new(side, Sockets::opened_by(Home::Inet(peers), Box::new(open))))
+        let world = SocketWorld::new(side, Sockets::opened_by(Home::Inet(peers), Box::new(open)));
+        Ok(world.forbidding(Addr::Inet((forbidden, 9).into())))
     }
 
     mod native_ipv4 {

@@ -3,15 +3,17 @@
 
 mod world;
 
-use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use midmile_engine::{Backend, Config, ConnError, ConnId, Core, Cx, Handler, Incoming, ListenerId};
+use midmile_engine::{
+    Addr, Backend, Config, ConnError, ConnId, Core, Cx, Handler, Incoming, LegOptions, ListenerId, MeterId,
+};
 use midmile_kernel::XdpMode;
-use midmile_stack::{Stack, XdpConfig, XdpDevice, XdpError};
+use midmile_stack::{Stack, StackConfig, Xdp, XdpConfig, XdpDevice, XdpError};
 use rustix::process::{Pid, Signal, kill_process};
 use world::{Host, PEER_V4, STACK_V4, TunGround, VethGround, config};
 
@@ -140,6 +142,40 @@ fn other_ports_stay_the_kernels() {
 }
 
 #[test]
+fn queues_are_those_in_use_and_packets_by_one_that_nobody_opened_are_counted() {
+    const SENDERS: u64 = 64;
+    if skips() {
+        return;
+    }
+    let ground = VethGround::new();
+    let (at, from) = (Ipv4Addr::new(10, 203, 0, 2), Ipv4Addr::new(10, 203, 0, 1));
+    let there = ground.host.pid();
+    ground.peer.command(&format!(
+        "ip link add p1 numtxqueues 2 numrxqueues 2 type veth peer name s1 numtxqueues 4 numrxqueues 4 netns {there}"
+    ));
+    ground.host.command("ethtool --set-channels s1 rx 2 tx 2");
+    for (host, device, address) in [(&ground.peer, "p1", from), (&ground.host, "s1", at)] {
+        host.command(&format!("ip address add {address}/24 dev {device}"));
+        host.command(&format!("ip link set {device} up"));
+    }
+    let stack = StackConfig { addresses: vec![at.into()], ..config() };
+    let device = ground.host.run(|| XdpDevice::attach("s1", None)).unwrap();
+    assert_eq!(device.queues(), 2, "it may use four");
+    let error = ground.host.run(|| device.open(2, &XdpConfig::default(), &stack)).map(drop).unwrap_err();
+    assert!(matches!(error, XdpError::NoQueue { queues: 2, queue: 2, .. }), "{error}");
+    let _queue = ground.host.run(|| device.open(0, &XdpConfig::default(), &stack)).unwrap();
+    let to = (at, *world::DATAGRAMS.start());
+    let senders: Vec<_> = (0..SENDERS).map(|_| ground.peer.run(|| UdpSocket::bind((from, 0)).unwrap())).collect();
+    let deadline = Instant::now() + PATIENCE;
+    // The peer spreads its flows over both. What it sends before it knows the neighbour may be lost.
+    while device.taken().unwrap() == 0 || device.astray().unwrap() == 0 {
+        assert!(Instant::now() < deadline, "taken {}, astray {}", device.taken().unwrap(), device.astray().unwrap());
+        // The kernel answers what it gets by the other queue: nobody is there.
+        senders.iter().for_each(|sender| drop(sender.send_to(b"x", to)));
+    }
+}
+
+#[test]
 fn a_device_that_is_removed_ends_the_core_with_its_name() {
     if skips() {
         return;
@@ -158,6 +194,80 @@ fn a_device_that_is_removed_ends_the_core_with_its_name() {
         }
     };
     assert!(error.contains("s0 was removed"), "{error}");
+}
+
+/// Takes all connections, and keeps them.
+struct Keeper(Vec<ConnId>);
+
+impl<B: Backend> Handler<B> for Keeper {
+    fn on_accept(&mut self, cx: &mut Cx<B>, _: ListenerId, incoming: Incoming<B::Socket>) {
+        self.0.extend(cx.admit(incoming, 0, MeterId::NONE).ok());
+    }
+
+    fn on_data(&mut self, _: &mut Cx<B>, _: ConnId, _: u64, bytes: &[u8]) -> usize {
+        bytes.len()
+    }
+
+    fn on_peer_close(&mut self, cx: &mut Cx<B>, conn: ConnId, _: u64) {
+        cx.close(conn);
+    }
+
+    fn on_error(&mut self, _: &mut Cx<B>, _: ConnId, _: u64, error: ConnError) {
+        panic!("{error}");
+    }
+}
+
+/// What the kernel says of one of its connections: `field` of `ss`, in bytes.
+fn told_by_kernel(ground: &VethGround, stream: &TcpStream, field: &str) -> usize {
+    let port = stream.local_addr().unwrap().port();
+    let told = ground.peer.command(&format!("ss -tinH sport = :{port}"));
+    let value = told.split_whitespace().find_map(|word| word.strip_prefix(field)?.strip_prefix(':'));
+    value.unwrap_or_else(|| panic!("no {field}: {told}")).parse().unwrap()
+}
+
+#[test]
+fn a_changed_mtu_is_followed() {
+    if skips() {
+        return;
+    }
+    let ground = VethGround::new();
+    let stack = Stack::new(ground.link(None), config()).unwrap();
+    let mut core = Core::new(stack, Config::default(), Keeper(Vec::new()));
+    let at = Addr::Inet((STACK_V4, *world::LISTEN.start()).into());
+    let at = core.parts().1.listen_at(&at, &LegOptions::default(), 16).unwrap().1.inet().unwrap();
+    let connected = |core: &mut Core<Stack<Xdp>, Keeper>| {
+        let before = core.parts().0.0.len();
+        thread::scope(|scope| {
+            let client = scope.spawn(|| ground.peer.run(|| TcpStream::connect_timeout(&at, PATIENCE).unwrap()));
+            while core.parts().0.0.len() == before {
+                core.parts().1.set_alarm(Duration::ZERO);
+                core.turn().unwrap();
+            }
+            client.join().unwrap()
+        })
+    };
+    let segment = |mtu: usize| mtu - 40;
+    let mut old = connected(&mut core);
+    assert_eq!(told_by_kernel(&ground, &old, "mss"), segment(3000));
+    for mtu in [1200, 2000] {
+        ground.host.command(&format!("ip link set s0 mtu {mtu}"));
+        let began = Instant::now();
+        while told_by_kernel(&ground, &connected(&mut core), "mss") != segment(mtu) {
+            assert!(began.elapsed() < PATIENCE, "new connections are told of another MTU");
+        }
+        // One that stood before sends shorter segments too, or longer ones again.
+        let conn = core.parts().0.0[0];
+        assert_eq!(core.parts().1.send(conn, &[0; 10_000]), 10_000);
+        let mut unread = 10_000;
+        old.set_nonblocking(true).unwrap();
+        while unread > 0 {
+            core.parts().1.set_alarm(Duration::ZERO);
+            core.turn().unwrap();
+            unread -= old.read(&mut [0; 10_000]).unwrap_or(0);
+            assert!(began.elapsed() < PATIENCE, "{unread} bytes never come");
+        }
+        assert_eq!(told_by_kernel(&ground, &old, "rcvmss"), segment(mtu));
+    }
 }
 
 /// Not a test by itself: another one starts it as a process, to be killed.

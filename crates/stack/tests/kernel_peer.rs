@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use midmile_engine::{
     Addr, Backend, Config, ConnError, ConnId, Core, Cx, Handler, Incoming, LegOptions, ListenerId, MeterId, Waker,
@@ -243,6 +243,13 @@ fn a_capture_has_no_malformed_segment() {
             assert!(ground.peer.run(|| TcpStream::connect_timeout(&refused, PATIENCE).is_err()));
         }
     });
+    // tcpdump may be behind on a busy machine, and forgets what it hasn't written when it's told to end.
+    let began = Instant::now();
+    let mut len = 0;
+    while began.elapsed() < PATIENCE && (len == 0 || len < std::fs::metadata(&file).unwrap().len()) {
+        len = std::fs::metadata(&file).unwrap().len();
+        std::thread::sleep(Duration::from_millis(500));
+    }
     rustix::process::kill_process(rustix::process::Pid::from_child(&tcpdump), rustix::process::Signal::INT).unwrap();
     tcpdump.wait().unwrap();
     let bad = dissect(&file, "_ws.malformed || tcp.checksum.status == \"Bad\" || ip.checksum.status == \"Bad\"");

@@ -58,7 +58,7 @@ const TYPE_TSIG: u16 = 250;
 const TYPE_IXFR: u16 = 251;
 const TYPE_AXFR: u16 = 252;
 /// The option by which a server says how long it lets a connection idle (RFC 7828).
-const OPTION_TCP_KEEPALIVE: u16 = 11;
+pub const OPTION_TCP_KEEPALIVE: u16 = 11;
 
 /// A message, without the length that stands in front of it on TCP.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +93,9 @@ pub struct Additional {
     pub keepalive: bool,
     /// Where the two bytes of the keepalive option's timeout stand, in units of 100 ms; only where it has one.
     pub keepalive_at: Option<usize>,
+    /// Where the OPT record's options begin, and where they end, if all of them fit and it's the last record: there another can be put.
+    /// The two bytes before them count theirs.
+    pub options: Option<(usize, usize)>,
 }
 
 impl<'a> Message<'a> {
@@ -203,6 +206,9 @@ impl<'a> Message<'a> {
                     let keepalive = keepalive_in(content);
                     said.keepalive = keepalive.is_some();
                     said.keepalive_at = keepalive.filter(|(_, len)| *len == 2).map(|(place, _)| record.content + place);
+                    // Names in records behind it might point to what would move.
+                    let may_grow = left == 0 && options(content).all(|option| option.is_some());
+                    said.options = may_grow.then_some((record.content, record.end));
                 }
                 TYPE_TSIG => said.signed |= left == 0,
                 TYPE_SIG => said.signed |= left == 0 && word(content, 0) == Some(0),

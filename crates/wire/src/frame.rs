@@ -108,59 +108,33 @@ pub struct Seen {
     left: usize,
 }
 
-/// Why a message can't be one. The stream has no beginning of a message any more: close it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
-    /// It is longer than the protocol's users agreed on: `len_max`.
-    #[error("a message is longer than allowed")]
-    TooLong,
-    /// Its length is so small that it ends before the length itself does.
-    #[error("a message ends before its own length field")]
-    TooShort,
-    /// Its length of variable size doesn't end with its fourth byte.
-    #[error("a length has more than four bytes")]
-    LongVarint,
-    /// It isn't RESP: an unknown type, a number that isn't one, or a line or string that doesn't end with CR LF. Where clients send
-    /// it, they may speak another protocol.
-    #[error("a message isn't RESP")]
-    NotResp,
-    /// A RESP value without a length in front (`$?`, `*?`), which no Redis sends: have the other side send it with its length.
-    #[error("a RESP value is streamed, without a length")]
-    Streamed,
-    /// The program says so, by a negative number.
-    #[error("the framing program says that a message is broken")]
-    Refused,
-    /// The program read or wrote where it may not. It is the program that has to be mended: `data` may be read up to `data_end`,
-    /// the 512 bytes below `r10` may be written.
-    #[error("the framing program left its memory")]
-    Fault,
-}
-
-impl FrameError {
-    /// All of them, each at its [`FrameError::index`].
-    pub const ALL: [Self; 7] =
-        [Self::TooLong, Self::TooShort, Self::LongVarint, Self::NotResp, Self::Streamed, Self::Refused, Self::Fault];
-    /// How many there are.
-    pub const COUNT: usize = Self::ALL.len();
-
-    /// The place of its counter.
-    #[must_use]
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-
-    /// Its name in counters and logs.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::TooLong => "too-long",
-            Self::TooShort => "too-short",
-            Self::LongVarint => "long-varint",
-            Self::NotResp => "not-resp",
-            Self::Streamed => "streamed",
-            Self::Refused => "refused",
-            Self::Fault => "fault",
-        }
+crate::named! {
+    /// Why a message can't be one. The stream has no beginning of a message any more: close it.
+    #[derive(thiserror::Error)]
+    FrameError {
+        /// It is longer than the protocol's users agreed on: `len_max`.
+        #[error("a message is longer than allowed")]
+        TooLong => "too-long",
+        /// Its length is so small that it ends before the length itself does.
+        #[error("a message ends before its own length field")]
+        TooShort => "too-short",
+        /// Its length of variable size doesn't end with its fourth byte.
+        #[error("a length has more than four bytes")]
+        LongVarint => "long-varint",
+        /// It isn't RESP: an unknown type, a number that isn't one, or a line or string that doesn't end with CR LF. Where clients send
+        /// it, they may speak another protocol.
+        #[error("a message isn't RESP")]
+        NotResp => "not-resp",
+        /// A RESP value without a length in front (`$?`, `*?`), which no Redis sends: have the other side send it with its length.
+        #[error("a RESP value is streamed, without a length")]
+        Streamed => "streamed",
+        /// The program says so, by a negative number.
+        #[error("the framing program says that a message is broken")]
+        Refused => "refused",
+        /// The program read or wrote where it may not. It is the program that has to be mended: `data` may be read up to `data_end`,
+        /// the 512 bytes below `r10` may be written.
+        #[error("the framing program left its memory")]
+        Fault => "fault",
     }
 }
 

@@ -314,3 +314,37 @@ fn the_status_document_has_what_was_promised() {
     assert_eq!((&mumbai["sent_segments"], &mumbai["retransmitted_segments"]), (&4000.into(), &10.into()));
     assert_eq!((&mumbai["delivery_rate"], &mumbai["delivery_rate_best"]), (&50_000_000.into(), &60_000_000.into()));
 }
+
+#[test]
+fn legs_that_are_friends_are_counted() {
+    assert!(!exposed().contains("midmile_friend_leg"));
+    let mut view = view(Vec::new());
+    view.own = [("friends", 2), ("ring_in_bytes", 70), ("tcp_out_bytes", 5)].into();
+    let page = super::encode(view).unwrap();
+    for line in [
+        "midmile_friend_legs_total{} 2",
+        "midmile_friend_leg_bytes_total{direction=\"in\",by=\"ring\"} 70",
+        "midmile_friend_leg_bytes_total{direction=\"out\",by=\"tcp\"} 5",
+        "midmile_friend_legs_broken_total{} 0",
+    ] {
+        assert!(page.lines().any(|one| one == line), "{line}\n{page}");
+    }
+}
+
+#[test]
+fn friends_are_counted_by_cgroup_and_reason() {
+    assert!(!exposed().contains("midmile_friends"));
+    let mut view = view(vec![]);
+    let figures = |bytes| Figures { ends: 2, messages: 3, bytes, turns: 1, reasons: vec![(Reason::ReceiverFull, 5)] };
+    view.friends = [("/a".to_owned(), figures(70)), ("/b".to_owned(), figures(80))].into();
+    let text = super::encode(view).unwrap();
+    for line in [
+        "midmile_friends_ends_total{cgroup=\"/a\"} 2",
+        "midmile_friends_messages_total{cgroup=\"/a\"} 3",
+        "midmile_friends_skipped_bytes_total{cgroup=\"/b\"} 80",
+        "midmile_friends_turns_total{cgroup=\"/b\"} 1",
+        "midmile_friends_kept_total{cgroup=\"/a\",reason=\"receiver-full\"} 5",
+    ] {
+        assert!(text.lines().any(|had| had == line), "{line} isn't in\n{text}");
+    }
+}

@@ -1,4 +1,4 @@
-//! `midmile friends status`: what is attached, asked of the kernel.
+//! `midmile friends status`: what is attached, asked of the kernel, and ring friends, asked of their processes.
 
 use std::fmt::Write as _;
 
@@ -7,14 +7,39 @@ use midmile_kernel::{Attachment, Figures, Holder};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
+use super::rings::Rings;
 use crate::cli::FriendsStatusArgs;
 use crate::exit::{Failure, Outcome};
 
 pub(crate) fn run(args: &FriendsStatusArgs) -> Outcome {
-    let all = Attachment::all().map_err(|error| super::failure(&error))?;
-    let told = all.iter().map(Told::of).collect::<Result<Vec<_>, _>>()?;
-    let text = if args.json { json(&told)? } else { report(&told) };
+    let (told, unknown) = match Attachment::all() {
+        Ok(all) => (all.iter().map(Told::of).collect::<Result<Vec<_>, _>>()?, None),
+        // Only root may ask the kernel; ring friends are the user's own.
+        Err(error) => (Vec::new(), Some(error.to_string())),
+    };
+    let document = Document { attachments: &told, attachments_unknown: unknown, rings: Rings::look()? };
+    let text = if args.json { json(&document)? } else { document.report() };
     super::super::print(text.as_bytes())
+}
+
+/// All that is told.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    attachments: &'a [Told],
+    /// Why the kernel couldn't be asked for attachments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attachments_unknown: Option<String>,
+    rings: Rings,
+}
+
+impl Document<'_> {
+    fn report(&self) -> String {
+        let attached = match &self.attachments_unknown {
+            Some(why) => format!("attachments can't be listed: {why}\n"),
+            None => report(self.attachments),
+        };
+        format!("{attached}{}", self.rings)
+    }
 }
 
 /// An attachment, as it is told.
@@ -67,12 +92,8 @@ pub(super) fn connections(ends: usize) -> String {
     }
 }
 
-fn json(told: &[Told]) -> Result<String, Failure> {
-    #[derive(Serialize)]
-    struct Document<'a> {
-        attachments: &'a [Told],
-    }
-    let text = serde_json::to_string_pretty(&Document { attachments: told });
+fn json(document: &Document<'_>) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(document);
     text.map(|text| text + "\n").map_err(|error| Failure::Run(format!("can't write JSON: {error}")))
 }
 
@@ -132,7 +153,12 @@ mod tests {
 
     #[test]
     fn the_document_has_the_same() {
-        let document: serde_json::Value = serde_json::from_str(&json(&[told()]).unwrap()).unwrap();
-        assert_eq!(document["attachments"][0]["reasons"]["receiver-full"], 9);
+        let attachments = [told()];
+        let mut document = Document { attachments: &attachments, attachments_unknown: None, rings: Rings::default() };
+        let json: serde_json::Value = serde_json::from_str(&json(&document).unwrap()).unwrap();
+        assert_eq!(json["attachments"][0]["reasons"]["receiver-full"], 9);
+        assert!(json.get("attachments_unknown").is_none() && json["rings"]["connections"].is_array());
+        document.attachments_unknown = Some("not root".to_owned());
+        assert_eq!(document.report(), "attachments can't be listed: not root\nno process has ring friends\n");
     }
 }

@@ -278,7 +278,7 @@ const WRONG: [(&str, &str); 31] = [
     ),
     (
         "framing = \"dns\"\nmessages.attempt_timeout = \"6s\"",
-        "f:5: listener.messages.attempt_timeout: messages.attempt_timeout = 6s is longer than messages.answer_timeout = 5s; shorten \
+        "f:5: listener.messages.attempt_timeout: messages.attempt_timeout = 6s is longer than messages.answer_timeout = 4s; shorten \
          it or lengthen that",
     ),
     (

@@ -2,13 +2,12 @@
 import ctypes
 import errno
 import select
-import signal
 import socket
 import struct
 import threading
 import time
 
-from ends import SO_TIMESTAMP, exactly, expect, listener, met, outcome, pair, start, to_end, until, waits_to_be_read
+from ends import SO_TIMESTAMP, alarms, exactly, expect, listener, met, outcome, pair, start, to_end, until, waits_to_be_read
 
 from .check import check, check_blocking
 
@@ -111,26 +110,26 @@ def timestamps():
     """SO_TIMESTAMP: each receive tells when the bytes came."""
     dialled, accepted = met()
     accepted.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMP, 1)
-    dialled.send(b"a")
-    time.sleep(0.01)
-    _, notes, _, _ = accepted.recvmsg(100, 200)
-    expect(notes, "no time was told")
+    notes = []
+
+    def told():
+        dialled.send(b"a")
+        notes[:] = accepted.recvmsg(100, 200)[1]
+        return notes
+
+    # The kernel begins to note times a moment after the first socket has asked for it.
+    expect(until(told), "no time was told")
 
 
 @check_blocking
 def a_signal_while_waiting():
     """A handler without SA_RESTART ends recv(2) with EINTR; with it, recv(2) goes on."""
     dialled, accepted = met()
-    signal.signal(signal.SIGALRM, lambda *_: None)
-    outcomes = []
-    for interrupts in (True, False):
-        signal.siginterrupt(signal.SIGALRM, interrupts)
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
+    with alarms(0.05):
+        expect((said := received(accepted)) == "EINTR", f"a signal: {said}")
+    with alarms(0.05, interrupts=False):
         threading.Timer(0.2, dialled.send, [b"k"]).start()
-        outcomes.append(received(accepted))
-        if interrupts:
-            exactly(accepted, 1)
-    expect(outcomes == ["EINTR", 1], f"{outcomes}")
+        expect((said := received(accepted)) == 1, f"over signals: {said}")
 
 
 @check_blocking
@@ -140,7 +139,7 @@ def a_limit_of_the_wait():
     accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 200_000))
     began = time.monotonic()
     said, took = outcome(lambda: accepted.recv(1)), time.monotonic() - began
-    expect(said == "BlockingIOError" and 0.15 < took < 1, f"{said} after {took:.2f} s")
+    expect(said == "BlockingIOError" and 0.15 < took < 5, f"{said} after {took:.2f} s")
 
 
 @check_blocking
@@ -163,10 +162,8 @@ def keeps_waiting(dialled, accepted):
     dialled.setblocking(True)
     dialled.sendall(b"question")
     expect(exactly(accepted, 8) == b"question", "the question")
-    signal.signal(signal.SIGALRM, lambda *_: None)
-    signal.siginterrupt(signal.SIGALRM, True)
-    signal.setitimer(signal.ITIMER_REAL, 0.02)
-    expect((said := received(dialled)) == "EINTR", f"a signal: {said}")
+    with alarms(0.02):
+        expect((said := received(dialled)) == "EINTR", f"a signal: {said}")
     start(lambda: (time.sleep(0.005), accepted.sendall(b"answer")))
     expect(exactly(dialled, 6) == b"answer", "the answer")
     start(lambda: (time.sleep(0.005), accepted.close()))

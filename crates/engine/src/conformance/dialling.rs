@@ -64,6 +64,16 @@ pub fn a_dial_leads_nowhere<W: World>(world: &mut W) -> Verdict {
     Ok(())
 }
 
+/// A dial to where this host may not go is told as denied, at once or by an upcall.
+pub fn a_dial_is_denied<W: World>(world: &mut W) -> Verdict {
+    needs(world, Ability::Denials)?;
+    let mut stage = Stage::new(world, SMALL);
+    let (world, backend) = stage.world();
+    let to = world.denied(backend);
+    fails(&mut stage, &to, ConnError::Denied);
+    Ok(())
+}
+
 /// A dial to a listener whose queue is full says so.
 pub fn a_dial_to_a_full_listener_is_told_to_come_again<W: World>(world: &mut W) -> Verdict {
     needs(world, Ability::BusyListeners)?;

@@ -85,6 +85,13 @@ impl<W: World> Stage<'_, W> {
         }
     }
 
+    /// The peer is gone with its host, without a word: it answers nothing from now on.
+    pub fn vanish(&mut self, peer: PeerId) {
+        if let Some(peer) = self.actors[peer.0].peer.take() {
+            self.world.vanish(self.core.parts().1.backend(), peer);
+        }
+    }
+
     /// What the peer has sent.
     #[must_use]
     pub fn said(&self, peer: PeerId) -> &[u8] {

@@ -10,6 +10,7 @@ use crate::cx::Cx;
 use crate::datagram::DatagramId;
 use crate::error::ConnError;
 use crate::handler::{ConnId, ListenerId};
+use crate::mesh::CoreId;
 use crate::time::Time;
 
 /// An upcall.
@@ -41,6 +42,8 @@ pub enum Seen {
     Wake,
     /// A connection came from another core, or couldn't go there.
     HandOff,
+    /// A connection came from another core, and couldn't be taken in.
+    HandOffLost(ConnError),
     /// A datagram has come.
     Datagram,
     /// There's room for datagrams again.
@@ -128,6 +131,8 @@ pub struct Record {
     pub echoes: bool,
     /// Alarms are written down: those that a stage sets to go on aren't.
     pub shows_alarms: bool,
+    /// Connections that couldn't be taken in: from whom they came, and their tokens.
+    pub lost: Vec<(CoreId, u64)>,
     /// Offered bytes in order of offers, for cases that count offers.
     pub offers: Vec<usize>,
     pub(super) sockets: HashMap<DatagramId, DatagramStory>,
@@ -147,6 +152,7 @@ impl Record {
             take: Take::All,
             echoes: false,
             shows_alarms: false,
+            lost: Vec::new(),
             offers: Vec::new(),
             sockets: HashMap::new(),
             socket: None,

@@ -58,6 +58,7 @@ macro_rules! conformance_tests {
                 a_dial_that_stands_is_not_read_by_itself,
                 a_dial_is_refused,
                 a_dial_leads_nowhere,
+                a_dial_is_denied,
                 a_dial_to_a_full_listener_is_told_to_come_again,
                 a_dial_that_is_never_answered_ends_by_its_timer,
                 a_dial_may_be_given_up_at_once,
@@ -124,6 +125,12 @@ macro_rules! conformance_tests {
                 a_failed_connection_is_ended_before_it_is_told,
                 a_failed_connection_is_ended_while_it_is_told,
             ];
+            silence: [
+                an_accepted_peer_stops_answering,
+                a_dialled_peer_stops_answering,
+                keepalive_finds_who_has_gone,
+                a_dial_that_is_never_answered_times_out,
+            ];
             forwarding: [
                 a_conversation_is_passed_on,
                 much_is_passed_on_both_ways,
@@ -167,6 +174,7 @@ macro_rules! conformance_tests {
                 room_is_told_of_on_the_other_core,
                 a_failure_is_told_on_the_other_core,
                 one_that_cannot_go_comes_back,
+                one_that_finds_no_room_is_lost,
                 what_cannot_be_handed_over,
             ];
             panicking: [

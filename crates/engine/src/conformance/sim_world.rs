@@ -143,6 +143,10 @@ impl World for SimWorld {
         self.failing(backend, ConnError::Unreachable)
     }
 
+    fn denied(&mut self, backend: &mut Sim) -> Addr {
+        self.failing(backend, ConnError::Denied)
+    }
+
     fn silent(&mut self, backend: &mut Sim) -> Addr {
         let at = self.addr();
         backend.server(&at, vec![DialOutcome::Silent]);
@@ -176,6 +180,10 @@ impl World for SimWorld {
 
     fn reset(&mut self, backend: &mut Sim, peer: RemoteId) {
         backend.hand_reset(peer);
+    }
+
+    fn vanish(&mut self, backend: &mut Sim, peer: RemoteId) {
+        backend.hand_vanish(peer);
     }
 
     fn strange_addr(&mut self) -> SocketAddr {

@@ -65,13 +65,15 @@ pub struct SocketWorld<S> {
     alone: bool,
     /// Descriptors that nobody else is to have.
     fillers: Vec<OwnedFd>,
+    /// Where the network forbids to go.
+    denied: Option<Addr>,
 }
 
 impl<S: Side> SocketWorld<S> {
     /// `side` with peers among `sockets`.
     #[must_use]
     pub const fn new(side: S, sockets: Sockets) -> Self {
-        Self { side, sockets, alone: false, fillers: Vec::new() }
+        Self { side, sockets, alone: false, fillers: Vec::new(), denied: None }
     }
 
     /// The same in a process that does nothing else. Its descriptors are few from now on (`RLIMIT_NOFILE`, getrlimit(2)): the kernel
@@ -86,9 +88,16 @@ impl<S: Side> SocketWorld<S> {
         Self { alone: true, ..self }
     }
 
+    /// The same in a network where nobody may go to `to`.
+    #[must_use]
+    pub fn forbidding(self, to: Addr) -> Self {
+        Self { denied: Some(to), ..self }
+    }
+
     fn transport_lacks(&self, ability: Ability) -> Option<&'static str> {
         match (self.sockets.home(), ability) {
             (_, Ability::Starving) if !self.alone => Some("the process's descriptors aren't this test's alone"),
+            (Home::Inet(_), Ability::Denials) if self.denied.is_none() => Some("this network forbids no way"),
             (Home::Inet(_), Ability::BusyListeners) => Some("TCP waits by itself for room in a listener's queue"),
             (Home::Inet(IpAddr::V6(_)), Ability::DialFrom) => Some("this host has one IPv6 address of its own"),
             (Home::Inet(IpAddr::V6(_)), Ability::TwoAddrs) if self.side.home().is_none() => {
@@ -98,6 +107,7 @@ impl<S: Side> SocketWorld<S> {
             (Home::Inet(_), _) => None,
             (Home::Unix, Ability::Datagrams) => Some("datagrams of Unix-domain sockets aren't the engine's"),
             (Home::Unix, Ability::Resets | Ability::QueueResets) => Some("Unix-domain sockets know no reset"),
+            (Home::Unix, Ability::Vanishing) => Some("Unix-domain peers are there or gone"),
             (Home::Unix, Ability::Silence) => Some("a Unix-domain listener answers at once, be it that it's full"),
             (Home::Unix, Ability::PeerAddrs) => Some("Unix-domain peers have no names"),
             (Home::Unix, Ability::DialFrom) => Some("Unix-domain peers have no addresses"),
@@ -149,6 +159,10 @@ impl<S: Side> World for SocketWorld<S> {
         self.sockets.unreachable()
     }
 
+    fn denied(&mut self, _backend: &mut S::Backend) -> Addr {
+        self.denied.clone().unwrap_or_else(|| self.sockets.forbidden())
+    }
+
     fn silent(&mut self, _backend: &mut S::Backend) -> Addr {
         self.sockets.full()
     }
@@ -171,6 +185,10 @@ impl<S: Side> World for SocketWorld<S> {
 
     fn reset(&mut self, _backend: &mut S::Backend, peer: SocketPeer) {
         Sockets::reset(peer);
+    }
+
+    fn vanish(&mut self, _backend: &mut S::Backend, peer: SocketPeer) {
+        self.sockets.vanish(peer);
     }
 
     /// On loopback every address below 127 is this host's; the source is one that nobody has bound.

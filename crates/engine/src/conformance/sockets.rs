@@ -1,9 +1,12 @@
 //! Peers that are the kernel's sockets, none of which ever blocks: for every backend whose peers the kernel can be.
 
 use std::fmt;
+use std::fs::{self, Permissions};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -11,10 +14,12 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use super::world::{Heard, Skip};
 use crate::addr::{Addr, UnixAddr};
 use crate::kernel::address;
+use crate::sys;
 
 /// Makes a socket of a family and a type: in another network namespace, if that's where peers are.
 pub type Opener = Box<dyn Fn(AddressFamily, SocketType) -> io::Result<OwnedFd>>;
@@ -23,8 +28,9 @@ pub type Opener = Box<dyn Fn(AddressFamily, SocketType) -> io::Result<OwnedFd>>;
 pub struct Sockets {
     home: Home,
     open: Opener,
-    /// Kept for as long as the case runs: bound and not listening, or listening with a full queue.
+    /// Kept for as long as the case runs: bound and not listening, listening with a full queue, or deaf.
     held: Vec<OwnedFd>,
+    forbidden: Option<Forbidden>,
 }
 
 /// Where peers stand.
@@ -84,7 +90,7 @@ impl Sockets {
     /// Peers at `home` whose sockets `open` makes: non-blocking, and closed on exec.
     #[must_use]
     pub fn opened_by(home: Home, open: Opener) -> Self {
-        Self { home, open, held: Vec::new() }
+        Self { home, open, held: Vec::new(), forbidden: None }
     }
 
     /// Where peers stand.
@@ -223,6 +229,29 @@ impl Sockets {
         drop(peer);
     }
 
+    /// See [`World::vanish`](super::World::vanish): what comes for the peer's socket is dropped before TCP sees it.
+    ///
+    /// # Panics
+    /// When the kernel refuses the filter.
+    pub fn vanish(&mut self, peer: SocketPeer) {
+        sys::deafen(peer.fd.as_fd()).expect("a socket takes a filter");
+        self.held.push(peer.fd);
+    }
+
+    /// See [`World::denied`](super::World::denied): a Unix-domain listener whose file nobody may write to.
+    pub fn forbidden(&mut self) -> Addr {
+        self.forbidden = None;
+        let name = format!("midmile-conformance-{}-{}", std::process::id(), NAMES.fetch_add(1, Relaxed));
+        let path = std::env::temp_dir().join(name);
+        let at = Addr::unix(path.to_str().expect("directories for temporary files have plain names"));
+        let fd = self.socket(&at, SocketType::STREAM);
+        address::bind(&fd, &at).expect("nobody has the name");
+        self.forbidden = Some(Forbidden::new(path));
+        net::listen(&fd, 1).expect("a bound socket listens");
+        self.held.push(fd);
+        at
+    }
+
     /// All descriptors that the process can still have.
     pub(super) fn all_descriptors() -> impl Iterator<Item = OwnedFd> {
         std::iter::from_fn(|| open(AddressFamily::UNIX, SocketType::STREAM).ok())
@@ -238,6 +267,31 @@ impl Sockets {
     #[must_use]
     pub fn caller_of(peer: &SocketPeer) -> Option<Addr> {
         net::getpeername(peer.fd.as_fd()).ok().map(address::from_any)
+    }
+}
+
+/// A file without rights, which bind this thread too: it goes without root's way around them. Gone, all is as it was.
+struct Forbidden {
+    path: PathBuf,
+    before: CapabilitySets,
+}
+
+impl Forbidden {
+    fn new(path: PathBuf) -> Self {
+        let before = capabilities(None).expect("a thread may ask for its capabilities");
+        let forbidden = Self { path, before };
+        let effective = before.effective - CapabilitySet::DAC_OVERRIDE;
+        set_capabilities(None, CapabilitySets { effective, ..before }).expect("a thread may do without a capability");
+        fs::set_permissions(&forbidden.path, Permissions::from_mode(0o000)).expect("it's a file of ours");
+        forbidden
+    }
+}
+
+impl Drop for Forbidden {
+    fn drop(&mut self) {
+        // A test that fails says more than these would.
+        set_capabilities(None, self.before).ok();
+        fs::remove_file(&self.path).ok();
     }
 }
 

@@ -10,6 +10,7 @@ use crate::cx::{Cx, MeterId};
 use crate::datagram::{DatagramId, Flow};
 use crate::error::ConnError;
 use crate::handler::{ConnId, Frame, Handler, Incoming, ListenerId};
+use crate::mesh::CoreId;
 use crate::time::Time;
 
 /// What a case does within an upcall, after it was written down.
@@ -208,6 +209,11 @@ impl<B: Backend> Handler<B> for Trace<B> {
         let awaits_room = cx.conns.get(conn).is_some_and(|conn| conn.awaits_room);
         self.record.arrives(conn, token, awaits_room);
         self.note(cx, Some(conn), Seen::HandOff);
+    }
+
+    fn on_hand_off_lost(&mut self, cx: &mut Cx<B>, from: CoreId, token: u64, error: ConnError) {
+        self.record.lost.push((from, token));
+        self.note(cx, None, Seen::HandOffLost(error));
     }
 
     fn on_datagram(&mut self, cx: &mut Cx<B>, socket: DatagramId, flow: Flow, bytes: &[u8]) {

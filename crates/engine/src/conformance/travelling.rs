@@ -46,9 +46,18 @@ impl<B: Backend> Other<B> {
 
 /// Two cores; a connection accepted by the first, of whose bytes the program used four.
 fn begun<W: World>(world: &mut W, config: Config) -> (Stage<'_, W>, Other<W::Backend>, ConnId, PeerId) {
+    let (mut stage, other) = cores(world, [config; 2]);
+    let (conn, peer) = begin(&mut stage);
+    (stage, other, conn, peer)
+}
+
+fn cores<W: World>(world: &mut W, [this, that]: [Config; 2]) -> (Stage<'_, W>, Other<W::Backend>) {
     let [here, there] = seats::<W>();
-    let other = Core::seated(world.backend(), config, Trace::default(), there).expect("it can be woken");
-    let mut stage = Stage::seated(world, config, here);
+    let other = Core::seated(world.backend(), that, Trace::default(), there).expect("it can be woken");
+    (Stage::seated(world, this, here), Other(other))
+}
+
+fn begin<W: World>(stage: &mut Stage<'_, W>) -> (ConnId, PeerId) {
     let (conn, peer) = stage.accepted();
     stage.strangers(&[peer]);
     stage.say(peer, b"0123");
@@ -56,27 +65,35 @@ fn begun<W: World>(world: &mut W, config: Config) -> (Stage<'_, W>, Other<W::Bac
     stage.take_as(conn, Take::Nothing);
     stage.say(peer, b"456789");
     stage.until("it's left over", |stage| stage.record().left_over(conn) == b"456789");
-    (stage, Other(other), conn, peer)
+    (conn, peer)
 }
 
 /// Hands the connection over, and says what it's called there. Nothing is told of it here any more. It may come back while something of it
 /// is under way; `None` when it always does.
 fn handed<W: World>(stage: &mut Stage<'_, W>, other: &mut Other<W::Backend>, conn: ConnId) -> Option<ConnId> {
+    sent_off(stage, other, conn, Seen::HandOff).then(|| {
+        let id = other.record().conns().next().expect("it has arrived");
+        other.record().set_take(id, Take::All);
+        id
+    })
+}
+
+/// Hands the connection over until `seen` is seen there, once, and says whether it ever was.
+fn sent_off<W: World>(stage: &mut Stage<'_, W>, other: &mut Other<W::Backend>, conn: ConnId, seen: Seen) -> bool {
+    let before = stage.record().count(Seen::HandOff);
     for tries in 1..=20 {
         stage.hand_off(conn, THERE).expect("it stands");
         stage.until("it arrives, or comes back", |stage| {
             other.turn();
-            other.record().count(Seen::HandOff) == 1 || stage.record().count(Seen::HandOff) == tries
+            other.record().count(seen) == 1 || stage.record().count(Seen::HandOff) == before + tries
         });
-        let arrived = other.record().conns().next();
-        if let Some(id) = arrived {
-            assert_eq!((stage.cx().conns_open(), stage.record().count(Seen::HandOff)), (0, tries - 1));
-            other.record().set_take(id, Take::All);
-            return Some(id);
+        if other.record().count(seen) == 1 {
+            assert_eq!((stage.cx().conns_open(), stage.record().count(Seen::HandOff)), (0, before + tries - 1));
+            return true;
         }
         stage.settle();
     }
-    None
+    false
 }
 
 /// A connection goes on on another core: what was left over comes first, then what follows, and its end; it's sent on from there.
@@ -186,6 +203,40 @@ pub fn one_that_cannot_go_comes_back<W: World>(world: &mut W) -> Verdict {
             stage.settle();
             stage.expect_nothing_left();
         }
+    }
+    Ok(())
+}
+
+/// A core that has as many as it may is told whom it lost, by their tokens; their peers see a reset, and those that it has go on.
+pub fn one_that_finds_no_room_is_lost<W: World>(world: &mut W) -> Verdict {
+    needs(world, Ability::Travels)?;
+    let resets = needs(world, Ability::Resets).is_ok();
+    for config in KEEPING {
+        let (mut stage, mut other) = cores(world, [config, Config { conns_max: 1, ..config }]);
+        let (first, its_peer) = begin(&mut stage);
+        let id = handed(&mut stage, &mut other, first).expect("nothing keeps it here for long");
+        let (second, peer) = begin(&mut stage);
+        let token = stage.record().story(second).token;
+        let lost = Seen::HandOffLost(ConnError::Exhausted);
+        assert!(sent_off(&mut stage, &mut other, second, lost), "nothing keeps it here for long");
+        assert_eq!(other.record().lost, [(HERE, token)]);
+        stage.until("its peer sees the end", |stage| {
+            other.turn();
+            stage.ending(peer).is_some()
+        });
+        assert!(!resets || stage.ending(peer) == Some(Ending::Reset), "its end looks like one in order");
+        let cx = other.0.parts().1;
+        assert_eq!((cx.gauges().hand_offs_lost, cx.conns_open()), (1, 1));
+        cx.read(id);
+        stage.say(its_peer, b"abc");
+        stage.until("the first goes on", |_| {
+            other.turn();
+            other.record().received(id) == b"456789abc"
+        });
+        assert_eq!(other.record().order(id), [Seen::HandOff, Seen::Data]);
+        other.record().over(id);
+        other.0.parts().1.close(id);
+        stage.expect_nothing_left();
     }
     Ok(())
 }

@@ -11,10 +11,14 @@ use crate::backend::Backend;
 pub enum Ability {
     /// Connections can be reset, and the other side can tell a reset from an end.
     Resets,
+    /// Peers can stop answering, as if their hosts were gone.
+    Vanishing,
     /// There is an address where a dial is never answered.
     Silence,
     /// A dial to a listener whose queue is full fails with [`ConnError::Busy`](crate::ConnError::Busy), rather than wait.
     BusyListeners,
+    /// There is an address where this host may not go.
+    Denials,
     /// Connections can move from one of the world's backends to another.
     Travels,
     /// The backend can be brought to find no descriptor for an accept: [`World::starve`].
@@ -117,6 +121,9 @@ pub trait World {
     /// An address to which there's no way.
     fn unreachable(&mut self, backend: &mut Self::Backend) -> Addr;
 
+    /// An address where this host may not go ([`Ability::Denials`]).
+    fn denied(&mut self, backend: &mut Self::Backend) -> Addr;
+
     /// An address where nobody answers ([`Ability::Silence`]), or where a listener says that its queue is full
     /// ([`Ability::BusyListeners`]).
     fn silent(&mut self, backend: &mut Self::Backend) -> Addr;
@@ -135,6 +142,9 @@ pub trait World {
 
     /// The peer resets the connection ([`Ability::Resets`]).
     fn reset(&mut self, backend: &mut Self::Backend, peer: Self::Peer);
+
+    /// The peer answers nothing from now on ([`Ability::Vanishing`]).
+    fn vanish(&mut self, backend: &mut Self::Backend, peer: Self::Peer);
 
     /// Another's address, to dial from ([`Ability::DialFrom`]).
     fn strange_addr(&mut self) -> SocketAddr;

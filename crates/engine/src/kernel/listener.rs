@@ -23,6 +23,8 @@ use crate::sys::{self, Instruction};
 const BACKLOG: i32 = 65_535;
 /// Connections with data in their SYN that may wait for the handshake's end (RFC 7413, 5.1), on each listener.
 const FAST_OPEN_QUEUE: i32 = 1024;
+/// Pauses between looks at an address that is in use, in milliseconds: half a second in all.
+const IN_USE_PAUSES: [u64; 6] = [5, 15, 30, 60, 120, 240];
 
 /// A socket that accepts.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct Listener {
     tcp: bool,
     /// Its connections end by a reset unless we close them.
     abrupt: bool,
+    /// They ask to be their clients' friends.
+    friend: bool,
     /// Removes the socket file when the last listener on it is gone.
     _file: Option<Arc<SocketFile>>,
 }
@@ -50,6 +54,11 @@ impl Listener {
     pub(crate) const fn is_abrupt(&self) -> bool {
         self.abrupt
     }
+
+    /// Whether its connections ask to be their clients' friends.
+    pub(crate) const fn is_friend(&self) -> bool {
+        self.friend
+    }
 }
 
 impl AsFd for Listener {
@@ -61,6 +70,9 @@ impl AsFd for Listener {
 /// Listens on `at`, with one listener for each of `cpus` (the CPU that the core runs on), and says where: port 0 is filled in.
 /// `joining` says that our own listeners may stand there already (a reload); otherwise another group on the address is an error.
 ///
+/// An address in use is looked at again for half a second, in which the thread sleeps: the kernel takes the rings (`io_uring(7)`)
+/// of a process that was killed down after the process is reaped, and till then they hold its listeners.
+///
 /// # Errors
 /// See [`ListenError`].
 pub fn listen(
@@ -69,10 +81,17 @@ pub fn listen(
     cpus: &[u32],
     joining: bool,
 ) -> Result<(Vec<Listener>, Addr), ListenError> {
-    match at {
+    let attempt = || match at {
         Addr::Inet(_) => listen_inet(at, options, cpus, joining, BACKLOG),
         Addr::Unix(name) => listen_unix(at, name, options, cpus.len(), BACKLOG),
+    };
+    for pause in IN_USE_PAUSES {
+        match attempt() {
+            Err(ListenError::InUse) => std::thread::sleep(Duration::from_millis(pause)),
+            answer => return answer,
+        }
     }
+    attempt()
 }
 
 /// Listens on `at` for one core, with at most `backlog` connections waiting.
@@ -125,7 +144,13 @@ fn listen_inet(
         address::bind(&fd, &at)?;
         net::listen(&fd, backlog)?;
         at = address::from_any(Some(net::getsockname(&fd)?));
-        listeners.push(Listener { fd: Arc::new(fd), tcp: true, abrupt: !options.ends_if_killed, _file: None });
+        listeners.push(Listener {
+            fd: Arc::new(fd),
+            tcp: true,
+            abrupt: !options.ends_if_killed,
+            friend: options.friend,
+            _file: None,
+        });
     }
     if let [first, _, ..] = &listeners[..] {
         // Refused only where BPF is locked down: connections are then spread by a hash.
@@ -192,8 +217,9 @@ fn listen_unix(
     };
     net::listen(&fd, backlog)?;
     let fd = Arc::new(fd);
-    let listeners =
-        (0..count).map(|_| Listener { fd: fd.clone(), tcp: false, abrupt: false, _file: file.clone() }).collect();
+    let listeners = (0..count)
+        .map(|_| Listener { fd: fd.clone(), tcp: false, abrupt: false, friend: false, _file: file.clone() })
+        .collect();
     Ok((listeners, at.clone()))
 }
 

@@ -1,8 +1,9 @@
 //! A connection's socket.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use midmile_friends_sockets::own;
 use rustix::net::{AddressFamily, sockopt};
 
 use super::listener::{self, Listener};
@@ -15,11 +16,33 @@ pub(super) enum Nodelay {
     Settled,
 }
 
+/// What a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Unix,
+    Tcp,
+    /// TCP that asks to be its peer's friend; `dialled`: by us.
+    Friend {
+        dialled: bool,
+    },
+}
+
+impl Kind {
+    /// The kind of a socket that does or doesn't ask for a friend.
+    pub(super) const fn of(tcp: bool, friend: bool, dialled: bool) -> Self {
+        match (tcp, friend) {
+            (false, _) => Self::Unix,
+            (true, false) => Self::Tcp,
+            (true, true) => Self::Friend { dialled },
+        }
+    }
+}
+
 /// A connected or connecting socket.
 #[derive(Debug)]
 pub struct Socket {
     pub(super) fd: OwnedFd,
-    pub(super) tcp: bool,
+    pub(super) kind: Kind,
     pub(super) nodelay: Nodelay,
     /// The kernel keeps the SYN back until something is sent.
     pub(super) deferred: bool,
@@ -31,19 +54,25 @@ pub struct Socket {
 impl Socket {
     /// A connection that a listener gave, which has lent it its `SO_LINGER`.
     pub(crate) const fn accepted(fd: OwnedFd, listener: &Listener) -> Self {
-        Self { fd, tcp: listener.is_tcp(), nodelay: Nodelay::Settled, deferred: false, abrupt: listener.is_abrupt() }
+        let kind = Kind::of(listener.is_tcp(), listener.is_friend(), false);
+        Self { fd, kind, nodelay: Nodelay::Settled, deferred: false, abrupt: listener.is_abrupt() }
     }
 
     /// A connected socket of the program's own, which doesn't block any more.
     pub(crate) fn adopted(fd: OwnedFd) -> io::Result<Self> {
-        let tcp = sockopt::socket_domain(&fd)? != AddressFamily::UNIX;
+        let kind = Kind::of(sockopt::socket_domain(&fd)? != AddressFamily::UNIX, false, false);
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self { fd, tcp, nodelay: Nodelay::Settled, deferred: false, abrupt: false })
+        Ok(Self { fd, kind, nodelay: Nodelay::Settled, deferred: false, abrupt: false })
     }
 
     /// Whether it's TCP, or else a Unix-domain socket.
     pub(crate) const fn is_tcp(&self) -> bool {
-        self.tcp
+        !matches!(self.kind, Kind::Unix)
+    }
+
+    /// Whether it asks to be its peer's friend.
+    pub(crate) const fn is_friend(&self) -> bool {
+        matches!(self.kind, Kind::Friend { .. })
     }
 
     /// Whether the kernel keeps the SYN back until something is sent.
@@ -53,6 +82,9 @@ impl Socket {
 
     /// The descriptor as it is, for a close of which the peer sees what it would if this process ended.
     pub(crate) fn into_fd(self) -> OwnedFd {
+        if self.is_friend() {
+            own::give_away(self.fd.as_raw_fd());
+        }
         self.fd
     }
 
@@ -67,7 +99,7 @@ impl Socket {
 
     /// The descriptor, for a close that the peer sees as a reset.
     pub(crate) fn for_reset(self) -> OwnedFd {
-        if self.tcp && !self.abrupt {
+        if self.is_tcp() && !self.abrupt {
             // If it fails, the peer sees an end.
             listener::set_abrupt(&self.fd).ok();
         }

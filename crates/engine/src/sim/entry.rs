@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::remote::{RemoteId, Script};
+use super::silence::Liveness;
 use super::world::{Event, Sim, SimListener};
 use crate::addr::Addr;
 use crate::backend::Ready;
@@ -26,7 +27,9 @@ impl Sim {
         if !options.shared && self.doors.iter().any(|door| door.addr == at && door.open.get()) {
             return Err(ListenError::InUse);
         }
-        Ok((self.listener(at.clone()), at))
+        let listener = self.listener(at.clone());
+        self.doors[listener.index].liveness = Liveness::of(options);
+        Ok((listener, at))
     }
 
     /// A client that connects after `wait` to whoever listens at `to` first; `None` if nobody does now.

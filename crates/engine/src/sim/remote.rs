@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::silence::Liveness;
 use crate::addr::Addr;
 use crate::backend::Tag;
 use crate::error::ConnError;
@@ -103,6 +104,10 @@ pub struct Remote {
     pub(super) by_hand: bool,
     /// It has closed its socket: bytes for it are answered by a reset.
     pub(super) left: bool,
+    /// Since when it answers nothing, if it doesn't; and since when there's something that it should have answered.
+    pub(super) vanished: Option<Time>,
+    pub(super) unanswered: Time,
+    pub(super) liveness: Liveness,
 }
 
 impl fmt::Debug for Remote {
@@ -168,6 +173,9 @@ impl Remote {
             scheduled: false,
             by_hand: false,
             left: false,
+            vanished: None,
+            unanswered: Time::ZERO,
+            liveness: Liveness::default(),
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::datagrams::Mail;
 use super::remote::{Remote, RemoteId, Script};
 use super::rng::Rng;
+use super::silence::Liveness;
 use crate::addr::Addr;
 use crate::backend::{Dialled, Progress, Ready, Tag, Transfer};
 use crate::error::ConnError;
@@ -18,7 +19,7 @@ use crate::waker::Waker;
 /// How long bytes wait for more at most.
 const HELD: Duration = Duration::from_millis(200);
 /// Until a SYN that wasn't answered is sent again (RFC 6298, section 2.1).
-const SYN_WAIT: Duration = Duration::from_secs(1);
+pub(super) const SYN_WAIT: Duration = Duration::from_secs(1);
 
 /// How a dial goes.
 #[derive(Clone, Debug)]
@@ -33,7 +34,7 @@ pub enum DialOutcome {
     FailsAfter(Duration, ConnError),
     /// It stands after a while, and a test acts for the remote, with room for so many bytes each way.
     ByHand(Duration, usize),
-    /// Nobody ever answers.
+    /// Nobody ever answers: it fails by `user_timeout`, if that is set.
     Silent,
     /// It stands after a while, and leads to the program's own listener at an address: two sockets of the program talk to each
     /// other, with room for so many bytes each way.
@@ -72,6 +73,8 @@ pub(super) struct Door {
     pub(super) addr: Addr,
     pub(super) queue: VecDeque<RemoteId>,
     pub(super) open: Rc<Cell<bool>>,
+    /// Of those that come by it.
+    pub(super) liveness: Liveness,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,6 +91,8 @@ pub(super) enum Event {
     Tell { remote: usize },
     /// What waited for more goes out by itself.
     Release { remote: usize },
+    /// A remote may have been silent for too long.
+    Expire { remote: usize },
     /// A datagram arrives.
     Letter { letter: usize },
 }
@@ -144,7 +149,8 @@ impl Sim {
     /// A listener on `addr`.
     pub fn listener(&mut self, addr: Addr) -> SimListener {
         let open = Rc::new(Cell::new(true));
-        self.doors.push(Door { tag: None, addr, queue: VecDeque::new(), open: open.clone() });
+        let liveness = Liveness::default();
+        self.doors.push(Door { tag: None, addr, queue: VecDeque::new(), open: open.clone(), liveness });
         SimListener { index: self.doors.len() - 1, open }
     }
 
@@ -220,7 +226,7 @@ impl Sim {
             (Some(wait), None) => self.schedule(wait, Event::Stand { remote: id.0 }),
             (Some(wait), Some(_)) => self.schedule(wait, Event::Fail { remote: id.0 }),
             (None, None) => self.wake(id),
-            (None, Some(_)) => {}
+            (None, Some(_)) => self.hand_vanish(id),
         }
         Ok((self.socket(id), if at_once { Dialled::Connected } else { Dialled::Pending }))
     }
@@ -344,6 +350,7 @@ impl Sim {
             }
             Event::Tell { remote } => self.tell(RemoteId(remote)),
             Event::Release { remote } => self.remotes[remote].held = 0,
+            Event::Expire { remote } => self.expire(RemoteId(remote)),
             Event::Letter { letter } => self.hand_in(letter),
             Event::Step { remote } => self.step(RemoteId(remote)),
         }

@@ -46,6 +46,10 @@ const fn answer_of(end: End) -> Option<Answer> {
         | End::MessageTimeout
         | End::MessageTooLong
         | End::MessageBroken
+        | End::MessageCut
+        | End::MessageEmpty
+        | End::MessageShort
+        | End::NotAQuery
         | End::AnswersUnread
         | End::Unanswered
         | End::Answered

@@ -219,7 +219,7 @@ fn each_client_is_counted_out_once_in_any_world() {
         End::IdleTimeout,
         End::MessageTimeout,
         End::MessageTooLong,
-        End::MessageBroken,
+        End::MessageCut,
         End::Answered,
         End::Drained,
     ];

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::control::{Control, Words};
 use super::figures::{Cells, Figures};
+use super::tap::Tap;
 use super::{FriendsError, Sockets};
 use crate::object::{Counters, to_io};
 use crate::unavailable::code_of;
@@ -70,7 +71,7 @@ impl Attachment {
     fn found(id: u32) -> Result<Option<Self>, MapError> {
         let words: Array<MapData, Words> = Array::try_from(Map::Array(MapData::from_id(id)?))?;
         let Some(control) = Control::from_words(&words.get(&0, 0)?) else { return Ok(None) };
-        let [sockets, counters] = control.maps;
+        let [sockets, counters, ..] = control.maps;
         let sockets = Sockets::try_from(Map::SockHash(MapData::from_id(sockets)?))?;
         let counters = Counters::found(MapData::from_id(counters)?)?;
         Ok(Some(Self { control, words, sockets, counters }))
@@ -120,6 +121,15 @@ impl Attachment {
     pub fn switch_off(&mut self) -> Result<(), FriendsError> {
         self.control.is_off = true;
         self.words.set(0, self.control.words(), 0).map_err(|error| FriendsError::Map(to_io(&error)))
+    }
+
+    /// Watches what its friends say to each other, if `ports` is empty or has one of the ports of theirs. Takes `CAP_SYS_ADMIN`.
+    ///
+    /// # Errors
+    /// If somebody watches already, there are more ports than [`super::TAP_PORTS_MAX`], or the kernel refuses.
+    pub fn tap(&self, ports: &[u16]) -> Result<Tap, FriendsError> {
+        let [.., switch, ring] = self.control.maps;
+        Tap::begin(switch, ring, ports)
     }
 
     /// Ends of connections that are friends now. Both ends of one count; those that close meanwhile may be missed or counted.

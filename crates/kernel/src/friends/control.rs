@@ -24,13 +24,13 @@ pub(super) struct Control {
     /// The process that attached it, and when that began (proc(5), `starttime`): a number alone may be another's by now.
     pub(super) pid: u32,
     pub(super) started: u64,
-    /// The kernel's numbers of the maps of sockets and of counters.
-    pub(super) maps: [u32; 2],
+    /// The kernel's numbers of the maps: of sockets, of counters, of the tap's switch and of its ring.
+    pub(super) maps: [u32; 4],
     pub(super) path: PathBuf,
 }
 
 impl Control {
-    pub(super) fn of_this_process(cgroup: u64, path: &Path, are_ports_listed: bool, maps: [u32; 2]) -> Self {
+    pub(super) fn of_this_process(cgroup: u64, path: &Path, are_ports_listed: bool, maps: [u32; 4]) -> Self {
         let pid = std::process::id();
         let started = started(pid).unwrap_or(0);
         Self { is_off: false, are_ports_listed, cgroup, pid, started, maps, path: path.to_owned() }
@@ -39,14 +39,8 @@ impl Control {
     pub(super) fn words(&self) -> Words {
         let mut words = [0; 39];
         words[0] = u64::from(self.is_off) | u64::from(self.are_ports_listed) << 32;
-        words[1..7].copy_from_slice(&[
-            MARK,
-            self.cgroup,
-            self.pid.into(),
-            self.started,
-            self.maps[0].into(),
-            self.maps[1].into(),
-        ]);
+        words[1..5].copy_from_slice(&[MARK, self.cgroup, self.pid.into(), self.started]);
+        words[5..PATH_AT].copy_from_slice(&self.maps.map(u64::from));
         let path = self.path.as_os_str().as_bytes();
         let path = &path[path.len().saturating_sub(PATH_BYTES)..];
         for (word, bytes) in words[PATH_AT..].iter_mut().zip(path.chunks(8)) {
@@ -59,29 +53,38 @@ impl Control {
 
     /// `None` if the map is somebody else's.
     pub(super) fn from_words(words: &Words) -> Option<Self> {
-        let [flags, mark, cgroup, pid, started, sockets, counters] = words[..7] else { return None };
+        let [flags, mark, cgroup, pid, started, ref maps @ ..] = words[..PATH_AT] else { return None };
         let path: Vec<u8> =
             words[PATH_AT..].iter().flat_map(|word| word.to_ne_bytes()).take_while(|byte| *byte != 0).collect();
         (mark == MARK).then_some(())?;
+        let mut ids = [0; 4];
+        for (id, word) in ids.iter_mut().zip(maps) {
+            *id = (*word).try_into().ok()?;
+        }
         Some(Self {
             is_off: flags & 1 == 1,
             are_ports_listed: flags >> 32 == 1,
             cgroup,
             pid: pid.try_into().ok()?,
             started,
-            maps: [sockets.try_into().ok()?, counters.try_into().ok()?],
+            maps: ids,
             path: PathBuf::from(OsStr::from_bytes(&path)),
         })
     }
 
     /// Whether the process is still there.
     pub(super) fn is_held(&self) -> bool {
-        started(self.pid) == Some(self.started)
+        is_running(self.pid, self.started)
     }
 }
 
+/// Whether the process that had this number and began then is still there.
+pub(super) fn is_running(pid: u32, began: u64) -> bool {
+    started(pid) == Some(began)
+}
+
 /// When a process began, in the kernel's ticks; none if it's gone or a zombie, which holds nothing any more.
-fn started(pid: u32) -> Option<u64> {
+pub(super) fn started(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name before may have blanks and parentheses.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
@@ -94,7 +97,7 @@ mod tests {
     use super::*;
 
     fn control(path: &str) -> Control {
-        Control::of_this_process(77, Path::new(path), true, [5, 6])
+        Control::of_this_process(77, Path::new(path), true, [5, 6, 7, 8])
     }
 
     #[test]

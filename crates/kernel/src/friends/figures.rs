@@ -28,6 +28,17 @@ impl Figures {
         let reasons = Reason::ALL.into_iter().zip(reasons.iter().copied()).collect();
         Self { ends, messages, bytes, turns, reasons }
     }
+
+    /// Adds those of another attachment.
+    pub fn absorb(&mut self, other: &Self) {
+        self.ends += other.ends;
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+        self.turns += other.turns;
+        for ((_, count), (_, more)) in self.reasons.iter_mut().zip(&other.reasons) {
+            *count += more;
+        }
+    }
 }
 
 /// Why a connection isn't made friends, or a direction goes by TCP for a while. In the order of `enum counter` in `bpf/friends.h`.
@@ -192,5 +203,8 @@ mod tests {
         let figures = Figures::of(cells);
         assert_eq!((figures.ends, figures.messages, figures.bytes, figures.turns), (0, 1, 2, 3));
         assert_eq!(figures.reasons[0], (Reason::Off, 4));
+        let mut twice = figures.clone();
+        twice.absorb(&figures);
+        assert_eq!((twice.messages, twice.bytes, twice.turns, twice.reasons[1].1), (2, 4, 6, 10));
     }
 }

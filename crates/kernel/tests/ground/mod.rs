@@ -4,8 +4,12 @@
 mod host;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 pub(crate) use host::Host;
+
+/// How long a link may take to come up.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The gateway's device and addresses.
 pub(crate) const GATEWAY_DEVICE: &str = "g0";
@@ -36,7 +40,21 @@ impl Ground {
                 let prefix = if address.is_ipv4() { "24" } else { "64 nodad" };
                 host.command(&format!("ip addr add dev {device} {address}/{prefix}"));
             }
+            // Nor should its link-local address, from which neighbours are asked for, bring its routes some time later.
+            host.command(&format!("sysctl -qw net.ipv6.conf.{device}.accept_dad=0"));
             host.command(&format!("ip link set {device} up"));
+        }
+        // The kernel hears of a carrier a moment after it's there.
+        for host in [&ground.client, &ground.gateway] {
+            let is_up = || {
+                let [v4, v6] = ["ip route show table all", "ip -6 route show table all"].map(|line| host.command(line));
+                !(v4 + &v6).contains("linkdown") && host.command("ip -6 address show scope link").contains("fe80:")
+            };
+            let began = Instant::now();
+            while !is_up() {
+                assert!(began.elapsed() < PATIENCE, "the link stays down");
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
         ground
     }

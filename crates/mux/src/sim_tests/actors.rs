@@ -313,8 +313,8 @@ impl Client {
             Manners::Resets => &[End::ClientReset],
             Manners::Stalls => &[End::MessageTimeout],
             Manners::Idles => &[End::IdleTimeout],
-            Manners::Truncates => &[End::MessageBroken],
-            Manners::Garbles if matching == Matching::Id => &[End::MessageBroken],
+            Manners::Truncates => &[End::MessageCut],
+            Manners::Garbles if matching == Matching::Id => &[End::MessageShort],
             // A slow one doesn't come so far.
             Manners::Garbles | Manners::Overflows => &[End::MessageTooLong, End::MessageTimeout],
             Manners::Mute | Manners::Any => &[End::Finished, End::AnswersUnread],

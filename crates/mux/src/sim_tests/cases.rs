@@ -2,6 +2,8 @@
 
 mod fair;
 mod faults;
+mod idle;
+mod outages;
 mod owed;
 mod poison;
 mod transfers;

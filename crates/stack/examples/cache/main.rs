@@ -16,7 +16,7 @@ use std::ops::Range;
 use answers::{Answers, Rest};
 use clap::Parser;
 use commands::{Next, Words};
-use common::{Flags, Program};
+use common::{Carrier, Flags, Program};
 use midmile_engine::{Backend, Config, ConnError, ConnId, Cx, Handler, Incoming, Key, ListenerId, MeterId, Slab};
 use store::Store;
 
@@ -128,7 +128,12 @@ impl<B: Backend> Handler<B> for Cache {
 impl Program for Cache {
     const DATAGRAMS: bool = false;
 
-    fn run_on<B: Backend>(self, backend: B, flags: &Flags) -> anyhow::Result<()> {
+    /// What one core stored another wouldn't find.
+    fn again(&self) -> Option<Self> {
+        None
+    }
+
+    fn run_on<B: Carrier>(self, backend: B, flags: &Flags) -> anyhow::Result<()> {
         let config = Config { read_bytes: REQUEST_BYTES_MAX, ..Config::default() };
         common::serve(backend, flags, config, self)
     }

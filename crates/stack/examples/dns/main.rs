@@ -13,13 +13,14 @@ mod zone;
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use answer::{Over, UDP_BYTES_MAX};
 use answers::{Answers, Rest};
 use anyhow::Context as _;
 use clap::Parser;
-use common::{Flags, Program};
+use common::{Carrier, Flags, Program};
 use midmile_engine::{
     Backend, Config, ConnError, ConnId, Cx, DatagramId, Flow, Frame, Handler, Incoming, Key, ListenerId, MeterId, Slab,
     Time,
@@ -51,7 +52,8 @@ struct Asker {
 }
 
 struct Responder {
-    zone: Zone,
+    zone: Arc<Zone>,
+    conns_max: u32,
     askers: Slab<Asker>,
     /// Answers of the connection that asked last.
     answers: Answers,
@@ -60,6 +62,17 @@ struct Responder {
 }
 
 impl Responder {
+    fn new(zone: Arc<Zone>, conns_max: u32) -> Self {
+        Self {
+            zone,
+            conns_max,
+            askers: Slab::with_capacity(conns_max),
+            answers: Answers::default(),
+            asked: None,
+            datagram: Vec::with_capacity(UDP_BYTES_MAX),
+        }
+    }
+
     /// Sends what has gathered. A peer that doesn't take it isn't asked for more.
     fn send<B: Backend>(&mut self, cx: &mut Cx<B>) {
         if let Some((conn, key)) = self.asked.take()
@@ -179,7 +192,11 @@ impl<B: Backend> Handler<B> for Responder {
 impl Program for Responder {
     const DATAGRAMS: bool = true;
 
-    fn run_on<B: Backend>(self, backend: B, flags: &Flags) -> anyhow::Result<()> {
+    fn again(&self) -> Option<Self> {
+        Some(Self::new(self.zone.clone(), self.conns_max))
+    }
+
+    fn run_on<B: Carrier>(self, backend: B, flags: &Flags) -> anyhow::Result<()> {
         common::serve(backend, flags, Config { read_bytes: 2 + 65_535, ..Config::default() }, self)
     }
 }
@@ -188,12 +205,7 @@ fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let named = cli.zone.display();
     let text = fs::read_to_string(&cli.zone).with_context(|| format!("can't read {named}"))?;
-    let responder = Responder {
-        zone: Zone::parse(&text, cli.origin.as_deref()).with_context(|| format!("in {named}"))?,
-        askers: Slab::with_capacity(cli.flags.conns_max),
-        answers: Answers::default(),
-        asked: None,
-        datagram: Vec::with_capacity(UDP_BYTES_MAX),
-    };
+    let zone = Zone::parse(&text, cli.origin.as_deref()).with_context(|| format!("in {named}"))?;
+    let responder = Responder::new(Arc::new(zone), cli.flags.conns_max);
     common::run(responder, &cli.flags)
 }

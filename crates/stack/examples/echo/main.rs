@@ -7,7 +7,7 @@
 mod common;
 
 use clap::Parser;
-use common::{Flags, Program};
+use common::{Carrier, Flags, Program};
 use midmile_engine::{
     Backend, Config, ConnError, ConnId, Cx, DatagramId, Flow, Handler, Incoming, ListenerId, MeterId,
 };
@@ -60,7 +60,11 @@ impl<B: Backend> Handler<B> for Echo {
 impl Program for Echo {
     const DATAGRAMS: bool = true;
 
-    fn run_on<B: Backend>(self, backend: B, flags: &Flags) -> anyhow::Result<()> {
+    fn again(&self) -> Option<Self> {
+        Some(Self)
+    }
+
+    fn run_on<B: Carrier>(self, backend: B, flags: &Flags) -> anyhow::Result<()> {
         common::serve(backend, flags, Config::default(), self)
     }
 }

@@ -13,11 +13,12 @@ mod site;
 
 use std::io::{IoSlice, Write as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use answers::{Answers, Rest};
 use clap::Parser;
-use common::{Flags, Program};
+use common::{Carrier, Flags, Program};
 use midmile_engine::{Backend, Config, ConnError, ConnId, Cx, Handler, Incoming, Key, ListenerId, MeterId, Slab, Time};
 use request::{Asked, Refusal};
 use site::Site;
@@ -50,7 +51,8 @@ struct Visitor {
 }
 
 struct Responder {
-    site: Site,
+    site: Arc<Site>,
+    conns_max: u32,
     visitors: Slab<Visitor>,
     answers: Answers,
     path: Vec<u8>,
@@ -60,6 +62,18 @@ struct Responder {
 }
 
 impl Responder {
+    fn new(site: Arc<Site>, conns_max: u32) -> Self {
+        Self {
+            site,
+            conns_max,
+            visitors: Slab::with_capacity(conns_max),
+            answers: Answers::default(),
+            path: Vec::with_capacity(request::HEAD_BYTES_MAX),
+            date: String::with_capacity(32),
+            date_at: Time::ZERO,
+        }
+    }
+
     /// Answers the requests at the front of `bytes`, as long as the peer takes answers, and says how many bytes they were.
     fn answer<B: Backend>(&mut self, cx: &mut Cx<B>, conn: ConnId, key: Key, bytes: &[u8]) -> usize {
         self.tell_time(cx.now());
@@ -235,20 +249,18 @@ impl<B: Backend> Handler<B> for Responder {
 impl Program for Responder {
     const DATAGRAMS: bool = false;
 
-    fn run_on<B: Backend>(self, backend: B, flags: &Flags) -> anyhow::Result<()> {
+    fn again(&self) -> Option<Self> {
+        Some(Self::new(self.site.clone(), self.conns_max))
+    }
+
+    fn run_on<B: Carrier>(self, backend: B, flags: &Flags) -> anyhow::Result<()> {
         common::serve(backend, flags, Config::default(), self)
     }
 }
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    let responder = Responder {
-        site: Site::read(&cli.root, (cli.memory as usize) << 20)?,
-        visitors: Slab::with_capacity(cli.flags.conns_max),
-        answers: Answers::default(),
-        path: Vec::with_capacity(request::HEAD_BYTES_MAX),
-        date: String::with_capacity(32),
-        date_at: Time::ZERO,
-    };
+    let site = Site::read(&cli.root, (cli.memory as usize) << 20)?;
+    let responder = Responder::new(Arc::new(site), cli.flags.conns_max);
     common::run(responder, &cli.flags)
 }

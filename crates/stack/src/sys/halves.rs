@@ -56,6 +56,10 @@ pub struct TxHalf {
     begin: u64,
     /// Frames in nobody's hands.
     free: Vec<u64>,
+    /// All that there are.
+    frames: usize,
+    /// Whether the device reads them where they lie, until it has sent them.
+    zero_copy: bool,
     socket: Arc<OwnedFd>,
     /// Put in since the kernel was last told.
     unpublished: bool,
@@ -93,12 +97,14 @@ pub(crate) fn open_rings(device: u32, queue: u32, rx: u32, tx: u32, zero_copy: b
         end: begin,
         lent: None,
     };
-    let sends = TxHalf {
+    let mut sends = TxHalf {
         tx: Ring::map(fd, &offsets.tx, tx, XDP_PGOFF_TX_RING)?,
         completion: Ring::map(fd, &offsets.cr, tx, XDP_UMEM_PGOFF_COMPLETION_RING)?,
         memory,
         begin,
         free: frames(tx).map(|frame| begin + frame).collect(),
+        frames: tx as usize,
+        zero_copy,
         socket: socket.clone(),
         unpublished: false,
         stalled: false,
@@ -110,6 +116,7 @@ pub(crate) fn open_rings(device: u32, queue: u32, rx: u32, tx: u32, zero_copy: b
     let mode = if zero_copy { SocketAddrXdpFlags::XDP_ZEROCOPY } else { SocketAddrXdpFlags::XDP_COPY };
     bind(&socket, &SocketAddrXdp::new(mode | SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP, device, queue))?;
     let zero_copy = sockopt::xdp_options(&socket)?.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY);
+    sends.zero_copy = zero_copy;
     Ok(Rings { rx: receives, tx: sends, zero_copy, socket })
 }
 
@@ -159,9 +166,28 @@ impl TxHalf {
         self.stalled
     }
 
-    /// Whether the kernel hasn't taken all frames yet.
-    pub(crate) fn has_pending(&mut self) -> bool {
-        self.tx.pending() > 0
+    /// Whether frames would be lost with the socket: the kernel hasn't copied all of them, or the device hasn't sent all that are shared
+    /// with it.
+    pub(crate) fn is_leaving(&mut self) -> bool {
+        if !self.zero_copy || self.tx.pending() > 0 {
+            return self.tx.pending() > 0;
+        }
+        self.reclaim();
+        self.ask_back();
+        self.free.len() < self.frames
+    }
+
+    fn lacks_room(&mut self) -> bool {
+        self.free.is_empty() || self.tx.room() == 0
+    }
+
+    /// Has the driver give back what it has sent: some look for that only when they're called to send.
+    fn ask_back(&mut self) {
+        if self.free.len() < self.frames && self.tx.needs_wakeup() {
+            // What it can't do now is asked for again by whoever looks for room next.
+            send(&*self.socket, &[], SendFlags::DONTWAIT).ok();
+            self.reclaim();
+        }
     }
 
     /// Takes back frames that have left.
@@ -182,13 +208,16 @@ impl TxHalf {
 
 impl Transmit for TxHalf {
     fn has_room(&mut self) -> bool {
-        if self.free.is_empty() || self.tx.room() == 0 {
+        if self.lacks_room() {
             self.reclaim();
-            if self.free.is_empty() || self.tx.room() == 0 {
+            if self.lacks_room() {
                 self.flush();
             }
+            if self.free.is_empty() && self.tx.pending() == 0 {
+                self.ask_back();
+            }
         }
-        !self.free.is_empty() && self.tx.room() > 0
+        !self.lacks_room()
     }
 
     fn send<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
@@ -228,3 +257,11 @@ impl Transmit for TxHalf {
         self.reclaim();
     }
 }
+
+#[cfg(any(test, fuzzing))]
+mod model;
+#[cfg(test)]
+mod tests;
+
+#[cfg(fuzzing)]
+pub use model::fuzz_rings;

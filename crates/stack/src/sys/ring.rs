@@ -151,3 +151,13 @@ impl<T: Entry> Ring<T> {
         Self::store(self.consumer, self.ours);
     }
 }
+
+#[cfg(any(test, fuzzing))]
+impl<T: Entry> Ring<T> {
+    /// Has both counters begin there, as after so many entries.
+    pub(super) fn begin_at(&mut self, counter: u32) {
+        (self.ours, self.theirs) = (counter, counter);
+        Self::store(self.producer, counter);
+        Self::store(self.consumer, counter);
+    }
+}

@@ -17,11 +17,7 @@ const _: () = assert!(size_of::<InterfaceRequest>() == size_of::<libc::ifreq>())
 /// (Documentation/networking/tuntap.rst).
 pub(crate) fn make_tun(fd: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     let flags = u16::try_from(libc::IFF_TUN | libc::IFF_NO_PI).expect("the flags fit their field");
-    let mut request = InterfaceRequest { name: [0; libc::IFNAMSIZ], flags, rest: [0; 22] };
-    // The last byte stays zero: the kernel wants a C string.
-    let room = &mut request.name[..libc::IFNAMSIZ - 1];
-    let Some(place) = room.get_mut(..name.len()) else { return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG)) };
-    place.copy_from_slice(name.as_bytes());
+    let mut request = InterfaceRequest { name: super::device_name(name)?, flags, rest: [0; 22] };
     // SAFETY: TUNSETIFF reads and writes one ifreq; the pointer leads to a value of that size, which outlives the call.
     let answer = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

@@ -5,7 +5,7 @@
 #[path = "../../../../tests/netns/host.rs"]
 mod host;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -141,7 +141,19 @@ impl Ground {
     }
 }
 
-/// Where an example's program is. Cargo builds examples with all tests, but not with some of them: then it's done here.
+/// What a client hears from an example in the simulation that `seed` gives, when it has asked `asked`.
+pub(crate) fn simulated(example: &str, args: &[&str], seed: u64, asked: &[u8]) -> Vec<u8> {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", CLIENT_SECS_MAX]).arg(built(example));
+    command.args(["--backend", "sim", "--seed", &seed.to_string()]).args(args);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(asked).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{example}, seed {seed}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// Where an example's program is. Cargo builds examples with all tests, but not with those that are named: then it's done here.
 fn built(example: &str) -> PathBuf {
     static BUILT: Once = Once::new();
     let tests = std::env::current_exe().unwrap();
@@ -155,7 +167,8 @@ fn built(example: &str) -> PathBuf {
             return;
         }
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.args(["build", "--quiet", "--offline", "--examples"]).current_dir(package);
+        // Of the package alone, cargo would build all beneath anew, with other features.
+        command.args(["build", "--workspace", "--quiet", "--offline", "--examples"]).current_dir(package);
         if !cfg!(debug_assertions) {
             command.arg("--release");
         }

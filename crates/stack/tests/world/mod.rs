@@ -88,6 +88,13 @@ fn acknowledge_at_once(host: &Host, device: &str) {
     host.command(&format!("ip -6 route replace fd20:ca::/64 dev {device} proto kernel metric 256 quickack 1"));
 }
 
+/// Has a host's routes forbid the way to an address, which is nobody's (RFC 5737, RFC 3849).
+pub(crate) fn forbid(host: &Host, v4: bool) -> IpAddr {
+    let address: IpAddr = if v4 { [198, 51, 100, 1].into() } else { [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into() };
+    host.command(&format!("ip {} route add prohibit {address}", if v4 { "-4" } else { "-6" }));
+    address
+}
+
 /// Waits until a host takes packets to its address: the kernel puts IPv6's into its tables some time after it's been given one, and what
 /// comes before is dropped (`addrconf_dad_work` of net/ipv6/addrconf.c, `nodad` or not). TCP says it again; a datagram is gone.
 fn await_address(host: &Host, address: Ipv6Addr) {
@@ -163,9 +170,17 @@ impl VethGround {
         ground
     }
 
-    /// The queue of the device.
+    /// The queue of the device. What had it before may live on for a moment in a child that another test's thread is just starting.
     pub(crate) fn link(&self, mode: Option<XdpMode>) -> Xdp {
         let frames = XdpConfig { rx_frames: 512, tx_frames: 256, ..XdpConfig::default() };
-        self.host.run(|| XdpDevice::attach("s0", mode).unwrap().open(0, &frames, &config()).unwrap())
+        let open = || XdpDevice::attach("s0", mode)?.open(0, &frames, &config());
+        let began = Instant::now();
+        loop {
+            match self.host.run(open) {
+                Ok(link) => return link,
+                Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }

@@ -7,41 +7,18 @@ use super::{HEADER_LEN, Message, OPCODE_NOTIFY, OPCODE_QUERY, OPCODE_UPDATE, Rec
 /// looked at: a message of 64 KiB could have a million.
 const STEPS_MAX: usize = 8192;
 
-/// Why a request isn't well formed. Its answer is [`super::RCODE_FORMERR`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
-    /// It has more questions than one, or none where there has to be one (RFC 9619; RFC 1996, 3.7; RFC 2136, 3.1.1). A query without
-    /// any asks for a cookie (RFC 7873, 5.4), which nobody needs on TCP.
-    Questions,
-    /// Its question isn't whole, has a label of more than 63 bytes or a pointer, or its name is longer than 255 bytes.
-    Question,
-    /// It has fewer records than it says, or one whose name or length doesn't fit.
-    Records,
-    /// Its OPT record's options don't fit, its name isn't the root's, or there are two (RFC 6891, 6.1).
-    Edns,
-}
-
-impl Malformed {
-    /// All of them, each at its [`Malformed::index`].
-    pub const ALL: [Self; 4] = [Self::Questions, Self::Question, Self::Records, Self::Edns];
-    /// How many there are.
-    pub const COUNT: usize = Self::ALL.len();
-
-    /// The place of its counter.
-    #[must_use]
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-
-    /// Its name in counters.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Questions => "questions",
-            Self::Question => "question",
-            Self::Records => "records",
-            Self::Edns => "edns",
-        }
+crate::named! {
+    /// Why a request isn't well formed. Its answer is [`super::RCODE_FORMERR`].
+    Malformed {
+        /// It has more questions than one, or none where there has to be one (RFC 9619; RFC 1996, 3.7; RFC 2136, 3.1.1). A query without
+        /// any asks for a cookie (RFC 7873, 5.4), which nobody needs on TCP.
+        Questions => "questions",
+        /// Its question isn't whole, has a label of more than 63 bytes or a pointer, or its name is longer than 255 bytes.
+        Question => "question",
+        /// It has fewer records than it says, or one whose name or length doesn't fit.
+        Records => "records",
+        /// Its OPT record's options don't fit, its name isn't the root's, or there are two (RFC 6891, 6.1).
+        Edns => "edns",
     }
 }
 

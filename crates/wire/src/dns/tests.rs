@@ -85,6 +85,33 @@ fn the_additional_section_is_understood() {
 }
 
 #[test]
+fn an_option_more_has_its_place_behind_the_others_of_the_last_record() {
+    let options = |records: &[&[u8]]| Message::new(&query(1, records)).unwrap().additional()?.options;
+    let begin = query(1, &[]).len() + OPT_LEN;
+    let bare = &[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0];
+    assert_eq!(options(&[bare]), Some((begin, begin)));
+    assert_eq!(options(&[OPT]), Some((begin, begin + 12)));
+    assert_eq!(options(&[TSIG, OPT]), Some((begin + TSIG.len(), begin + TSIG.len() + 12)));
+    // Nothing is behind it that a name could point into, and no signature.
+    assert_eq!([options(&[OPT, TSIG]), options(&[OPT, SIG]), options(&[TSIG]), options(&[])], [None; 4]);
+    assert_eq!(options(&[OPT, OPT]), None);
+    // What is behind the last record is nobody's.
+    let trailed = [OPT, &[1, 2, 3]].concat();
+    assert_eq!(options(&[&trailed]), Some((begin, begin + 12)));
+    // Options that don't fit: one more would be a part of theirs.
+    for broken in
+        [&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 3, 0, 10, 0][..], &[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 5, 0, 10, 0, 2, 9]]
+    {
+        assert_eq!(options(&[broken]), None, "{broken:?}");
+    }
+    let whole = query(1, &[OPT]);
+    for len in HEADER_LEN..whole.len() {
+        let said = Message::new(&whole[..len]).unwrap().additional();
+        assert_eq!(said, None, "cut to {len} bytes");
+    }
+}
+
+#[test]
 fn a_pointer_ends_a_name() {
     // One answer, www.example by a pointer to the question, and OPT behind it.
     let mut bytes = query(1, &[]);

@@ -1,0 +1,46 @@
+//! libc's names. Each function looks whether its descriptor is an end, and does what the program asked by the modules beside this one,
+//! or by libc's own function. Nothing is decided here.
+#![expect(unsafe_code, reason = "functions that C calls, with the program's pointers")]
+
+mod bare;
+mod descriptors;
+mod program;
+mod readiness;
+mod receiving;
+mod sending;
+mod variadic;
+
+use std::ffi::c_int;
+
+use midmile_friends_sockets::lifecycle;
+use midmile_friends_sockets::sys::{Answer, STALE, set_errno};
+
+/// What a call of libc's answers.
+fn told(answer: Answer) -> libc::ssize_t {
+    match answer {
+        Ok(count) => libc::ssize_t::try_from(count).unwrap_or(libc::ssize_t::MAX),
+        Err(error) => {
+            set_errno(error.0);
+            -1
+        }
+    }
+}
+
+/// What a call on a friend answers; where its descriptor's number turned out to be another's, `own`, libc's function, does it.
+fn told_or(fd: c_int, answer: Answer, own: impl FnOnce() -> libc::ssize_t) -> libc::ssize_t {
+    if answer == Err(STALE) {
+        lifecycle::lost(fd);
+        return own();
+    }
+    told(answer)
+}
+
+/// How many bytes an answer of libc's stands for.
+fn moved(answer: libc::ssize_t) -> usize {
+    usize::try_from(answer).unwrap_or(0)
+}
+
+/// An answer of libc's, for those that count in `usize`.
+fn heard(answer: libc::ssize_t) -> Answer {
+    usize::try_from(answer).map_err(|_| midmile_friends_sockets::sys::Errno(midmile_friends_sockets::sys::errno()))
+}

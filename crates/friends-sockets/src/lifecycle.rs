@@ -1,0 +1,302 @@
+//! Descriptors come and go, and with them processes and programs.
+
+use midmile_friends::{Plain, Reader, Writer};
+
+use crate::board;
+use crate::end::Way;
+use crate::figures::{self, Figure};
+use crate::receive;
+use crate::sys::{ask, call, futex, map};
+use crate::table::{self, Held};
+use crate::{family, lock, process, settings, tap};
+
+/// The library begins in this process, before the program.
+pub fn begin() {
+    settings::read();
+    process::begin();
+    family::begin();
+    if map::is_filtered() {
+        // What else is allowed isn't known, and what isn't may be death.
+        settings::disable();
+    }
+}
+
+/// The process is about to give up system calls (seccomp(2)). Ours would be its end then: its connections are the kernel's alone from
+/// here on, and whatever it opens stays so.
+pub fn confining() {
+    if !process::owns_tables() {
+        return;
+    }
+    settings::disable();
+    table::each(|fd, held| {
+        held.link.withdraw();
+        plain(fd, held, Plain::Unknown);
+    });
+    table::each(|fd, held| {
+        if held.is_plain() {
+            lost(fd);
+        }
+    });
+    process::confine();
+}
+
+/// The process is about to fork. Whose socket a peer can reach then isn't known any more, so doorbells stand for all that is in a ring.
+pub fn forking() {
+    table::each_once(|fd, held| {
+        if !held.is_friend() {
+            held.share();
+        } else if let Ok((segment, side)) = held.link.segment() {
+            segment.hold(side);
+            let writer = segment.outgoing(side);
+            if let Ok(_held) = lock::of_writer(&writer)
+                && let Ok(bells) = writer.keep_rung()
+            {
+                held.link.ring(fd, &writer, bells);
+            }
+        }
+    });
+}
+
+/// This is a child after fork.
+pub fn forked() {
+    process::begin();
+    table::forked();
+    board::forked();
+}
+
+/// The process exits, its threads may still run: the kernel will close what is open.
+pub fn exiting() {
+    if !process::owns_tables() || !process::first_exit() {
+        return;
+    }
+    table::each_once(|fd, held| {
+        if held.is_friend() {
+            leave(Some(fd), held);
+        } else {
+            held.leave_family();
+        }
+    });
+    figures::write();
+}
+
+/// A descriptor is about to be closed or replaced: takes it out of the table. [`closed`] is to be called after it.
+pub fn closing(fd: i32) -> Option<Held> {
+    // A child of vfork closes its copy, and not its parent's.
+    if table::is_epoll(fd) && process::owns_tables() {
+        table::forget_epoll(fd);
+        table::each_once(|_, held| held.link.bell.lose_epoll(fd));
+    }
+    let held = table::find(fd)?;
+    // One that is no friend may be forgotten, be it another process's: it stays plain there.
+    if held.is_friend() && !process::owns_tables() {
+        return None;
+    }
+    table::remove(fd);
+    if held.is_friend() {
+        if held.is_last() {
+            if held.link.is_held_once() {
+                held.link.bell.hush();
+            }
+            leave(Some(fd), &held);
+        } else if let Some(other) = table::other(fd, &held) {
+            held.link.is_at(other);
+        }
+    }
+    Some(held)
+}
+
+/// The number of a descriptor that was closed where this library doesn't see it is another's by now: the end it was goes.
+pub fn lost(fd: i32) {
+    // Nearly always there's none, and the process isn't asked about.
+    if table::find(fd).is_some()
+        && process::owns_tables()
+        && let Some(held) = table::remove(fd)
+    {
+        if held.is_friend() && held.is_last() {
+            leave(None, &held);
+        }
+        held.forget();
+    }
+}
+
+/// Sees that a descriptor's end, if it has one, is still of this very socket.
+pub fn renew(fd: i32) {
+    if table::find(fd).is_some_and(|held| !held.link.identify(fd)) {
+        lost(fd);
+    }
+}
+
+/// The descriptor that was [`closing`] is closed.
+pub fn closed(held: &Held) {
+    held.forget();
+}
+
+/// This process leaves a connection. If none of its holders is left, the peer is told as TCP would tell it. `fd`: the socket, if it's
+/// still there.
+fn leave(fd: Option<i32>, held: &Held) {
+    let link = &held.link;
+    let Ok((segment, side)) = link.segment() else { return };
+    let by_ring = link.is_engaged() && !link.is_plain(Way::In);
+    let fd = fd.filter(|fd| by_ring && link.is_of(*fd));
+    if !segment.release(side) {
+        // Another process holds it too, or was killed and is counted still: then a doorbell left behind would be a reset.
+        if let Some(fd) = fd {
+            receive::swallow_before_data(fd, link);
+        }
+        return;
+    }
+    link.withdraw();
+    tap::tell_over(link);
+    let (writer, reader) = (segment.outgoing(side), segment.incoming(side));
+    finish(&writer);
+    abandon(&reader);
+    let Some(fd) = fd else { return };
+    // A connection that is closed with bytes unread is reset (RFC 9293, 3.6.1); doorbells are none.
+    if reader.available().is_ok_and(|bytes| bytes > 0) {
+        link.linger_was(ask::linger(fd));
+        call::set_linger(fd, call::NO_LINGER);
+    } else {
+        receive::swallow_before_data(fd, link);
+    }
+}
+
+/// The program puts a descriptor of its own where one of ours stands: the offer that it was for can't be taken up any more.
+pub fn make_way(fd: i32) {
+    table::each(|own, held| {
+        held.link.lose_offer(fd);
+        if held.link.bell.is_at(fd) {
+            held.link.bell.lose(fd);
+            held.link.stay_plain(own, Plain::Left);
+        }
+    });
+    board::make_way(fd);
+    table::unhide(fd);
+}
+
+/// Notes that nothing more is written, and wakes the peer's readers.
+fn finish(writer: &Writer<'_>) {
+    if writer.finish().futex {
+        futex::wake(writer.reader_futex(), i32::MAX);
+    }
+}
+
+/// Notes that nothing more is read, and wakes the peer's writers.
+fn abandon(reader: &Reader<'_>) {
+    if reader.leave() {
+        futex::wake(reader.writer_futex(), i32::MAX);
+    }
+}
+
+/// `new` is the same as `old` from now on.
+pub fn same(old: i32, new: i32) {
+    if let Some(held) = table::find(old) {
+        if process::owns_tables() {
+            table::same(new, &held);
+            if held.is_friend() {
+                held.link.is_at(new);
+            }
+            if table::is_stdio(new) {
+                plain(new, &held, Plain::Exec);
+            }
+        } else {
+            // In a child of vfork, whose copies no table has: they are the next program's.
+            plain(old, &held, Plain::Exec);
+        }
+    }
+}
+
+/// Someone is to use the descriptor whom the library doesn't see: stdio, or another program.
+pub fn give_away(fd: i32, why: Plain) {
+    if let Some(held) = table::find(fd) {
+        plain(fd, &held, why);
+    }
+}
+
+fn plain(fd: i32, held: &Held, why: Plain) {
+    held.give_up();
+    if held.is_friend() {
+        held.link.stay_plain(fd, why);
+        if held.link.reader().is_ok_and(|reader| reader.available().is_ok_and(|bytes| bytes > 0)) {
+            figures::add(Figure::LeftInRing, 1);
+            // Bytes that nobody will read: lost in silence they must not be.
+            if why != Plain::Exec || held.link.is_held_once() {
+                call::reset(fd);
+            }
+        }
+    }
+}
+
+/// Another program is about to run with what descriptors it inherits: those that don't close then.
+pub fn inheriting() {
+    table::each(|fd, held| {
+        if !ask::closes_on_exec(fd) {
+            plain(fd, held, Plain::Exec);
+        }
+    });
+}
+
+/// The process is about to become another program. If it fails, [`stayed`] is to be called, and the process goes on.
+pub fn executing() {
+    inheriting();
+    if !process::owns_tables() {
+        return;
+    }
+    table::each_once(|fd, held| {
+        if !held.is_friend() {
+            held.leave_family();
+        } else if ask::closes_on_exec(fd) {
+            leave(Some(fd), held);
+        }
+    });
+}
+
+/// It didn't become another program.
+pub fn stayed() {
+    if process::owns_tables() {
+        table::each_once(|fd, held| {
+            if held.is_friend()
+                && ask::closes_on_exec(fd)
+                && let Ok((segment, side)) = held.link.segment()
+            {
+                segment.hold(side);
+                if let Some(linger) = held.link.lingered() {
+                    call::set_linger(fd, linger);
+                }
+            }
+        });
+    }
+}
+
+/// Part of a connection is shut down: before the kernel's call.
+pub fn shutting(held: &Held, how: i32) {
+    if held.is_friend()
+        && how != libc::SHUT_RD
+        && let Ok(writer) = held.link.writer()
+    {
+        // Noted first: a reader that finds the end takes it for a peer's that was killed otherwise.
+        finish(&writer);
+    }
+}
+
+/// Part of a connection was shut down: who waits is told to look.
+pub fn shut(held: &Held, how: i32) {
+    if !held.is_friend() {
+        return;
+    }
+    let Ok((segment, side)) = held.link.segment() else { return };
+    let (writer, reader) = (segment.outgoing(side), segment.incoming(side));
+    if how != libc::SHUT_RD {
+        finish(&writer);
+        // From here on the kernel answers who writes. Doorbells can't follow a FIN; what is in the ring needs none: the end wakes too.
+        writer.demand(Plain::Left);
+        if let Ok(_held) = lock::of_writer(&writer) {
+            let _owed = writer.back_to_tcp(Plain::Left);
+        }
+    }
+    if how != libc::SHUT_WR {
+        abandon(&reader);
+        // Our own readers: for them the kernel now says the end.
+        let peer = segment.outgoing(side.other());
+        futex::wake(peer.reader_futex(), i32::MAX);
+    }
+}

@@ -1,0 +1,327 @@
+//! Sleeping in a call of the program's until the peer has done something.
+//!
+//! First it looks for as long as the operator allows; then it sleeps by the futex, which the peer wakes cheaply; after 10 ms it sleeps
+//! in the kernel on the socket, which wakes for all that it would without us: signals, time limits, cancellation, the peer's death.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use midmile_friends::{Reader, Writer};
+
+use crate::link::Link;
+use crate::lock::{self, Busy};
+use crate::settings;
+use crate::signals::{self, Verdict};
+use crate::sys::{AGAIN, Answer, Errno, INTERRUPTED, call, futex};
+use crate::table;
+
+/// How long to sleep by the futex.
+const DOZE: Duration = Duration::from_millis(10);
+/// How long to sleep for room in the ring. A reader at work takes an eighth of it sooner; one that's busy elsewhere would have the
+/// program wait where TCP has room.
+const DOZE_FOR_ROOM: Duration = Duration::from_micros(200);
+/// Such sleeps in one call at the end of which the reader had taken something, but less than an eighth.
+const SLOW_DOZES: u32 = 4;
+
+/// Bytes by TCP after which a sender that may wait does so for its reader, that the ring can be had again: at first, and at most. Twice as many
+/// each time that it was in vain.
+const CATCH_UP_MIN: u64 = 4 << 20;
+const CATCH_UP_MAX: u64 = 1 << 30;
+/// Naps of such a wait. What TCP's buffers hold is read in less time altogether.
+const CATCH_UP_NAP: Duration = Duration::from_micros(50);
+const CATCH_UP_NAPS: u32 = 60;
+/// How long to look, in nanoseconds, before others are let run between two looks.
+const ALONE: u64 = 5_000;
+/// Looks between two looks at the clock.
+const LOOKS: u32 = 64;
+
+/// How long to look before a sleep where looks have been worth it, in nanoseconds: about twice what to fall asleep and be woken takes, so
+/// that both ends of an exchange can come to find each other awake.
+const GLANCE: u64 = 15_000;
+/// Looks between which others are let run.
+const WAYS: u32 = 16;
+/// Sleeps without a look before, after one that was in vain; doubled each time.
+const DOUBT_MIN: u32 = 4;
+const DOUBT_MAX: u32 = 1 << 12;
+
+/// Whether a look before a sleep is worth it. One that was in vain is followed by more and more sleeps without; each that
+/// wasn't makes up for one that was.
+pub(crate) struct Hope {
+    /// Sleeps to go without a look.
+    doubts: AtomicU32,
+    /// Sleeps without, after the next look that is in vain.
+    next: AtomicU32,
+}
+
+impl Hope {
+    pub(crate) const fn new() -> Self {
+        Self { doubts: AtomicU32::new(0), next: AtomicU32::new(DOUBT_MIN) }
+    }
+
+    /// Looks for `something` a short while, if that seems worth it.
+    fn glance(&self, something: impl Fn() -> bool) -> bool {
+        self.judge(|| {
+            let began = call::now();
+            loop {
+                if look(&something) {
+                    return true;
+                }
+                if call::now().saturating_sub(began) > GLANCE {
+                    return false;
+                }
+            }
+        })
+    }
+
+    /// As `glance`, and lets others run meanwhile: who is waited for may have to run on this very CPU.
+    fn give_way(&self, something: impl Fn() -> bool) -> bool {
+        self.judge(|| {
+            (0..WAYS).any(|_| {
+                call::give_way();
+                something()
+            })
+        })
+    }
+
+    fn judge(&self, look: impl Fn() -> bool) -> bool {
+        let (doubts, next) = (self.doubts.load(Ordering::Relaxed), self.next.load(Ordering::Relaxed));
+        if doubts > 0 {
+            self.doubts.store(doubts - 1, Ordering::Relaxed);
+            return false;
+        }
+        let found = look();
+        self.doubts.store(if found { 0 } else { next }, Ordering::Relaxed);
+        self.next.store(if found { next / 2 } else { next * 2 }.clamp(DOUBT_MIN, DOUBT_MAX), Ordering::Relaxed);
+        found
+    }
+}
+
+/// When a sender waits for its reader to catch up. While bytes go by TCP faster than they are read, the ring is never had.
+pub(crate) struct CatchUp {
+    hope: Hope,
+    /// Bytes sent by TCP when it last waited, and after how many more it waits again.
+    waited_at: AtomicU64,
+    after: AtomicU64,
+}
+
+impl CatchUp {
+    pub(crate) const fn new() -> Self {
+        let (waited_at, after) = (AtomicU64::new(0), AtomicU64::new(CATCH_UP_MIN));
+        Self { hope: Hope::new(), waited_at, after }
+    }
+
+    /// Before a send that may wait, of a direction that is with TCP and needn't be.
+    ///
+    /// # Errors
+    /// Interrupted.
+    pub(crate) fn wait(&self, writer: &Writer<'_>) -> Result<(), Errno> {
+        let caught_up = || writer.is_caught_up();
+        let (sent, after) = (writer.sent_by_tcp(), self.after.load(Ordering::Relaxed));
+        if self.hope.give_way(caught_up) || sent.wrapping_sub(self.waited_at.load(Ordering::Relaxed)) < after {
+            return Ok(());
+        }
+        let (nap, mut naps) = (AtomicU32::new(0), 0);
+        while naps < CATCH_UP_NAPS && !caught_up() {
+            naps += 1;
+            if futex::sleep(&nap, 0, CATCH_UP_NAP) == futex::Woken::Interrupted {
+                naps = CATCH_UP_NAPS;
+                if signals::verdict(false) == Verdict::Interrupt {
+                    return Err(INTERRUPTED);
+                }
+            }
+        }
+        self.waited_at.store(sent, Ordering::Relaxed);
+        let next = if naps < CATCH_UP_NAPS { CATCH_UP_MIN } else { (after * 2).min(CATCH_UP_MAX) };
+        self.after.store(next, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Why a sleep ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Woken {
+    /// There may be something.
+    Look,
+    /// The time is over: a receive's own limit, or that for room in the ring.
+    Late,
+}
+
+/// The sleeps of one call.
+pub(crate) struct Sleep {
+    /// The call's own limit.
+    limit: Option<Duration>,
+    /// When the first sleep began, in nanoseconds; 0: there was none.
+    began: u64,
+    spun: bool,
+    dozed: bool,
+    /// Sleeps for room during which the reader took little.
+    slow: u32,
+}
+
+/// What a call is told whose thread was interrupted inside this very connection, by the signal whose handler calls.
+pub(crate) fn reentered(blocking: bool) -> Answer {
+    Err(if blocking { INTERRUPTED } else { AGAIN })
+}
+
+/// Looks for `something` a few times in a row.
+fn look(mut something: impl FnMut() -> bool) -> bool {
+    (0..LOOKS).any(|_| {
+        let there = something();
+        if !there {
+            std::hint::spin_loop();
+        }
+        there
+    })
+}
+
+/// Looks for `something` for so many nanoseconds.
+pub(crate) fn spin(limit: u64, mut something: impl FnMut() -> bool) -> bool {
+    if limit == 0 {
+        return false;
+    }
+    let began = call::now();
+    loop {
+        if look(&mut something) {
+            return true;
+        }
+        let looked = call::now().saturating_sub(began);
+        if looked > limit {
+            return false;
+        }
+        if looked > ALONE {
+            // Who is waited for may have to run on this very CPU.
+            call::give_way();
+        }
+    }
+}
+
+impl Sleep {
+    pub(crate) fn begin(link: &Link) -> Self {
+        Self { limit: link.limit(), began: 0, spun: false, dozed: false, slow: 0 }
+    }
+
+    /// Whether the next sleep is by the futex.
+    pub(crate) fn may_doze(&self) -> bool {
+        !self.dozed
+    }
+
+    /// What remains of the limit; `None`: no limit.
+    fn rest(&mut self) -> Option<Duration> {
+        let limit = self.limit?;
+        let now = call::now();
+        if self.began == 0 {
+            self.began = now;
+        }
+        Some(limit.saturating_sub(Duration::from_nanos(now - self.began)))
+    }
+
+    /// Whether the call's own limit is over.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.rest().is_some_and(|rest| rest.is_zero())
+    }
+
+    /// Sleeps until there may be something to receive.
+    ///
+    /// # Errors
+    /// What the kernel says instead: interrupted, or the connection's error.
+    pub(crate) fn until_something(&mut self, fd: i32, link: &Link, reader: &Reader<'_>) -> Result<Woken, Errno> {
+        let rest = self.rest();
+        if rest.is_some_and(|rest| rest.is_zero()) {
+            return Ok(Woken::Late);
+        }
+        if !self.spun {
+            self.spun = true;
+            let there_is = || reader.available() != Ok(0);
+            if link.receiving.glance(there_is) || spin(settings::spin_ns(), there_is) {
+                return Ok(Woken::Look);
+            }
+        }
+        if !self.dozed {
+            if let Some(woken) = self.doze(reader, rest)? {
+                return Ok(woken);
+            }
+            self.dozed = true;
+        }
+        if !table::still(fd, link) {
+            return Ok(Woken::Look);
+        }
+        self.by_bell(fd, reader, rest)
+    }
+
+    /// Sleeps by the futex; `None` where the kernel has to be asked.
+    fn doze(&mut self, reader: &Reader<'_>, rest: Option<Duration>) -> Result<Option<Woken>, Errno> {
+        let doze = match lock::of_reader(reader) {
+            Ok(_held) => reader.doze(),
+            Err(Busy::Own | Busy::Broken(_)) => return Ok(Some(Woken::Look)),
+        };
+        let Ok(Some(doze)) = doze else {
+            // Bytes may have come; else the writer has ended, or bytes come by TCP.
+            return Ok((reader.available() != Ok(0)).then_some(Woken::Look));
+        };
+        match futex::sleep(doze.word, doze.expected, rest.map_or(DOZE, |rest| rest.min(DOZE))) {
+            futex::Woken::Up => Ok(Some(Woken::Look)),
+            futex::Woken::Late => Ok(None),
+            futex::Woken::Interrupted => match signals::verdict(self.limit.is_some()) {
+                Verdict::Interrupt => Err(INTERRUPTED),
+                Verdict::Restart => Ok(Some(Woken::Look)),
+                Verdict::Unknown => Ok(None),
+            },
+        }
+    }
+
+    /// Sleeps in the kernel.
+    fn by_bell(&mut self, fd: i32, reader: &Reader<'_>, rest: Option<Duration>) -> Result<Woken, Errno> {
+        let quiet = match lock::of_reader(reader) {
+            Ok(_held) => reader.sleep_by_bell(),
+            Err(Busy::Own | Busy::Broken(_)) => return Ok(Woken::Look),
+        };
+        if quiet != Ok(true) {
+            return Ok(Woken::Look);
+        }
+        let answer = match rest {
+            None => call::wait_sleeping(fd).map(|_| Woken::Look),
+            Some(rest) => {
+                let milliseconds = i32::try_from(rest.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
+                call::wait_for(fd, libc::POLLIN, milliseconds)
+                    .map(|events| if events == 0 { Woken::Late } else { Woken::Look })
+            }
+        };
+        reader.woke();
+        answer
+    }
+
+    /// Sleeps until there's room in the ring. Late: the reader doesn't read, or is slow, and the bytes had better go by TCP.
+    ///
+    /// # Errors
+    /// Interrupted.
+    pub(crate) fn until_room(&mut self, link: &Link, writer: &Writer<'_>, full: usize) -> Result<Woken, Errno> {
+        let is_drained = || writer.unread().is_ok_and(|unread| unread < full / 2);
+        if link.sending.glance(is_drained) {
+            return Ok(Woken::Look);
+        }
+        if !self.spun {
+            self.spun = true;
+            if spin(settings::spin_ns(), is_drained) {
+                return Ok(Woken::Look);
+            }
+        }
+        let doze = match lock::of_writer(writer) {
+            Ok(_held) => writer.wait_for_room(),
+            Err(Busy::Own | Busy::Broken(_)) => return Ok(Woken::Late),
+        };
+        let Ok(Some(doze)) = doze else { return Ok(Woken::Look) };
+        match futex::sleep(doze.word, doze.expected, DOZE_FOR_ROOM) {
+            futex::Woken::Up => Ok(Woken::Look),
+            futex::Woken::Late => {
+                self.slow += 1;
+                let reads = writer.unread().is_ok_and(|unread| unread < full);
+                Ok(if reads && self.slow <= SLOW_DOZES { Woken::Look } else { Woken::Late })
+            }
+            futex::Woken::Interrupted => match signals::verdict(false) {
+                Verdict::Interrupt => Err(INTERRUPTED),
+                Verdict::Restart => Ok(Woken::Look),
+                Verdict::Unknown => Ok(Woken::Late),
+            },
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The mapped memory: the only unsafe code. It turns an address into words and rings, and copies bytes to and from a ring.
+//!
+//! The other process may write to any byte at any time. Words are atomics, so that's no race. The bytes of a ring are copied as bytes
+//! without atomicity: where both ends keep to the protocol no byte is written and read at once (loom checks it), and where the peer
+//! doesn't, the copy carries what the peer wrote, old or new or torn, as it could have sent it. Each copy's bounds come from lengths of
+//! our own; a position from shared memory is only ever taken modulo the ring's length.
+#![cfg_attr(not(loom), expect(unsafe_code, reason = "memory that another process shares"))]
+
+#[cfg(not(loom))]
+pub(crate) use mapped::Area;
+#[cfg(not(loom))]
+pub(crate) use mapped::view;
+#[cfg(loom)]
+pub(crate) use modelled::Area;
+
+#[cfg(all(any(test, fuzzing), not(loom)))]
+pub use mapped::Heap;
+#[cfg(loom)]
+pub use modelled::Heap;
+
+/// The two ends of a ring's bytes from `at` on: how many stand before the ring's end.
+fn before_wrap(at: u64, length: usize, ring: usize) -> (usize, usize) {
+    assert!(length <= ring, "a copy is no longer than its ring");
+    let index = usize::try_from(at & (ring as u64 - 1)).expect("below the ring's length");
+    (index, length.min(ring - index))
+}
+
+#[cfg(not(loom))]
+mod mapped {
+    use core::ptr;
+    #[cfg(any(test, fuzzing))]
+    use core::slice;
+    use core::sync::atomic::AtomicU8;
+
+    use super::before_wrap;
+    use crate::layout::{DATA_AT, Shared};
+    use crate::reason::BadSegment;
+
+    /// A ring's bytes. Their number is a power of two.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct Area<'m> {
+        bytes: &'m [AtomicU8],
+    }
+
+    impl Area<'_> {
+        pub(crate) fn capacity(&self) -> usize {
+            self.bytes.len()
+        }
+
+        /// Copies into the ring, from the place `at` on, around its end.
+        pub(crate) fn write(&self, at: u64, from: &[u8]) {
+            let (index, first) = before_wrap(at, from.len(), self.bytes.len());
+            store(&self.bytes[index..index + first], &from[..first]);
+            store(&self.bytes[..from.len() - first], &from[first..]);
+        }
+
+        /// Copies out of the ring, from the place `at` on, around its end.
+        pub(crate) fn read(&self, at: u64, into: &mut [u8]) {
+            let (index, first) = before_wrap(at, into.len(), self.bytes.len());
+            let (head, rest) = into.split_at_mut(first);
+            load(&self.bytes[index..index + first], head);
+            load(&self.bytes[..rest.len()], rest);
+        }
+    }
+
+    fn store(to: &[AtomicU8], from: &[u8]) {
+        assert_eq!(to.len(), from.len(), "both parts were cut to one length");
+        // SAFETY: both are valid for this many bytes; `to` may be written through a shared reference, because it's made of atomics;
+        // `from` is the caller's own memory, and no process maps its own buffers over a ring, so they don't overlap. What another
+        // process writes meanwhile is in the module's documentation. An atomic copy of bytes moves a tenth of this one's.
+        unsafe { ptr::copy_nonoverlapping(from.as_ptr(), to.as_ptr().cast_mut().cast::<u8>(), from.len()) }
+    }
+
+    fn load(from: &[AtomicU8], into: &mut [u8]) {
+        assert_eq!(into.len(), from.len(), "both parts were cut to one length");
+        // SAFETY: as in `store`, the other way.
+        unsafe { ptr::copy_nonoverlapping(from.as_ptr().cast::<u8>(), into.as_mut_ptr(), into.len()) }
+    }
+
+    /// The words and the two rings in `memory`, that has to have just the length for rings of `capacity`.
+    pub(crate) fn view(memory: &[AtomicU8], capacity: usize) -> Result<(&Shared, [Area<'_>; 2]), BadSegment> {
+        if !memory.as_ptr().addr().is_multiple_of(align_of::<Shared>()) {
+            return Err(BadSegment::Alignment);
+        }
+        if crate::segment_bytes(capacity)? != memory.len() {
+            return Err(BadSegment::Length);
+        }
+        let (words, rings) = memory.split_at(DATA_AT);
+        // SAFETY: the address is aligned, and no `Shared` exceeds DATA_AT; it's made of atomics, as the bytes are, and any bits are
+        // valid ones.
+        let shared = unsafe { &*words.as_ptr().cast::<Shared>() };
+        let (first, second) = rings.split_at(capacity);
+        Ok((shared, [Area { bytes: first }, Area { bytes: second }]))
+    }
+
+    /// Memory of a segment that isn't shared with another process: for tests, in which both ends are in one.
+    #[cfg(any(test, fuzzing))]
+    #[derive(Debug)]
+    pub struct Heap {
+        pages: Box<[Page]>,
+        capacity: usize,
+    }
+
+    #[cfg(any(test, fuzzing))]
+    #[derive(Debug)]
+    #[repr(C, align(4096))]
+    struct Page([AtomicU8; 4096]);
+
+    #[cfg(any(test, fuzzing))]
+    impl Heap {
+        /// Memory for rings of `capacity`, full of zeros.
+        #[must_use]
+        pub fn new(capacity: usize) -> Self {
+            let length = crate::segment_bytes(capacity).expect("a capacity that the test chose");
+            let page = || Page([const { AtomicU8::new(0) }; 4096]);
+            Self { pages: (0..length.div_ceil(4096)).map(|_| page()).collect(), capacity }
+        }
+
+        /// Bytes of the segment.
+        #[must_use]
+        pub fn length(&self) -> usize {
+            crate::segment_bytes(self.capacity).expect("checked when it was made")
+        }
+
+        fn memory(&self) -> &[AtomicU8] {
+            // SAFETY: the pages follow each other, are at least so long, and are made of such atomics alone.
+            unsafe { slice::from_raw_parts(self.pages.as_ptr().cast(), self.length()) }
+        }
+
+        /// Makes a segment in it.
+        #[must_use]
+        pub fn create(&self) -> crate::Segment<'_> {
+            crate::Segment::create(self.memory(), self.capacity, [1, 2]).expect("fresh memory")
+        }
+
+        /// The segment that was made in it.
+        ///
+        /// # Errors
+        /// As [`crate::Segment::open`].
+        pub fn open(&self) -> Result<crate::Segment<'_>, BadSegment> {
+            crate::Segment::open(self.memory(), [1, 2])
+        }
+
+        /// Overwrites a byte, as a hostile peer does.
+        pub fn scribble(&self, at: usize, byte: u8) {
+            let at = at % self.length();
+            self.pages[at / 4096].0[at % 4096].store(byte, core::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(loom)]
+mod modelled {
+    use loom::cell::UnsafeCell;
+
+    use super::before_wrap;
+    use crate::layout::Shared;
+
+    /// A ring's bytes: loom fails a model in which one is read and written at once.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct Area<'m> {
+        bytes: &'m [UnsafeCell<u8>],
+    }
+
+    #[expect(unsafe_code, reason = "loom's cells give pointers, and check each use")]
+    impl Area<'_> {
+        pub(crate) fn capacity(&self) -> usize {
+            self.bytes.len()
+        }
+
+        pub(crate) fn write(&self, at: u64, from: &[u8]) {
+            let (index, _) = before_wrap(at, from.len(), self.bytes.len());
+            for (offset, &byte) in from.iter().enumerate() {
+                // SAFETY: loom gives a valid pointer, and fails where another thread uses the cell.
+                self.bytes[(index + offset) % self.bytes.len()].with_mut(|cell| unsafe { *cell = byte });
+            }
+        }
+
+        pub(crate) fn read(&self, at: u64, into: &mut [u8]) {
+            let (index, _) = before_wrap(at, into.len(), self.bytes.len());
+            for (offset, byte) in into.iter_mut().enumerate() {
+                // SAFETY: as above.
+                *byte = self.bytes[(index + offset) % self.bytes.len()].with(|cell| unsafe { *cell });
+            }
+        }
+    }
+
+    /// A segment of loom's atomics, with rings as small as a model needs.
+    #[derive(Debug)]
+    pub struct Heap {
+        shared: Shared,
+        rings: [Box<[UnsafeCell<u8>]>; 2],
+    }
+
+    impl Heap {
+        /// A segment with rings of `capacity`: a power of two.
+        #[must_use]
+        pub fn new(capacity: usize) -> Self {
+            let ring = || (0..capacity).map(|_| UnsafeCell::new(0)).collect();
+            Self { shared: Shared::default(), rings: [ring(), ring()] }
+        }
+
+        /// The segment.
+        #[must_use]
+        pub fn segment(&self) -> crate::Segment<'_> {
+            crate::Segment::of(&self.shared, [Area { bytes: &self.rings[0] }, Area { bytes: &self.rings[1] }])
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Who is woken, and by what.
+
+use std::sync::atomic::Ordering;
+
+use super::{CAPACITY, on_the_ring, taken};
+use crate::{Heap, Plain, Step, Wake};
+
+const NOBODY: Wake = Wake { futex: false, bells: 0, pipe: false };
+const BELL: Wake = Wake { futex: false, bells: 1, pipe: false };
+const FUTEX: Wake = Wake { futex: true, bells: 0, pipe: false };
+
+#[test]
+fn a_reader_that_is_awake_costs_no_wake() {
+    let heap = Heap::new(CAPACITY);
+    let (writer, _) = on_the_ring(&heap.create());
+    assert_eq!(writer.put(b"x").expect("room").wake, NOBODY);
+}
+
+#[test]
+fn the_futex_is_woken_once() {
+    let heap = Heap::new(CAPACITY);
+    let (writer, reader) = on_the_ring(&heap.create());
+    let doze = reader.doze().expect("both keep to the protocol").expect("nothing is there");
+    assert_eq!(doze.word.load(Ordering::Relaxed), doze.expected);
+    assert_eq!(writer.put(b"x").expect("room").wake, FUTEX);
+    assert_ne!(doze.word.load(Ordering::Relaxed), doze.expected, "who falls asleep late doesn't");
+    assert_eq!(writer.put(b"y").expect("room").wake, NOBODY);
+    assert!(reader.doze().expect("both keep to the protocol").is_none(), "something is there");
+}
+
+#[test]
+fn a_switch_a_send_or_an_end_wakes_the_futex() {
+    let heap = Heap::new(CAPACITY);
+    let (writer, reader) = on_the_ring(&heap.create());
+    assert!(reader.doze().expect("both keep to the protocol").is_some());
+    assert_eq!(writer.back_to_tcp(Plain::Splice), 0);
+    writer.begin_tcp();
+    assert_eq!(writer.sent(1), FUTEX);
+    assert!(reader.doze().expect("both keep to the protocol").is_none(), "TCP has the turn");
+
+    let heap = Heap::new(CAPACITY);
+    let (writer, reader) = on_the_ring(&heap.create());
+    assert!(reader.doze().expect("both keep to the protocol").is_some());
+    assert_eq!(writer.finish(), FUTEX);
+    assert!(reader.finished() && reader.doze().expect("both keep to the protocol").is_none());
+}
+
+#[test]
+fn one_doorbell_stands_while_the_ring_holds_something() {
+    let heap = Heap::new(CAPACITY);
+    let (writer, reader) = on_the_ring(&heap.create());
+    assert_eq!(reader.watch(), Ok(true));
+    assert_eq!(writer.put(b"one").expect("room").wake, BELL);
+    writer.rang(1);
+    assert_eq!(writer.put(b"two").expect("room").wake, NOBODY, "it stands there");
+    assert_eq!(taken(reader, 5), b"onetw");
+    assert_eq!(reader.step(), Ok(Step::Ring(1)));
+    assert_eq!(taken(reader, 5), b"o");
+    assert_eq!(reader.step(), Ok(Step::Bells(1)));
+    // Let go of, though not received yet: the next byte has a doorbell of its own.
+    assert_eq!(writer.put(b"three").expect("room").wake, BELL);
+    writer.rang(1);
+    assert_eq!(reader.swallowed(&[0]), Ok(()));
+    assert_eq!(taken(reader, 5), b"three");
+    assert_eq!(reader.step(), Ok(Step::Bells(1)));
+    assert_eq!(reader.swallowed(&[]), Ok(()), "it's on its way");
+    assert_eq!(reader.step(), Ok(Step::Bells(1)));
+    assert_eq!(reader.swallowed(&[0]), Ok(()));
+    assert_eq!(reader.step(), Ok(Step::Empty));
+}
+
+#[test]
+fn edges_are_told_for_each_piece() {
+    let heap = Heap::new(CAPACITY);
+    let (writer, reader) = on_the_ring(&heap.create());
+    assert_eq!(reader.watch_edges(), Ok(true));
+    for _ in 0..3 {
+        assert_eq!(writer.put(b"x").expect("room").wake, BELL);
+        writer.rang(1);
+    }
+    assert_eq!(taken(reader, 9), b"xxx");
+    assert_eq!(reader.step(), Ok(Step::Bells(3)));
+    assert_eq!(reader.swallowed(&[0; 3]), Ok(()));
+    reader.unwatch();
+    assert_eq!(writer.put(b"x").expect("room").wake, NOBODY);
+    assert_eq!(reader.watch(), Ok(false), "what came before had no doorbell");
+}
+
+#[test]
+fn a_doorbell_that_could_not_be_sent_stays_owed() {
+    let heap = Heap::new(CAPACITY);
+    let (writer, reader) = on_the_ring(&heap.create());
+    assert_eq!(reader.watch(), Ok(true));
+    assert_eq!(writer.put(b"x").expect("room").wake, BELL);
+    writer.rang(0);
+    assert_eq!(writer.put(b"y").expect("room").wake, BELL, "asked for again, and not a second one");
+    assert_eq!(writer.back_to_tcp(Plain::Full), 1, "before any data");
+    writer.rang(1);
+    assert_eq!(writer.owed(), 0);
+}
+
+#[test]
+fn who_sleeps_in_the_kernel_is_rung() {
+    let heap = Heap::new(CAPACITY);
+    let (writer, reader) = on_the_ring(&heap.create());
+    assert_eq!(reader.sleep_by_bell(), Ok(true));
+    assert_eq!(writer.put(b"x").expect("room").wake, BELL);
+    writer.rang(1);
+    reader.woke();
+    assert_eq!(reader.sleep_by_bell(), Ok(false), "something is there");
+    assert_eq!(taken(reader, 1), b"x");
+    assert_eq!(reader.step(), Ok(Step::Bells(1)));
+    assert_eq!(reader.swallowed(&[0]), Ok(()));
+    assert_eq!(writer.put(b"x").expect("room").wake, NOBODY, "nobody sleeps");
+}
+
+#[test]
+fn a_writer_that_waits_for_room_is_woken_at_an_eighth() {
+    let heap = Heap::new(CAPACITY);
+    let (writer, reader) = on_the_ring(&heap.create());
+    assert!(writer.wait_for_room().expect("both keep to the protocol").is_none(), "there's room");
+    assert_eq!(writer.put(&[1; CAPACITY]).expect("room").taken, CAPACITY);
+    let doze = writer.wait_for_room().expect("both keep to the protocol").expect("it's full");
+    assert_eq!(doze.word.load(Ordering::Relaxed), doze.expected);
+    let take = reader.skip(CAPACITY / 8 - 1).expect("there are");
+    assert!(!take.wake_writer);
+    let take = reader.skip(CAPACITY).expect("there are");
+    assert!(take.wake_writer && take.count == CAPACITY - CAPACITY / 8 + 1);
+    assert_ne!(doze.word.load(Ordering::Relaxed), doze.expected);
+}
+
+#[test]
+fn a_reader_that_leaves_or_demands_wakes_the_writer() {
+    let heap = Heap::new(CAPACITY);
+    let (writer, reader) = on_the_ring(&heap.create());
+    assert_eq!(writer.put(&[1; CAPACITY]).expect("room").taken, CAPACITY);
+    assert!(writer.wait_for_room().expect("both keep to the protocol").is_some());
+    assert!(reader.demand(Plain::Drawn));
+    assert!(writer.wait_for_room().expect("both keep to the protocol").is_some());
+    assert!(reader.leave());
+    assert!(writer.wait_for_room().expect("both keep to the protocol").is_none(), "nobody will take anything");
+}
+
+#[test]
+fn a_reader_that_begins_to_look_gets_a_doorbell_for_what_is_there() {
+    let heap = Heap::new(CAPACITY);
+    let (writer, reader) = on_the_ring(&heap.create());
+    assert_eq!(writer.attract(), Ok(0), "the ring is empty");
+    assert_eq!(writer.put(b"xyz").expect("room").wake, NOBODY);
+    assert_eq!(reader.watch(), Ok(false));
+    assert_eq!(writer.attract(), Ok(1));
+    assert_eq!(writer.attract(), Ok(1), "it's owed until it's sent");
+    writer.rang(1);
+    assert_eq!(writer.attract(), Ok(0), "it stands there");
+    assert_eq!(writer.put(b"w").expect("room").wake, NOBODY);
+    assert_eq!(taken(reader, 4), b"xyzw");
+    assert_eq!(reader.step(), Ok(Step::Bells(1)));
+    assert_eq!(reader.swallowed(&[0]), Ok(()));
+    assert_eq!(reader.step(), Ok(Step::Empty));
+}
+
+#[test]
+fn data_behind_the_ring_need_no_doorbell() {
+    let heap = Heap::new(CAPACITY);
+    let (writer, reader) = on_the_ring(&heap.create());
+    assert_eq!(writer.put(b"x").expect("room").wake, NOBODY);
+    assert_eq!(writer.back_to_tcp(Plain::Full), 0);
+    writer.begin_tcp();
+    assert_eq!(writer.attract(), Ok(0), "they are on their way");
+    let _wake = writer.sent(3);
+    assert_eq!(writer.attract(), Ok(0), "they are in the socket");
+    assert_eq!(taken(reader, 1), b"x");
+    assert_eq!(reader.step(), Ok(Step::Tcp), "no doorbell was announced");
+    reader.leave_tcp(3);
+}
+
+#[test]
+fn a_writer_that_its_reader_may_lose_rings_for_all_that_is_there() {
+    let heap = Heap::new(CAPACITY);
+    let (writer, reader) = on_the_ring(&heap.create());
+    assert_eq!(writer.put(b"x").expect("room").wake, NOBODY);
+    assert_eq!(writer.keep_rung(), Ok(1));
+    writer.rang(1);
+    assert_eq!(taken(reader, 1), b"x");
+    assert_eq!(reader.step(), Ok(Step::Bells(1)));
+    assert_eq!(reader.swallowed(&[0]), Ok(()));
+    assert_eq!(writer.put(b"y").expect("room").wake, BELL, "and from now on");
+}
+
+#[test]
+fn the_doorbell_of_a_ring_moves_to_the_pipe_where_it_is_empty() {
+    let heap = Heap::new(CAPACITY);
+    let (writer, reader) = on_the_ring(&heap.create());
+    assert_eq!(reader.watch(), Ok(true));
+    assert_eq!(writer.put(b"one").expect("room").wake, BELL);
+    writer.rang(1);
+    assert_eq!(reader.watch_piped(false), Ok(false), "a doorbell stands in the socket");
+    assert_eq!(taken(reader, 3), b"one");
+    assert_eq!(reader.step(), Ok(Step::Bells(1)));
+    reader.swallowed(&[0]).expect("it's one");
+    assert_eq!(reader.watch_piped(false), Ok(true));
+    let pipe = Wake { pipe: true, ..NOBODY };
+    assert_eq!(writer.put(b"two").expect("room").wake, pipe);
+    writer.pipe_rang();
+    assert_eq!((writer.put(b"three").expect("room").wake, reader.piped()), (NOBODY, 1), "it stands there");
+    assert_eq!(reader.let_go_piped(), Ok(0), "the ring isn't empty");
+    assert_eq!(taken(reader, 8), b"twothree");
+    assert_eq!(reader.let_go_piped(), Ok(1));
+    // Let go of, though not taken yet: the next byte has a doorbell of its own.
+    assert_eq!(writer.put(b"x").expect("room").wake, pipe);
+    assert_eq!(writer.taken_over(), Err(crate::Broken::Abandoned), "whether it was written isn't known");
+    writer.pipe_missed();
+    assert_eq!((writer.taken_over(), reader.piped()), (Ok(()), 1));
+    reader.pipe_taken(1);
+    // One that sleeps in the kernel does so on the socket.
+    assert_eq!(taken(reader, 1), b"x");
+    assert_eq!(reader.sleep_by_bell(), Ok(true));
+    assert_eq!(writer.put(b"y").expect("room").wake, Wake { pipe: true, ..BELL });
+}
