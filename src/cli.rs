@@ -225,7 +225,7 @@ pub(crate) struct MuxArgs {
     /// Clients at once [default: 100000, or as many as the file descriptors allow].
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) clients_max: Option<u32>,
-    /// Clients from one address that a loop serves at once; 0: without a bound.
+    /// Clients from one address at once, on all cores; more are refused; 0: without a bound.
     #[arg(long, value_name = "COUNT", default_value = "0")]
     pub(crate) clients_per_address: u32,
     /// Requests of one client that wait for their answers; beyond them it isn't read.

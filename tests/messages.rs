@@ -170,6 +170,20 @@ fn clients_that_go_wrong_end_under_a_name_of_their_own() {
 }
 
 #[test]
+fn clients_of_one_address_are_counted_on_all_cores_together() {
+    let server = Server::start(1);
+    let (running, listen) = mux(&[&server], &["--clients-per-address", "3", "--cores", "2"]);
+    // Whose clients have gone makes room again, whichever core had them.
+    for round in 1..=2 {
+        let clients: Vec<Client> = (0..12).map(|_| Client::connect(listen)).collect();
+        comes_to(&running, "/refusals/clients-per-address", 9 * round);
+        comes_to(&running, "/pairs_opened", 3 * round);
+        drop(clients);
+        comes_to(&running, "/pairs_open", 0);
+    }
+}
+
+#[test]
 fn what_is_no_query_ends_its_client_by_a_name_of_its_own_once_what_was_asked_before_is_answered() {
     let server = Server::start(1);
     let (running, listen) = mux(&[&server], &["--cores", "1", "--log-clients"]);

@@ -234,7 +234,7 @@ section! { RawMessages "[listener.messages]" {
     attempt_timeout: Period = "2s",
     #[doc = " Requests of one client that wait for their answers, 1 to 65535. Beyond them it isn't read."]
     outstanding_per_client: Count = "256",
-    #[doc = " Clients from one address that a core serves at once; more are refused. 0: without a bound."]
+    #[doc = " Clients from one address at once, on all cores together; an IPv6 address counts by its first 64 bits. More are refused. 0: without a bound."]
     clients_per_address: Count = "0",
     #[doc = " Connections that each core keeps to each backend, 1 to 1000; to all backends of all listeners 16000 at most."]
     upstreams_per_backend: Count = "2",

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -13,14 +14,31 @@ const MODULES: [&str; 2] =
     ["/usr/lib/nginx/modules/ngx_stream_module.so", "/usr/lib64/nginx/modules/ngx_stream_module.so"];
 
 pub(super) const NGINX: Peer =
-    Peer { name: "nginx", version: |_| first_line("nginx", "-v"), command: configured, skips: skips_nothing };
+    Peer { name: "nginx", version: |_| version(), command: configured, skips: skips_nothing };
+
+/// Its version, if it's installed with what relays.
+fn version() -> Option<String> {
+    let version = first_line("nginx", "-v")?;
+    let built_in = || {
+        let said = Command::new("nginx").arg("-V").output().map(|output| output.stderr).unwrap_or_default();
+        String::from_utf8_lossy(&said).split_whitespace().any(|option| option == "--with-stream")
+    };
+    if module().is_none() && !built_in() {
+        eprintln!("nginx is installed without its stream module (Debian has it as libnginx-mod-stream)");
+        return None;
+    }
+    Some(version)
+}
+
+fn module() -> Option<&'static str> {
+    MODULES.into_iter().find(|path| Path::new(path).exists())
+}
 
 fn configured(wiring: &Wiring<'_>) -> Result<Option<Vec<OsString>>> {
     let Wiring { listen, to, dir, .. } = wiring;
     let files = wiring.host.open_files;
     let connections = files.saturating_sub(500).min(60_000);
-    let module = MODULES.iter().find(|path| Path::new(path).exists());
-    let load = module.map(|path| format!("load_module {path};")).unwrap_or_default();
+    let load = module().map(|path| format!("load_module {path};")).unwrap_or_default();
     let path = dir.join("nginx.conf");
     let pid = dir.join("nginx.pid");
     let config = format!(

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use midmile_engine::kernel::{self, Listener};
 use midmile_engine::{Addr, Allowance, LegOptions, ListenError, Pulse, Stall, Waker, Watchdog};
+use midmile_mux::Census;
 
 use crate::counters::{CoreCounters, RouteCounters};
 use crate::plan::{Limits, Plan, Route};
@@ -189,10 +190,11 @@ impl Fleet {
         self.next_door += 1;
         let route = listening.route.clone();
         let counters: Vec<Arc<RouteCounters>> = self.cores.iter().map(|_| Arc::default()).collect();
-        let pairs = self.pairs_of(&route);
+        let (pairs, census) = (self.pairs_of(&route), Arc::<Census>::default());
         for ((core, listener), counters) in self.cores.iter().zip(listeners).zip(&counters) {
-            let (route, counters, pairs) = (route.clone(), counters.clone(), pairs.clone());
-            core.order(Order::Open { door, listener, route, counters, pairs });
+            let (route, census, pairs) = (route.clone(), census.clone(), pairs.clone());
+            let counters = counters.clone();
+            core.order(Order::Open { door, listener, route, counters, census, pairs });
         }
         self.watch.add(Watched::new(door, route, listening.addr.clone(), counters));
         self.doors.push((door, listening));

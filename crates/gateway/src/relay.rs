@@ -29,6 +29,7 @@ use std::time::Duration;
 use midmile_engine::{
     Allowance, Backend, ConnError, ConnId, Cx, DatagramId, Flow, Frame, Handler, Incoming, Key, ListenerId, Slab, Time,
 };
+use midmile_mux::Census;
 use midmile_wire::trunk::hello::Hello;
 
 use crate::counters::{CoreCounters, RouteCounters};
@@ -53,7 +54,14 @@ const QUEUE_MAX: u32 = 65_535;
 #[derive(Debug)]
 pub(crate) enum Order<L> {
     /// Accept there.
-    Open { door: DoorId, listener: L, route: Arc<Route>, counters: Arc<RouteCounters>, pairs: Arc<Allowance> },
+    Open {
+        door: DoorId,
+        listener: L,
+        route: Arc<Route>,
+        counters: Arc<RouteCounters>,
+        census: Arc<Census>,
+        pairs: Arc<Allowance>,
+    },
     /// Serve those who come there by another route from now on.
     Swap { door: DoorId, route: Arc<Route>, pairs: Arc<Allowance> },
     /// Stop accepting there.
@@ -136,9 +144,9 @@ impl<L> Relay<L> {
     /// Carries one order out.
     pub(crate) fn obey<B: Backend<Listener = L>>(&mut self, cx: &mut Cx<B>, order: Order<L>) {
         match order {
-            Order::Open { door, listener, route, counters, pairs } => {
+            Order::Open { door, listener, route, counters, census, pairs } => {
                 // It fails only when epoll has no room for one more; the other cores' listeners then serve.
-                self.servings.open(cx, door, listener, (route, counters), self.room(pairs)).ok();
+                self.servings.open(cx, door, listener, (route, counters, census), self.room(pairs)).ok();
                 self.begin_service(cx, door);
             }
             Order::Swap { door, route, pairs } => {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use midmile_engine::{Backend, Cx, Key, ListenerId, MeterId, Slab};
-use midmile_mux::ServiceId;
+use midmile_mux::{Census, ServiceId};
 
 use crate::counters::RouteCounters;
 use crate::plan::Route;
@@ -29,6 +29,8 @@ pub(crate) struct Meters {
 pub(crate) struct Serving {
     pub(crate) route: Arc<Route>,
     pub(crate) counters: Arc<RouteCounters>,
+    /// Whence clients are whose messages are carried, for all cores and versions of the route.
+    pub(crate) census: Arc<Census>,
     pub(crate) meters: Rc<Meters>,
     /// What the multiplexor knows it by, where messages are carried.
     pub(crate) service: Option<ServiceId>,
@@ -115,7 +117,7 @@ impl Servings {
         cx: &mut Cx<B>,
         id: DoorId,
         listener: B::Listener,
-        (route, counters): (Arc<Route>, Arc<RouteCounters>),
+        (route, counters, census): (Arc<Route>, Arc<RouteCounters>, Arc<Census>),
         room: Room,
     ) -> std::io::Result<()> {
         let listener = cx.listen(listener)?;
@@ -128,8 +130,17 @@ impl Servings {
             }
             None => Meters { upstream: cx.add_meter(upstream), downstream: cx.add_meter(downstream) },
         };
-        let serving =
-            Serving { route, counters, meters: Rc::new(meters), service: None, turn: 0, open: 0, room, retired: false };
+        let serving = Serving {
+            route,
+            counters,
+            census,
+            meters: Rc::new(meters),
+            service: None,
+            turn: 0,
+            open: 0,
+            room,
+            retired: false,
+        };
         let serving = self.table.insert(serving).expect("far fewer routes than places");
         self.doors.push(Door { id, listener: Some(listener), serving });
         Ok(())
@@ -139,8 +150,9 @@ impl Servings {
     pub(crate) fn swap(&mut self, id: DoorId, route: Arc<Route>, room: Room) {
         let Some(door) = self.doors.iter_mut().find(|door| door.id == id) else { return };
         let Some(old) = self.table.get(door.serving) else { return };
-        let (counters, meters) = (old.counters.clone(), old.meters.clone());
-        let serving = Serving { route, counters, meters, service: None, turn: 0, open: 0, room, retired: false };
+        let (counters, census, meters) = (old.counters.clone(), old.census.clone(), old.meters.clone());
+        let serving =
+            Serving { route, counters, census, meters, service: None, turn: 0, open: 0, room, retired: false };
         let Ok(key) = self.table.insert(serving) else { return };
         let old = std::mem::replace(&mut door.serving, key);
         self.retire(old);

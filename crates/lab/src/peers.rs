@@ -57,11 +57,19 @@ impl Peer {
         }
     }
 
-    /// Where it is installed, if it is.
-    pub(crate) fn installed(self) -> Option<PathBuf> {
+    /// Where it is installed.
+    ///
+    /// # Errors
+    /// What isn't.
+    pub(crate) fn program(self) -> Result<PathBuf, String> {
         let path = env::var_os("PATH").unwrap_or_default();
-        let places = env::split_paths(&path).chain(MORE_PLACES.map(PathBuf::from));
-        places.map(|place| place.join(self.name())).find(|program| program.is_file())
+        let mut places = env::split_paths(&path).chain(MORE_PLACES.map(PathBuf::from));
+        let program = places.find_map(|place| Some(place.join(self.name())).filter(|program| program.is_file()));
+        let program = program.ok_or_else(|| format!("{} isn't installed", self.name()))?;
+        if self == Self::Nginx && nginx_module().is_none() && !has_stream_built_in(&program) {
+            return Err("nginx's stream module isn't installed (Debian has it as libnginx-mod-stream)".to_owned());
+        }
+        Ok(program)
     }
 
     /// Starts it in the host of a gateway: `place` counts from the client's on.
@@ -117,9 +125,17 @@ listen relay
     )
 }
 
+fn nginx_module() -> Option<&'static str> {
+    NGINX_MODULES.into_iter().find(|path| Path::new(path).exists())
+}
+
+fn has_stream_built_in(nginx: &Path) -> bool {
+    let said = Command::new(nginx).arg("-V").output().map(|output| output.stderr).unwrap_or_default();
+    String::from_utf8_lossy(&said).split_whitespace().any(|option| option == "--with-stream")
+}
+
 fn nginx(listen: u16, (host, port): (Ipv4Addr, u16), pid: &str) -> String {
-    let module = NGINX_MODULES.iter().find(|path| Path::new(path).exists());
-    let load = module.map(|path| format!("load_module {path};\n")).unwrap_or_default();
+    let load = nginx_module().map(|path| format!("load_module {path};\n")).unwrap_or_default();
     // Without a master there is one process, which ends with the lab. A dialled leg has no Fast Open in nginx.
     format!(
         "{load}daemon off;

@@ -150,8 +150,7 @@ fn lacking(step: Step, scenario: &Scenario) -> Result<Option<String>> {
     if step == Step::EndToEndBbr && !socket::has_congestion_control(BBR)? {
         return Ok(Some("the kernel has no BBR; load tcp_bbr".to_owned()));
     }
-    let missing = Peer::of(step).filter(|peer| peer.installed().is_none());
-    Ok(missing.map(|peer| format!("{} isn't installed", peer.name())))
+    Ok(Peer::of(step).and_then(|peer| peer.program().err()))
 }
 
 impl<'a> Stage<'a> {
@@ -190,7 +189,7 @@ impl<'a> Stage<'a> {
 
     /// Another program in the gateways' hosts.
     fn start_peers(&mut self, peer: Peer, plan: &Plan) -> Result<()> {
-        let program = peer.installed().with_context(|| format!("{} isn't installed", peer.name()))?;
+        let program = peer.program().map_err(|lacking| anyhow!(lacking))?;
         for (place, host) in self.topology.gateways().iter().enumerate().rev() {
             let mut running = peer.start(&program, host, &plan.scenario, place)?;
             running.gateway.wait_listening(host, running.port, self.interrupt)?;

@@ -125,7 +125,7 @@ fn cost_of(backends: [SocketAddr; 2], transport: Transport) -> (AllocationInfo, 
     let bounds = Bounds { outstanding_per_client: 20, ..Bounds::default() };
     let service = service(&backends.map(Addr::from), Matching::Id, bounds);
     let service = with_datagrams(service, |_| transport == Transport::Udp);
-    owner.service = Some(owner.mux.serve(cx, Arc::new(service), counters.clone()));
+    owner.service = Some(owner.mux.serve(cx, Arc::new(service), counters.clone(), Arc::default()));
     owner.ended.reserve(10 * CLIENTS);
     for _ in 0..2 {
         serve(&mut core, &send_clients(at, &waker));

@@ -57,12 +57,13 @@
 //! upstreams' upcalls and matches answers, `keepalive` says what of them is changed, `transfer` gives zones' transfers upstreams of their
 //! own, `sending` gathers and flushes, `prospect` says how much may come yet, `outage` what becomes of requests while no backend is reached.
 //! `datagrams` does for datagrams what `onward` and `back` do: `posts` are their sockets, `drawn` their ids, `window` says how many may be
-//! out, `detour` which requests may not go so. `client`, `upstream`, `request`, `chunks` and `list` hold the state; `check` says what holds
+//! out, `detour` which requests may not go so. `census` counts clients by where they're from, for all cores together. `client`, `upstream`, `request`, `chunks` and `list` hold the state; `check` says what holds
 //! between them.
 
 #![forbid(unsafe_code)]
 
 mod back;
+mod census;
 mod check;
 mod chunks;
 mod client;
@@ -99,6 +100,7 @@ mod alloc_tests;
 #[cfg(any(test, fuzzing))]
 mod sim_tests;
 
+pub use census::Census;
 pub use counters::Counters;
 pub use detour::Detour;
 pub use mux::{Ended, Mux};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use midmile_engine::{Backend, ConnError, ConnId, Cx, DatagramId, Flow, Frame, Incoming, Key, MeterId, Slab, Time};
 
+use crate::census::Census;
 use crate::chunks::Chunks;
 use crate::client::{Client, Origin};
 use crate::counters::Counters;
@@ -102,13 +103,19 @@ impl Mux {
         Token::is_ours(token)
     }
 
-    /// Begins a service: its upstreams are dialled.
+    /// Begins a service: its upstreams are dialled. `counters` are this core's own, `census` is for all cores that serve it.
     ///
     /// # Panics
     /// If a place is asked by datagrams and answers are matched by their order: datagrams have none.
-    pub fn serve<B: Backend>(&mut self, cx: &mut Cx<B>, service: Arc<Service>, counters: Arc<Counters>) -> ServiceId {
+    pub fn serve<B: Backend>(
+        &mut self,
+        cx: &mut Cx<B>,
+        service: Arc<Service>,
+        counters: Arc<Counters>,
+        census: Arc<Census>,
+    ) -> ServiceId {
         assert!(service.matching == Matching::Id || !service.has_datagrams(), "datagrams have no order");
-        let at = self.services.insert(Serving::new(service, counters));
+        let at = self.services.insert(Serving::new(service, counters, census));
         self.man(cx, at);
         ServiceId(at)
     }
@@ -178,7 +185,7 @@ impl Mux {
         let origin = if bound > 0 { Origin::of(cx.incoming_peer(&mut incoming)) } else { None };
         let refused = if self.draining || serving.retired {
             Some(Refused::Draining)
-        } else if origin.is_some_and(|origin| serving.clients_of(origin) >= bound) {
+        } else if origin.is_some_and(|origin| !serving.census.enter(origin, bound)) {
             Some(Refused::ClientsPerAddress)
         } else {
             None
@@ -188,7 +195,11 @@ impl Mux {
             return Err((incoming, refused));
         }
         self.take_in(cx, id, incoming, owner, origin).map_err(|incoming| {
-            self.services[id.0].counters.refusals[Refused::ClientsMax.index()].add(1);
+            let serving = &self.services[id.0];
+            serving.counters.refusals[Refused::ClientsMax.index()].add(1);
+            if let Some(origin) = origin {
+                serving.census.leave(origin);
+            }
             (incoming, Refused::ClientsMax)
         })
     }
@@ -214,7 +225,7 @@ impl Mux {
         (client.conn, client.timer_at) = (conn, cx.now().after(wait));
         cx.set_timer(conn, wait);
         cx.read_messages(conn);
-        serving.welcome(origin);
+        serving.welcome();
         Ok(())
     }
 

@@ -304,18 +304,19 @@ impl Mux {
         }
     }
 
-    /// An upstream has had a request for as long as it has for one: another backend gets it as well. Whichever answers first is heard.
+    /// An upstream has had a request for as long as it has for one: another backend gets it as well, or this one by a connection in place of a
+    /// datagram. Whichever answers first is heard.
     fn attempt_over<B: Backend>(&mut self, cx: &mut Cx<B>, key: Key) {
         self.leave(key);
         let Some(request) = self.requests.get_mut(key) else { return };
         request.silences = request.silences.saturating_add(1);
         let (at, place, upstream_key, by) = (request.service, request.place, request.upstream, request.by);
         let again = request.may_go_again();
-        let (mut silent_datagrams, mut leaves) = (false, false);
+        let (mut silent, mut is_datagrams, mut leaves) = (false, false, false);
         if let Some(upstream) = self.upstreams.get_mut(upstream_key) {
-            let silent = upstream.heard <= request.sent_at;
+            silent = upstream.heard <= request.sent_at;
             upstream.suspect |= silent;
-            silent_datagrams = silent && upstream.is_datagrams();
+            is_datagrams = upstream.is_datagrams();
             leaves = upstream.place.is_none();
         }
         if again && self.client_of(key).is_some() {
@@ -324,15 +325,16 @@ impl Mux {
             } else if leaves {
                 // Those that have come in its stead don't stand yet.
                 self.restate(key, State::Waiting);
-            } else if self.upstreams.get(upstream_key).is_some_and(Upstream::is_datagrams) {
-                // The same backend may be heard by other means.
+            } else if is_datagrams {
                 self.detour(key, Detour::Unanswered);
-                if let Some(connection) = self.choose(at, place.map_or(Avoid::Nothing, Avoid::Others)) {
-                    self.send_on(cx, key, connection, None);
+                let connection = self.choose(at, place.map_or(Avoid::Nothing, Avoid::Others));
+                if !connection.is_some_and(|connection| self.send_on(cx, key, connection, None)) {
+                    self.restate(key, State::Waiting);
+                    self.hasten_connections(at, place);
                 }
             }
         }
-        if silent_datagrams {
+        if silent && is_datagrams {
             self.lose_datagrams(cx, upstream_key, false);
         }
     }

@@ -92,6 +92,22 @@ impl Mux {
         }
     }
 
+    /// Has connections to a place dialled soon that rest: it takes datagrams and leaves some unanswered, so there's no outage, and somebody waits
+    /// for a connection.
+    pub(crate) fn hasten_connections(&mut self, at: u32, place: Option<usize>) {
+        let serving = &self.services[at];
+        let pause = serving.service.bounds.answer_timeout / LOOK_PART;
+        for key in &serving.upstreams {
+            if let Some(upstream) = self.upstreams.get_mut(*key)
+                && upstream.place == place
+                && !upstream.is_datagrams()
+                && let Stand::Resting { until } = &mut upstream.stand
+            {
+                *until = upstream.failed_at.after(pause).min(*until);
+            }
+        }
+    }
+
     /// Has all backends tried now that rest.
     fn hasten(&mut self, at: u32, now: Time) {
         for key in &self.services[at].upstreams {

@@ -77,7 +77,7 @@ pub struct Bounds {
     pub message_max: u32,
     /// Requests of one client that may be outstanding, 1 to 65,535; 256 by default. With so many it isn't read.
     pub outstanding_per_client: u16,
-    /// Clients of one address on one core; an IPv6 address counts by its first 64 bits. 0, the default: any number (RFC 9210, 4.4).
+    /// Clients of one address, on all cores; an IPv6 address counts by its first 64 bits. 0, the default: any number (RFC 9210, 4.4).
     pub clients_per_address: u32,
     /// How long after a message's first byte its last may come; 10 s by default.
     pub message_timeout: Duration,

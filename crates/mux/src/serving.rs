@@ -1,6 +1,5 @@
 //! Services as this core serves them.
 
-use std::collections::HashMap;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use midmile_engine::{Key, Time};
 use midmile_wire::frame::{Framing, Resp, Side};
 
+use crate::census::Census;
 use crate::client::Origin;
 use crate::counters::Counters;
 use crate::detour::By;
@@ -58,12 +58,13 @@ pub(crate) struct Serving {
     pub(crate) prospect: Prospect,
     /// How fast they came.
     pub(crate) pace: Pace,
-    origins: HashMap<Origin, u32>,
+    /// Clients by where they are from, those of other cores too.
+    pub(crate) census: Arc<Census>,
     pub(crate) retired: bool,
 }
 
 impl Serving {
-    pub(crate) fn new(service: Arc<Service>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(service: Arc<Service>, counters: Arc<Counters>, census: Arc<Census>) -> Self {
         Self {
             answers: of_answers(&service.framing),
             has_datagrams: service.has_datagrams(),
@@ -86,7 +87,7 @@ impl Serving {
             clients: 0,
             prospect: Prospect::OF_SERVICE,
             pace: Pace::FIRST,
-            origins: HashMap::new(),
+            census,
             retired: false,
         }
     }
@@ -131,31 +132,19 @@ impl Serving {
         self.pace.patience().min(self.service.bounds.attempt_timeout)
     }
 
-    pub(crate) fn clients_of(&self, origin: Origin) -> u32 {
-        self.origins.get(&origin).copied().unwrap_or(0)
-    }
-
-    /// Counts a client in.
-    pub(crate) fn welcome(&mut self, origin: Option<Origin>) {
+    /// Counts a client in, which the census has already.
+    pub(crate) fn welcome(&mut self) {
         self.clients += 1;
         self.counters.clients_opened.add(1);
         self.counters.clients_open.add(1);
-        if let Some(origin) = origin {
-            *self.origins.entry(origin).or_default() += 1;
-        }
     }
 
     /// Counts a client out.
     pub(crate) fn farewell(&mut self, origin: Option<Origin>) {
         self.clients -= 1;
         self.counters.clients_open.sub(1);
-        if let Some(origin) = origin
-            && let Some(count) = self.origins.get_mut(&origin)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.origins.remove(&origin);
-            }
+        if let Some(origin) = origin {
+            self.census.leave(origin);
         }
     }
 }

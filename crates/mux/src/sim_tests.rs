@@ -232,7 +232,7 @@ impl World {
         let asked = places.iter().enumerate().filter(|(place, _)| is_one(*place));
         let correspondents =
             asked.map(|(_, addr)| Correspondent::new(&mut rng, addr.inet().unwrap(), unkind)).collect();
-        owner.service = Some(owner.mux.serve(cx, Arc::new(service), counters.clone()));
+        owner.service = Some(owner.mux.serve(cx, Arc::new(service), counters.clone(), Arc::default()));
         let clients = (0..count)
             .map(|number| {
                 let manners = if mood == Mood::Any && rng.one_in(2) { Manners::Any } else { Manners::Good };

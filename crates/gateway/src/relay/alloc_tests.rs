@@ -108,6 +108,7 @@ where
             listener,
             route,
             counters: counters.clone(),
+            census: Arc::default(),
             pairs: Arc::new(Allowance::new(100, 1)),
         },
     );

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use midmile_engine::{Addr, Backend, Cx, DatagramId, Flow, Incoming, Key, Slab, Time};
-use midmile_mux::{self as mux, Mux, Service, ServiceId};
+use midmile_mux::{self as mux, Census, Mux, Service, ServiceId};
 
 use super::Relay;
 use crate::counters::RouteCounters;
@@ -67,9 +67,10 @@ impl Messages {
         clients_max: u32,
         service: &Arc<Service>,
         counters: &Arc<RouteCounters>,
+        census: &Arc<Census>,
     ) -> ServiceId {
         let mux = self.mux.get_or_insert_with(|| Box::new(Mux::new(clients_max, REQUESTS_MAX)));
-        mux.serve(cx, service.clone(), counters.mux.clone())
+        mux.serve(cx, service.clone(), counters.mux.clone(), census.clone())
     }
 }
 
@@ -79,7 +80,7 @@ impl<L> Relay<L> {
         let clients_max = self.pairs.max();
         let Some(serving) = self.servings.at(door).and_then(|key| self.servings.get_mut(key)) else { return };
         let Some(service) = &serving.route.mux else { return };
-        serving.service = Some(self.messages.serve(cx, clients_max, service, &serving.counters));
+        serving.service = Some(self.messages.serve(cx, clients_max, service, &serving.counters, &serving.census));
     }
 
     /// The service behind a door, and what it is; taken from there, for the route is about to change.

@@ -143,7 +143,7 @@ impl World {
             cx.backend().client(&listener, Duration::from_micros(rng.up_to(500_000) as u64), script);
         }
         let counters = self.counters.clone();
-        self.obey(Order::Open { door: DoorId(0), listener, route, counters, pairs });
+        self.obey(Order::Open { door: DoorId(0), listener, route, counters, census: Arc::default(), pairs });
     }
 
     fn obey(&mut self, order: Order<SimListener>) {

@@ -123,6 +123,7 @@ fn world(panics_in: Upcall, after: bool) -> World {
         listener,
         route,
         counters: counters.clone(),
+        census: Arc::default(),
         pairs: Arc::new(Allowance::new(10, 1)),
     };
     handler.relay.obey(cx, order);

@@ -186,6 +186,7 @@ fn visit(core: &mut Core<Sim, Relay<SimListener>>, rng: &mut Rng, index: usize, 
             listener,
             route: route.clone(),
             counters: counters.clone(),
+            census: Arc::default(),
             pairs: Arc::new(Allowance::new(10, 1)),
         },
     );

@@ -162,7 +162,10 @@ fn world_of(mut rng: Rng, mood: Mood, long: Option<&Script>) -> World {
     relay.obey(cx, Order::Peers(reached.map(reach).collect()));
     let out = route("out", trunk_addr, Vec::new(), None, Some(Arc::new(gate)));
     let counters = egress.clone();
-    relay.obey(cx, Order::Open { door: TRUNK_DOOR, listener: trunk, route: out, counters, pairs: room() });
+    relay.obey(
+        cx,
+        Order::Open { door: TRUNK_DOOR, listener: trunk, route: out, counters, census: Arc::default(), pairs: room() },
+    );
     let clients = (0..=rng.up_to(4)).map(|_| {
         let mut script = script(&mut rng, mood);
         script.finishes_last &= any;
@@ -172,7 +175,7 @@ fn world_of(mut rng: Rng, mood: Mood, long: Option<&Script>) -> World {
     let clients = clients.collect();
     let route = route("in", client_addr.clone(), vec![backend], Some(via), None);
     let (listener, counters) = (clients_listener, ingress.clone());
-    relay.obey(cx, Order::Open { door: CLIENT_DOOR, listener, route, counters, pairs: room() });
+    relay.obey(cx, Order::Open { door: CLIENT_DOOR, listener, route, counters, census: Arc::default(), pairs: room() });
     // SYNs of clients that never come, and of some that do: their addresses are the simulation's.
     for _ in 0..rng.up_to(4) {
         let client = ([10, 0, 0, 1], u16::try_from(rng.up_to(12)).unwrap()).into();

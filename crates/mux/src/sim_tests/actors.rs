@@ -403,7 +403,8 @@ impl Backend {
         self.requests_left -= 1;
         if self.matching == Matching::Id {
             let before = self.ids.insert(u16::from_be_bytes([request[0], request[1]]), now);
-            let again = before.is_none_or(|before| now.since(before) > BOUNDS.attempt_timeout * 2);
+            // It's free half an answer timeout after it was given up at the soonest, and what came here may have been under way for a while.
+            let again = before.is_none_or(|before| now.since(before) > BOUNDS.answer_timeout / 4);
             assert!(again, "an id is in use twice");
         }
         let delay = match rng.up_to(9) {

@@ -44,7 +44,7 @@ impl Stage {
             cx.backend().server(place, vec![DialOutcome::ByHand(Duration::from_millis(1), ROOM)]);
         }
         cx.listen_at(&port(1000), &LegOptions::default(), 100).unwrap();
-        owner.service = Some(owner.mux.serve(cx, Arc::new(service(&places)), counters.clone()));
+        owner.service = Some(owner.mux.serve(cx, Arc::new(service(&places)), counters.clone(), Arc::default()));
         let mut stage = Self { core, places, counters };
         stage.pass(20);
         stage

@@ -253,6 +253,30 @@ fn a_place_that_leaves_datagrams_unanswered_is_asked_by_a_connection() {
 }
 
 #[test]
+fn a_datagram_that_is_lost_waits_for_a_connection_where_none_stands() {
+    let mut stage = Stage::by_datagrams(1);
+    let at = stage.places[0].clone();
+    let accepts = |stage: &mut Stage, outcome| stage.core.parts().1.backend().server(&at, vec![outcome]);
+    // Nobody accepts for long, so it's seldom tried whether somebody does.
+    accepts(&mut stage, DialOutcome::FailsAfter(Duration::from_millis(1), ConnError::Refused));
+    for upstream in stage.upstreams(0) {
+        stage.core.parts().1.backend().hand_close(upstream);
+    }
+    stage.pass(6500);
+    accepts(&mut stage, DialOutcome::ByHand(Duration::from_millis(1), ROOM));
+    let client = stage.client();
+    stage.say(client, &query(1, "a", 1));
+    stage.say(client, &query(2, "b", 1));
+    let (from, letter) = stage.letters(0)[1].clone();
+    stage.post(stage.at(0), from, &answer_to(&letter));
+    stage.pass(420);
+    assert_eq!(stage.detours(Detour::Unanswered), 1);
+    let (upstream, heard) = stage.asked().expect("it's asked by a connection");
+    stage.say(upstream, &framed(&answer_to(&heard[2..])));
+    assert_eq!(stage.counters.servfails.value(), 0);
+}
+
+#[test]
 fn where_nobody_is_bound_a_request_goes_elsewhere_at_once() {
     let mut stage = Stage::by_datagrams(2);
     let gone = stage.at(0);
