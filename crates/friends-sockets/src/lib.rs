@@ -31,6 +31,7 @@ mod board;
 pub mod end;
 mod family;
 mod figures;
+mod gather;
 pub mod lifecycle;
 mod link;
 mod lock;

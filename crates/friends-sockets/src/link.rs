@@ -11,6 +11,7 @@ use midmile_friends::{Broken, Plain, Reader, Segment, Side, State, Wake, Writer}
 use crate::bell::Bell;
 use crate::end::Way;
 use crate::figures::{self, Figure};
+use crate::gather::Gathering;
 use crate::lock;
 use crate::meeting;
 use crate::recall;
@@ -68,6 +69,7 @@ pub(crate) struct Link {
     limit: AtomicU64,
     /// An error that the kernel has told and the program hasn't heard.
     error: AtomicI32,
+    pub(crate) gathering: Gathering,
     /// When the peer was looked for.
     looked: AtomicU64,
     /// `SO_LINGER` before the program was to become another: seconds, or one of those below.
@@ -99,6 +101,7 @@ impl Link {
             marks: AtomicU32::new(0),
             limit: AtomicU64::new(0),
             error: AtomicI32::new(0),
+            gathering: Gathering::new(),
             looked: AtomicU64::new(0),
             linger: AtomicI32::new(LINGER_KEPT),
             receiving: Hope::new(),
@@ -181,6 +184,11 @@ impl Link {
         let segment = mapping.segment(nonce).map_err(|_| Broken::Positions)?;
         let side = if self.attached.load(Ordering::Relaxed) { Side::Attached } else { Side::Offering };
         Ok((segment, side))
+    }
+
+    /// Whether the peer last waited on the CPU on which this end is about to.
+    pub(crate) fn is_beside_peer(&self) -> bool {
+        self.segment().is_ok_and(|(segment, side)| segment.waits_on(side, call::cpu()))
     }
 
     pub(crate) fn writer(&self) -> Result<Writer<'_>, Broken> {

@@ -10,9 +10,10 @@ use midmile_friends::Step;
 
 use crate::end::End;
 use crate::link::{EDGES, WATCHED};
+use crate::sleep::Hope;
 use crate::sys::call;
 use crate::table::{self, Held};
-use crate::{bell, lock, options, recall, receive, settings, sleep};
+use crate::{bell, lock, options, recall, receive};
 
 /// What a look at a friend's socket says of its receiving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,10 +124,13 @@ pub fn poll(descriptors: &mut [pollfd], limit: Limit, wait: impl Fn(&mut [pollfd
     }
 }
 
-/// Looks at the rings for as long as the operator allows.
+/// Looks at the rings before a sleep.
 fn spin(descriptors: &[pollfd], limit: Limit) -> bool {
-    let spin = limit.left().map_or(settings::spin_ns(), |left| left.min(settings::spin_ns()));
-    sleep::spin(spin, || descriptors.iter().filter(|one| one.events & RECEIVING != 0).any(|one| holds(one.fd)))
+    static POLL: Hope = Hope::new();
+    let limit = limit.left().unwrap_or(u64::MAX);
+    let something = || descriptors.iter().filter(|one| one.events & RECEIVING != 0).any(|one| holds(one.fd));
+    let is_beside = |one: &pollfd| friend(one.fd).is_some_and(|held| held.link.is_beside_peer());
+    limit > 0 && POLL.is_wanted() && POLL.look(limit, descriptors.iter().any(is_beside), something)
 }
 
 /// Whether a friend's ring holds something.
@@ -144,14 +148,16 @@ pub enum Spun {
     Found(epoll_event),
 }
 
-/// Before epoll_wait sleeps, at most for `limit` nanoseconds: looks at the rings of its friends for as long as the operator allows. `ask` is
+/// Before epoll_wait sleeps, at most for `limit` nanoseconds: looks at the rings of its friends. `ask` is
 /// libc's own, which doesn't wait. What is found is so for the kernel too, since a doorbell stands in the pipe.
 pub fn spin_epoll(epoll: i32, limit: u64, ask: impl FnOnce() -> i32) -> Spun {
     /// Looks in a row that found something, for which the kernel isn't asked before.
     static FOUND: AtomicU32 = AtomicU32::new(0);
     const IN_A_ROW: u32 = 8;
-    let spin = settings::spin_ns().min(limit);
-    if spin == 0 || !bell::any() {
+    /// For each epoll, though some may share one.
+    static HOPES: [Hope; 16] = [const { Hope::new() }; 16];
+    let hope = &HOPES[epoll.cast_unsigned() as usize % HOPES.len()];
+    if limit == 0 || !bell::any() || !hope.is_wanted() {
         return Spun::Wait;
     }
     let ends = bell::in_epoll(epoll);
@@ -165,7 +171,8 @@ pub fn spin_epoll(epoll: i32, limit: u64, ask: impl FnOnce() -> i32) -> Spun {
             return Spun::Told(told);
         }
     }
-    let rung = sleep::spin(spin, || ends.iter().flatten().any(is_rung));
+    let beside = ends.iter().flatten().any(|held| held.link.is_beside_peer());
+    let rung = hope.look(limit, beside, || ends.iter().flatten().any(is_rung));
     FOUND.store(if rung { found.wrapping_add(1) } else { 0 }, Ordering::Relaxed);
     let event = ends.iter().flatten().find(|held| is_rung(held)).and_then(|held| held.link.bell.would_tell().0);
     event.map_or(Spun::Wait, Spun::Found)

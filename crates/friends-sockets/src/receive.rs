@@ -93,7 +93,10 @@ impl Receive<'_, '_> {
                 Err(Busy::Broken(broken)) => Err(broken),
             };
             match turn.map_err(|broken| self.link.reset(self.fd, broken))? {
-                Turn::Done => return Ok(self.received),
+                Turn::Done => {
+                    self.link.gathering.received(self.received);
+                    return Ok(self.received);
+                }
                 Turn::Failed(error) => return self.failed(error),
                 Turn::Nothing if self.received > 0 && !self.wants_all(blocking) => return Ok(self.received),
                 Turn::Nothing if !blocking => return self.failed(AGAIN),

@@ -73,6 +73,7 @@ impl Send<'_, '_> {
         if let Some(error) = self.link.kept_error() {
             return Err(Errno(error));
         }
+        self.link.gathering.stop();
         let blocking = self.flags & MSG_DONTWAIT == 0 && !self.link.is(NONBLOCKING);
         let mut sleep = Sleep::begin(self.link);
         if self.link.is_attached() && self.link.is_time_to_look() {

@@ -51,6 +51,8 @@ pub(crate) struct SideWords {
     pub(crate) bell: AtomicU64,
     /// 1 once the other end has opened it, 2 if it couldn't.
     pub(crate) bell_answer: AtomicU32,
+    /// The CPU on which it last waited for the other end, and one; 0: it hasn't.
+    pub(crate) cpu: AtomicU32,
 }
 
 /// One direction.

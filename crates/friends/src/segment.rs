@@ -223,6 +223,18 @@ impl<'m> Segment<'m> {
         self.shared.sides[side.index()].bell_answer.load(Ordering::Acquire) == TAKEN
     }
 
+    /// Says on which CPU this end waits; whether the other end last waited on the same. Then to look for what that does is vain: it runs only when
+    /// this one doesn't. A hostile peer says anything, and has this end choose worse.
+    #[must_use]
+    pub fn waits_on(&self, side: Side, cpu: u32) -> bool {
+        let (own, other) = (&self.shared.sides[side.index()].cpu, &self.shared.sides[side.other().index()].cpu);
+        let told = cpu.wrapping_add(1);
+        if own.load(Ordering::Relaxed) != told {
+            own.store(told, Ordering::Relaxed);
+        }
+        other.load(Ordering::Relaxed) == told
+    }
+
     /// The writer of what goes out from `side`. A reader that demands TCP uses its peer's, under its lock.
     #[must_use]
     pub fn outgoing(&self, side: Side) -> Writer<'m> {

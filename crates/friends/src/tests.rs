@@ -167,3 +167,13 @@ fn a_lock_knows_its_owner() {
     assert_eq!(lock.try_lock(second, false).expect_err("it's held").thread(), 10);
     assert!(lock.unlock());
 }
+
+#[test]
+fn ends_that_wait_on_one_cpu_know_it_of_each_other() {
+    let heap = Heap::new(4096);
+    let segment = heap.create();
+    let waits = |side, cpu| segment.waits_on(side, cpu);
+    assert!(!waits(Side::Offering, 0), "the other end hasn't waited");
+    assert!(waits(Side::Attached, 0) && waits(Side::Offering, 0));
+    assert!(!waits(Side::Attached, 1) && !waits(Side::Offering, 0));
+}

@@ -177,6 +177,12 @@ pub fn exit(status: c_int) -> ! {
     }
 }
 
+/// The CPU that this thread runs on.
+pub(crate) fn cpu() -> u32 {
+    // SAFETY: the call has no arguments.
+    u32::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(u32::MAX)
+}
+
 /// Lets others run.
 pub(crate) fn give_way() {
     // SAFETY: the call has no arguments.
