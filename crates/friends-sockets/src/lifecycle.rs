@@ -119,9 +119,12 @@ pub fn lost(fd: i32) {
     }
 }
 
-/// Sees that a descriptor's end, if it has one, is still of this very socket.
+/// Sees that a descriptor's end, if it has one, is still of this very socket. Of one that libc's own calls serve for good that matters to nobody but
+/// the next socket of that number, which may become a friend a little later: it's asked for now and then.
 pub fn renew(fd: i32) {
-    if table::find(fd).is_some_and(|held| !held.link.identify(fd)) {
+    if !table::is(fd, |end| end.has_given_up() && !end.link.is_time_to_look())
+        && table::find(fd).is_some_and(|held| !held.link.identify(fd))
+    {
         lost(fd);
     }
 }

@@ -253,7 +253,7 @@ pub fn put_set_right(asked: &Set<'_>, said: &mut Set<'_>, count: usize) -> i32 {
 pub fn registered(epoll: i32, fd: i32, added: bool, event: epoll_event) {
     let is_input = event.events & (EPOLLIN | EPOLLRDNORM).cast_unsigned() != 0;
     let edges = event.events & EPOLLET.cast_unsigned() != 0;
-    let Some(held) = table::find(fd) else {
+    let Some(held) = table::carrying(fd) else {
         if is_input {
             table::expect(fd, edges);
         }
@@ -308,7 +308,7 @@ fn is_edged(held: &Held, edges: bool) -> bool {
 
 /// A descriptor is about to be taken out of an epoll.
 pub fn unregistering(epoll: i32, fd: i32) {
-    if let Some(held) = table::find(fd) {
+    if let Some(held) = table::carrying(fd) {
         held.link.bell.unregistering((epoll, fd));
     }
 }
