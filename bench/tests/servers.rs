@@ -4,12 +4,12 @@
 mod started;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use started::{Load, Started};
+use started::{Load, Started, free_address};
 
 const SERVERS: [&[&str]; 6] = [
     &["tokio"],
@@ -35,7 +35,7 @@ fn allowed(server: &[&str]) -> bool {
 
 /// Starts a server and waits until it listens.
 fn start(server: &[&str]) -> (Started, SocketAddr) {
-    let at = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let at = free_address();
     let mut command = Command::new(env!("CARGO_BIN_EXE_midmile-bench-server"));
     let started = Started(command.args(server).args(["--listen", &at.to_string()]).spawn().unwrap());
     let deadline = Instant::now() + Duration::from_secs(10);

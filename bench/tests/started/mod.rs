@@ -1,9 +1,19 @@
-//! Processes that a test starts.
+//! Processes that a test starts, and where they listen.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// An address that nobody else comes by: other tests listen at 127.0.0.1 and connect from there, so the port stays free.
+pub(crate) fn free_address() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let ip = Ipv4Addr::new(127, high | 0x80, low, NEXT.fetch_add(1, Ordering::Relaxed));
+    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
+}
 
 /// A process that is killed at the end of its test.
 pub(crate) struct Started(pub(crate) Child);
