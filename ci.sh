@@ -4,8 +4,9 @@
 #   ./ci.sh            every step
 #   ./ci.sh STEP...    those steps alone: ./ci.sh format lints
 #
-# All steps run, whatever fails; then the failures are listed. The last line is "N passed, N failed, N skipped": tests that passed;
-# tests, other steps and unexpected skips that failed; tests and steps that were skipped. The exit code is 1 if anything failed.
+# All steps run, whatever fails. A line for each test program, fuzz target and step is shown, and then what failed and said why;
+# all else is in target/ci/STEP.log. The last line is "N passed, N failed, N skipped": tests that passed; tests, other steps and
+# unexpected skips that failed; tests and steps that were skipped. The exit code is 1 if anything failed.
 #
 # A test that can't run here prints a line "SKIP: why"; one that ci/expected-skips.txt doesn't list is a failure.
 # Needs Rust with clippy and rustfmt, a C compiler, and on Debian apt: what else is missing is installed.
@@ -23,6 +24,8 @@ readonly TOOLS=(g++ jq shellcheck)
 
 # Where cargo puts the programs of the dev profile.
 readonly BUILT=${CARGO_TARGET_DIR:-target}/debug
+# What each step said in the last run: STEP.log.
+readonly LOGS=${CARGO_TARGET_DIR:-target}/ci
 
 export CARGO_TERM_COLOR=never
 if ! command -v cargo >/dev/null; then PATH="$HOME/.cargo/bin:$PATH"; fi
@@ -68,8 +71,6 @@ step_objects() {
 # In the dev profile: it has the debug assertions, the simulation takes seconds in it, and an optimised build takes minutes.
 step_tests() {
     local others status=0
-    # Most tests wait more than they work: what the fuzzers need is built beside them.
-    nice -n 19 fuzz/smoke.sh --build >"$work/fuzz-build" 2>&1 &
     mapfile -t others < <(cargo metadata --no-deps --format-version 1 --locked |
         jq -r '.packages[].targets[] | select(.kind == ["test"] and .name != "conformance") | "--test=" + .name' | sort -u)
     run_tests 22m --lib --bins --examples "${others[@]}" || status=1
@@ -77,8 +78,6 @@ step_tests() {
     RUST_TEST_THREADS=6 run_tests 6m --test=conformance || status=1
     run_tests 5m --doc || status=1
     ci/loom.sh || status=1
-    # Where it failed the fuzzers' step says so.
-    wait
     if [ "$("$BUILT/midmile" doctor --json | jq -r '.findings[] | select(.feature == "io_uring").state')" = absent ]; then
         echo "SKIP: io_uring isn't tried"
         return "$status"
@@ -165,6 +164,19 @@ count_tests() {
     ' "$1"
 }
 
+# Of what a step says, what is shown while it runs: each test program's result, each failed test, each fuzz target.
+digest() {
+    awk '
+        /^ +(Running|Doc-tests) / {
+            program = $2
+            # Of "unittests src/main.rs (target/debug/deps/midmile-0123)" its crate says more.
+            if (program == "unittests") { program = $NF; sub(/.*\//, "", program); sub(/-[0-9a-f]+\)$/, "", program) }
+        }
+        /^test result: / && $4 + $6 > 0 { print program ": " $4 " passed, " $6 " failed, " $NF; fflush() }
+        /^test .* \.\.\. FAILED$/ || /^== / { print; fflush() }
+    '
+}
+
 # What failed tests said, the first 40 lines of each: it stands between the first "failures:" of a program and the second.
 said_by_failed() {
     awk '
@@ -175,10 +187,22 @@ said_by_failed() {
     ' "$1"
 }
 
+# Why a step failed, by its log: its last lines, or for the tests what each of them said.
+said_by_step() {
+    if [ "$1" != tests ]; then
+        echo "== the end of $LOGS/$1.log"
+        tail -n 40 "$LOGS/$1.log"
+        return
+    fi
+    # shellcheck disable=SC2016 # cargo names them in backquotes
+    sed -n 's/^test \(.*\) \.\.\. FAILED$/failed test: \1/p; s/^    \(`.*`\)$/failed program: \1/p' "$LOGS/tests.log"
+    grep -A 10 '^error' "$LOGS/tests.log" | head -n 40
+    said_by_failed "$LOGS/tests.log"
+}
+
 # The SKIP lines in the logs that nobody expected.
 unexpected_skips() {
-    grep -v '^#' ci/expected-skips.txt | grep -v '^$' >"$work/expected"
-    cat "$work"/*.log | grep '^SKIP:' | grep -v -F -f "$work/expected" | sort -u
+    cat "$LOGS"/*.log | grep '^SKIP:' | grep -v -F -f <(grep -v '^#' ci/expected-skips.txt | grep -v '^$') | sort -u
 }
 
 minutes() {
@@ -194,8 +218,8 @@ for step in "${steps[@]}"; do
     fi
 done
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+mkdir -p "$LOGS"
+rm -f "$LOGS"/*
 trap 'exit 130' INT TERM
 
 failures=()
@@ -203,38 +227,31 @@ summary=()
 for step in "${steps[@]}"; do
     echo "== $step"
     began=$SECONDS
-    "step_$step" 2>&1 </dev/null | tee "$work/$step.log"
+    "step_$step" 2>&1 </dev/null | tee "$LOGS/$step.log" | digest
     status=${PIPESTATUS[0]}
-    took=$(minutes $((SECONDS - began)))
     verdict=ok
     if [ "$status" -ne 0 ]; then
         verdict=FAILED
         failures+=("$step")
     fi
-    echo "== $step: $verdict after $took"
-    echo
-    summary+=("$(printf '%-12s %-8s %s' "$step" "$verdict" "$took")")
+    summary+=("$(printf '%-12s %-8s %s' "$step" "$verdict" "$(minutes $((SECONDS - began)))")")
 done
 
 passed=0 failed=0 ignored=0 skipping=0
-if [ -f "$work/tests.log" ]; then
-    read -r passed failed ignored skipping < <(count_tests "$work/tests.log")
+if [ -f "$LOGS/tests.log" ]; then
+    read -r passed failed ignored skipping < <(count_tests "$LOGS/tests.log")
 fi
 broken=0
 for step in ${failures[@]+"${failures[@]}"}; do
     # Failed tests are counted one by one, unless it didn't come to that.
     if [ "$step" != tests ] || [ "$failed" -eq 0 ]; then broken=$((broken + 1)); fi
+    said_by_step "$step"
 done
 mapfile -t surprises < <(unexpected_skips)
-left_out=$(find "$work" -name '*.log' ! -name tests.log -exec cat {} + | grep -c '^SKIP:')
+left_out=$(find "$LOGS" -name '*.log' ! -name tests.log -exec cat {} + | grep -c '^SKIP:')
 
 echo "== summary, after $(minutes $SECONDS)"
 printf '%s\n' "${summary[@]}"
-if [ -f "$work/tests.log" ]; then
-    # shellcheck disable=SC2016 # cargo names them in backquotes
-    sed -n 's/^test \(.*\) \.\.\. FAILED$/failed test: \1/p; s/^    \(`.*`\)$/failed program: \1/p' "$work/tests.log"
-    said_by_failed "$work/tests.log"
-fi
 if [ ${#surprises[@]} -gt 0 ]; then
     printf 'not in ci/expected-skips.txt: %s\n' "${surprises[@]}"
 fi
