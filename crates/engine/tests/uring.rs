@@ -165,7 +165,7 @@ fn a_connection_that_isnt_read_holds_a_bounded_number_of_buffers() {
     assert_eq!(ring.gauges().recv_buffers_free, config.recv_buffers);
 }
 
-/// Since Linux 6.13 a wait for one completion brings 20 at most.
+/// Since Linux 6.13 a call brings 20 at most where it doesn't want more.
 #[test]
 fn a_crowd_is_met_in_a_few_turns() {
     const CROWD: usize = 200;
@@ -176,13 +176,15 @@ fn a_crowd_is_met_in_a_few_turns() {
         stream.write_all(b"?").unwrap();
     }
     let mut met = [false; CROWD];
-    for _ in 0..5 {
+    let mut turns = 0;
+    while met.contains(&false) {
+        turns += 1;
+        assert!(turns <= 4, "{} of {CROWD} were met", met.iter().filter(|met| **met).count());
         for index in 0..ring.poll(Some(LONG)).unwrap() {
             let ready = ring.ready(index);
             met[usize::try_from(ready.tag.0).unwrap()] |= ready.readable;
         }
     }
-    assert_eq!(met.iter().filter(|met| **met).count(), CROWD);
     drop(sockets);
 }
 

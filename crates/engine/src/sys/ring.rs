@@ -30,11 +30,13 @@ const GROUP: u16 = 0;
 const COLOUR: usize = 64;
 /// Attempts to hand a full queue over before the ring counts as broken. The kernel refuses only when it's out of memory.
 const ATTEMPTS: u32 = 10_000;
-/// What a wait for one completion does of the work that waits for it, at most (`IO_LOCAL_TW_DEFAULT_MAX`, since Linux 6.13).
+/// What a call does of the work that waits for it, at most, where one completion is wanted or none (`IO_LOCAL_TW_DEFAULT_MAX`, since Linux
+/// 6.13).
 const BATCH: u32 = 20;
-/// What it does of it when that was too little. More would cost more: what the kernel and a program touch of so many connections fits
-/// the core's cache until their answers are sent; of 512 it doesn't.
-const LARGE_BATCH: usize = 64;
+/// Calls in a row when that was too little. More would cost more: what the kernel and a program touch of so many connections fits the core's
+/// cache until their answers are sent; of 512 it doesn't. One call that wants as many would have to be given no time to wait for them, and
+/// where fewer come the kernel arms a timer for that: 2 µs and more on a virtual machine.
+const CALLS: u32 = 5;
 
 /// How big a ring and its memory are.
 #[derive(Clone, Copy, Debug)]
@@ -206,13 +208,26 @@ impl Ring {
     }
 
     /// Hands over what was queued; then waits for a completion, at most for `patience` (`None`: for ever). Interrupted, or with the
-    /// time run out, it returns as well; and it doesn't wait if the last call brought a whole batch, for there may be more.
+    /// time run out, it returns as well; and it doesn't wait if the last turn brought a whole batch, for there may be more.
     pub(crate) fn enter(&mut self, patience: Option<Duration>) -> io::Result<()> {
         self.offer_all();
         let crowded = std::mem::take(&mut self.reaped) >= BATCH;
-        let mut wait = if crowded { Some(Duration::ZERO) } else { patience };
+        self.hand_over(if crowded { Some(Duration::ZERO) } else { patience })?;
+        if crowded {
+            for calls in 1..CALLS {
+                if self.uring.completion().len() < (calls * BATCH) as usize {
+                    break;
+                }
+                self.hand_over(Some(Duration::ZERO))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls until all that was queued is the kernel's.
+    fn hand_over(&mut self, mut wait: Option<Duration>) -> io::Result<()> {
         for _ in 0..ATTEMPTS {
-            match self.enter_once(wait, crowded) {
+            match self.enter_once(wait) {
                 Ok(_) => {}
                 Err(error) => match error.raw_os_error() {
                     Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => {}
@@ -229,13 +244,8 @@ impl Ring {
         Err(io::ErrorKind::OutOfMemory.into())
     }
 
-    fn enter_once(&mut self, wait: Option<Duration>, crowded: bool) -> io::Result<usize> {
+    fn enter_once(&mut self, wait: Option<Duration>) -> io::Result<usize> {
         match wait {
-            _ if crowded => {
-                // The kernel does as much of its work as completions are wanted; without time it doesn't wait for them.
-                let time = Timespec::new();
-                self.uring.submitter().submit_with_args(LARGE_BATCH, &SubmitArgs::new().timespec(&time))
-            }
             None => self.uring.submit_and_wait(1),
             Some(Duration::ZERO) => {
                 let queued = u32::try_from(self.uring.submission().len()).unwrap_or(u32::MAX);

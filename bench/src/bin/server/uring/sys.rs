@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context, Result, bail};
 use io_uring::squeue::Entry;
-use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::types::{BufRingEntry, Fd};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
 /// Operations submitted at once.
@@ -21,10 +21,10 @@ const BUFFERS: u16 = 4096;
 const BUFFER_BYTES: usize = 512;
 /// The one group of them.
 const GROUP: u16 = 0;
-/// What a wait for one completion does of the work that waits for it, at most (`IO_LOCAL_TW_DEFAULT_MAX`, since Linux 6.13), and
-/// how much it is asked for when there may be more.
+/// What a call does of the work that waits for it, at most (`IO_LOCAL_TW_DEFAULT_MAX`, since Linux 6.13), and how many calls there are in
+/// a row when there may be more.
 const BATCH: usize = 20;
-const LARGE_BATCH: usize = 64;
+const CALLS: usize = 5;
 
 /// What an operation is, in the highest byte of its name; then 24 bits of the buffer, and 32 of the descriptor.
 const ACCEPT: u64 = 1;
@@ -176,17 +176,14 @@ impl Ring {
 
     /// Submits what was asked, and waits until something has come to pass if `wait` says so.
     pub(super) fn turn(&mut self, events: &mut Vec<Event>, wait: bool) -> Result<()> {
-        let entered = if self.crowded {
-            let no_time = Timespec::new();
-            self.ring.submitter().submit_with_args(LARGE_BATCH, &SubmitArgs::new().timespec(&no_time))
-        } else {
-            self.ring.submit_and_wait(usize::from(wait))
-        };
-        match entered {
-            Ok(_) => {}
-            Err(error)
-                if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
-            Err(error) => return Err(error).context("io_uring_enter"),
+        self.enter(wait && !self.crowded)?;
+        if self.crowded {
+            for calls in 1..CALLS {
+                if self.ring.completion().len() < calls * BATCH {
+                    break;
+                }
+                self.enter(false)?;
+            }
         }
         self.crowded = self.ring.completion().len() >= BATCH;
         let Self { ring, stopped, owned, lens, .. } = self;
@@ -214,6 +211,20 @@ impl Ring {
         self.lent.clear();
         self.stopped.clear();
         Ok(())
+    }
+
+    fn enter(&mut self, wait: bool) -> Result<()> {
+        let queued = u32::try_from(self.ring.submission().len())?;
+        // SAFETY: no argument is given, and as many entries as were queued are handed over. Without the flag the kernel wouldn't do what
+        // it has deferred.
+        let entered = unsafe {
+            self.ring.submitter().enter::<libc::sigset_t>(queued, wait.into(), EnterFlags::GETEVENTS.bits(), None)
+        };
+        match entered {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
+            Err(error) => Err(error).context("io_uring_enter"),
+        }
     }
 
     fn place(&self, buffer: u16) -> *mut u8 {
