@@ -1,5 +1,7 @@
 //! Slots that are found by a handle with a generation: a handle outlived by its slot finds nothing.
 
+use std::ops::Range;
+
 /// A handle. Inert once what it named is gone, even when the slot has been taken again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
@@ -138,6 +140,14 @@ impl<T> Slab<T> {
         place.entry = Entry::Free { next: self.free };
         self.free = key.slot;
         self.len -= 1;
+    }
+
+    /// The memory in which the value at a place lies, if it was ever used: whoever will look there soon may have it fetched into the
+    /// processor's caches.
+    #[must_use]
+    pub fn memory(&self, slot: u32) -> Option<Range<*const u8>> {
+        let place = std::slice::from_ref(self.slots.get(slot as usize)?).as_ptr_range();
+        Some(place.start.cast()..place.end.cast())
     }
 
     /// The value named by `key`.

@@ -41,6 +41,12 @@ pub struct Hop {
 pub trait Receive {
     /// The next frame, if one has come. The one before is given back.
     fn next_frame(&mut self) -> Option<&[u8]>;
+
+    /// The frame so many places behind the next one, which stays where it is. `None` if it hasn't come, or the link can't tell yet.
+    fn peek(&mut self, behind: u32) -> Option<&[u8]> {
+        let _ = behind;
+        None
+    }
 }
 
 /// The half that sends.
@@ -62,6 +68,10 @@ pub trait Transmit {
 impl<R: Receive> Receive for &mut R {
     fn next_frame(&mut self) -> Option<&[u8]> {
         R::next_frame(self)
+    }
+
+    fn peek(&mut self, behind: u32) -> Option<&[u8]> {
+        R::peek(self, behind)
     }
 }
 

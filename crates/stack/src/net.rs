@@ -10,6 +10,7 @@
 //! smoltcp polls every socket of a set for every packet. Here each connection has a set of its own, and only those are polled that
 //! had a packet, were written to or read from, or whose timer is due.
 
+mod ahead;
 mod bare;
 mod check;
 mod dial;
@@ -45,6 +46,7 @@ use crate::link::{ETHERNET_BYTES, Figures, LinkAddress, Transmit};
 
 use crate::random::Random;
 use crate::sys::{Arena, Cell};
+pub(crate) use ahead::Ahead;
 use bare::{Bare, Nowhere};
 pub(crate) use dial::HOP_LOOK_EVERY;
 use door::Door;

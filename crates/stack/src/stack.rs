@@ -18,7 +18,7 @@ use crate::gauges::StackGauges;
 use crate::link::{Link, Receive, Transmit};
 pub use datagrams::DatagramSocket;
 
-use crate::net::{Accepted, Closed, HOP_LOOK_EVERY, Net};
+use crate::net::{Accepted, Ahead, Closed, HOP_LOOK_EVERY, Net};
 
 /// Frames taken before events are told.
 const FRAMES: usize = 256;
@@ -171,7 +171,9 @@ impl<D: Link> Stack<D> {
 
     fn receive(&mut self) {
         let (mut rx, mut tx) = self.link.halves();
+        let mut ahead = Ahead::default();
         for count in 1..=FRAMES {
+            self.net.look_ahead(&mut rx, &mut ahead);
             let Some(frame) = rx.next_frame() else { break };
             self.net.handle_frame(frame, &mut tx);
             if count % FLUSH_EVERY == 0 {

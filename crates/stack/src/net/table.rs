@@ -1,6 +1,8 @@
 //! Finds connections by their ends: open addressing with linear probing, reserved when it's made. What is found is a small number;
 //! whether it's the one that was meant, the caller says.
 
+use std::ops::Range;
+
 /// An entry: the upper half of the hash, and the number plus one; zero is free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Entry {
@@ -40,6 +42,13 @@ impl Table {
             }
             place = (place + 1) & self.mask();
         }
+    }
+
+    /// The memory in which a hash's number is looked for first.
+    pub(crate) fn memory(&self, hash: u64) -> Range<*const u8> {
+        let (place, _) = self.split(hash);
+        let entry = std::slice::from_ref(&self.entries[place]).as_ptr_range();
+        entry.start.cast()..entry.end.cast()
     }
 
     /// Puts a number in, which mustn't be there.

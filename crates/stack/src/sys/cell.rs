@@ -4,6 +4,7 @@
 //! begin at pages, and what is in them at another line of the first page each time: the same line of all of them would share a few
 //! places in the caches. A slot's pages become memory when they are touched, and are given back when its socket is retired.
 
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
@@ -11,12 +12,11 @@ use std::sync::Arc;
 use smoltcp::iface::{SocketHandle, SocketSet, SocketStorage};
 use smoltcp::socket::tcp::{Socket, SocketBuffer};
 
+use super::LINE_BYTES;
 use super::map::Mapping;
 
 /// Bytes of a page. A larger one would have neighbours lose theirs, so such systems get buffers from the heap.
 const PAGE_BYTES: usize = 4096;
-/// Bytes of a line of the caches.
-const LINE_BYTES: usize = 64;
 /// Lines between the beginnings of neighbouring slots: odd, so that all lines of a page have their turn.
 const LINES_APART: usize = 7;
 /// Bytes that a socket takes of its slot.
@@ -74,7 +74,7 @@ impl Cell {
     /// In a slot that nobody else has.
     fn of_slot(map: &Arc<Mapping>, slot: u32, slot_bytes: usize, receive: u32, send: u32) -> Self {
         let (receive, send) = (receive as usize, send as usize);
-        let at = slot as usize * slot_bytes + slot as usize * LINES_APART * LINE_BYTES % PAGE_BYTES;
+        let at = place_of(slot, slot_bytes);
         let end = at + SOCKET_BYTES + send + receive;
         assert!(end <= (slot as usize + 1) * slot_bytes && end <= map.len(), "a slot has room for its socket");
         // SAFETY: what the slot holds ends within the mapping, as was just checked.
@@ -94,6 +94,11 @@ impl Cell {
         let socket = Socket::new(SocketBuffer::new(receiving), SocketBuffer::new(sending));
         Self::new(SocketSet::new(storage), socket, Some((Arc::clone(map), slot)))
     }
+}
+
+/// Where in the mapping a slot's contents begin.
+fn place_of(slot: u32, slot_bytes: usize) -> usize {
+    slot as usize * slot_bytes + slot as usize * LINES_APART * LINE_BYTES % PAGE_BYTES
 }
 
 /// # Safety
@@ -142,6 +147,15 @@ impl Arena {
             None => return Cell::of_heap(receive, send),
         };
         Cell::of_slot(map, slot, self.slot_bytes, receive, send)
+    }
+
+    /// Where a cell's socket and the beginnings of its buffers lie, which is where smoltcp has small messages; `None` of one that isn't in a
+    /// slot.
+    pub(crate) fn memory(&self, cell: &Cell) -> Option<[Range<*const u8>; 2]> {
+        let (map, slot) = cell.home.as_ref()?;
+        let socket = map.start().as_ptr().cast_const().wrapping_add(place_of(*slot, self.slot_bytes));
+        let receiving = socket.wrapping_add(SOCKET_BYTES + self.send as usize);
+        Some([socket..socket.wrapping_add(SOCKET_BYTES + LINE_BYTES), receiving..receiving.wrapping_add(LINE_BYTES)])
     }
 
     /// Ends a cell, and gives its memory back.

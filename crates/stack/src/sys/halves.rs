@@ -136,6 +136,25 @@ impl RxHalf {
     pub(crate) fn needs_wakeup(&self) -> bool {
         self.fill.needs_wakeup()
     }
+
+    /// The frame in which a packet lies.
+    fn frame_of(&self, packet: &Descriptor) -> u64 {
+        let frame = packet.addr & !(FRAME_BYTES as u64 - 1);
+        let end = (packet.addr - frame) + u64::from(packet.len);
+        assert!(frame < self.end && end <= FRAME_BYTES as u64, "the kernel gives back the frames that it was given");
+        frame
+    }
+
+    /// A packet that the ring gave.
+    fn bytes_of(&self, packet: &Descriptor) -> &[u8] {
+        self.frame_of(packet);
+        let offset = usize::try_from(packet.addr).expect("memory has addresses");
+        // SAFETY: the frame is within the mapping, as was just checked.
+        let start = unsafe { self.memory.start().add(offset) };
+        // SAFETY: the bytes are within one frame of this half, which the kernel has given back and won't touch until it's put into
+        // the fill ring again; that takes this half mutably, and so ends what is lent here. Zeroed when mapped, so initialised.
+        unsafe { std::slice::from_raw_parts(start.as_ptr(), packet.len as usize) }
+    }
 }
 
 impl Receive for RxHalf {
@@ -147,16 +166,13 @@ impl Receive for RxHalf {
         }
         let descriptor = self.rx.pop()?;
         self.rx.release();
-        let frame = descriptor.addr & !(FRAME_BYTES as u64 - 1);
-        let end = (descriptor.addr - frame) + u64::from(descriptor.len);
-        assert!(frame < self.end && end <= FRAME_BYTES as u64, "the kernel gives back the frames that it was given");
-        self.lent = Some(frame);
-        let offset = usize::try_from(descriptor.addr).expect("memory has addresses");
-        // SAFETY: the frame is within the mapping, as was just checked.
-        let start = unsafe { self.memory.start().add(offset) };
-        // SAFETY: the bytes are within one frame of this half, which the kernel has given back and won't touch until it's put into
-        // the fill ring again; that takes this half mutably, and so ends what is lent here. Zeroed when mapped, so initialised.
-        Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), descriptor.len as usize) })
+        self.lent = Some(self.frame_of(&descriptor));
+        Some(self.bytes_of(&descriptor))
+    }
+
+    fn peek(&mut self, behind: u32) -> Option<&[u8]> {
+        let descriptor = self.rx.peek(behind)?;
+        Some(self.bytes_of(&descriptor))
     }
 }
 

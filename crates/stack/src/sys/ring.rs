@@ -146,6 +146,16 @@ impl<T: Entry> Ring<T> {
         Some(value)
     }
 
+    /// As the consumer: the entry so many places behind the next one, which stays.
+    pub(super) fn peek(&mut self, behind: u32) -> Option<T> {
+        if self.theirs.wrapping_sub(self.ours) <= behind {
+            self.theirs = Self::load(self.producer);
+        }
+        // SAFETY: the entry is within the mapping, aligned, and the consumer's: the kernel has published it, and any bits are a value.
+        (self.theirs.wrapping_sub(self.ours) > behind)
+            .then(|| unsafe { self.entry(self.ours.wrapping_add(behind)).read() })
+    }
+
     /// As the consumer: lets the kernel have the places of what was taken out.
     pub(super) fn release(&mut self) {
         Self::store(self.consumer, self.ours);

@@ -187,6 +187,11 @@ pub(super) fn run(steps: impl IntoIterator<Item = Step>, counter: u32) {
     let (mut kernel, mut receives, mut sends) = pair(counter);
     let (mut due, mut sent) = (VecDeque::new(), Vec::new());
     let receive = |receives: &mut RxHalf, due: &mut VecDeque<Vec<u8>>| {
+        for behind in 0..RX {
+            // What is seen ahead is what comes; how much of it has come is the kernel's to say.
+            let Some(frame) = receives.peek(behind.into()) else { break };
+            assert_eq!(Some(frame), due.get(usize::from(behind)).map(Vec::as_slice));
+        }
         let Some(frame) = receives.next_frame() else { return false };
         assert_eq!(Some(frame), due.pop_front().as_deref());
         true
@@ -211,6 +216,8 @@ pub(super) fn run(steps: impl IntoIterator<Item = Step>, counter: u32) {
     }
     // In the end all that was taken is there, and all frames are where they belong.
     kernel.rx.publish();
+    let seen = due.len().checked_sub(1).and_then(|last| u32::try_from(last).ok());
+    assert!(seen.is_none_or(|last| receives.peek(last).is_some() && receives.peek(last + 1).is_none()));
     while receive(&mut receives, &mut due) {}
     assert!(due.is_empty(), "{} packets never came", due.len());
     sends.flush();
