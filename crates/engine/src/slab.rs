@@ -201,6 +201,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn memory_is_told_where_a_value_lies() {
+        let mut slab = Slab::with_capacity(2);
+        let keys = [1_u64, 2].map(|value| slab.insert(value).unwrap());
+        for key in keys {
+            let at = std::ptr::from_ref(slab.get(key).unwrap()).cast();
+            assert!(slab.memory(key.slot()).unwrap().contains(&at));
+        }
+        assert_eq!(slab.memory(2), None);
+    }
+
+    #[test]
     fn a_handle_outlived_by_its_slot_finds_nothing() {
         let mut slab = Slab::with_capacity(2);
         let a = slab.insert('a').unwrap();

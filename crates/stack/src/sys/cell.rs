@@ -211,4 +211,17 @@ mod tests {
         cells.into_iter().for_each(|cell| arena.retire(cell));
         assert_eq!(arena.free.len(), 70);
     }
+
+    #[test]
+    fn memory_is_told_where_a_cells_socket_and_buffers_lie() {
+        let mut arena = Arena::reserve(4, 1501, 1073);
+        let cell = arena.cell(1501, 1073);
+        let [socket, receiving] = arena.memory(&cell).unwrap();
+        assert!(socket.contains(&std::ptr::from_ref(cell.tcp()).cast()));
+        assert_eq!(socket.end.addr() - socket.start.addr(), SOCKET_BYTES + LINE_BYTES);
+        assert_eq!(receiving.start.addr() - socket.start.addr(), SOCKET_BYTES + 1073);
+        let of_heap = arena.cell(4096, 1073);
+        assert_eq!(arena.memory(&of_heap), None);
+        [cell, of_heap].into_iter().for_each(|cell| arena.retire(cell));
+    }
 }
