@@ -42,6 +42,7 @@ mod net;
 mod random;
 mod sleep;
 mod stack;
+mod sum;
 mod sys;
 mod tun;
 mod xdp;
@@ -49,6 +50,7 @@ mod xdp;
 pub use crate::config::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, ConfigError, REST_AFTER_MIN, StackConfig};
 pub use crate::gauges::StackGauges;
 pub use crate::stack::{DatagramSocket, Listener, Pipe, Socket, Stack};
+pub use crate::sum::Unfinished;
 #[cfg(fuzzing)]
 pub use crate::sys::fuzz_rings;
 pub use crate::tun::{Tun, TunError, TunRx, TunTx};

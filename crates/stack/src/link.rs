@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use midmile_engine::{ConnError, Time, Waker};
 
+use crate::sum::Unfinished;
+
 /// An Ethernet address.
 pub type LinkAddress = [u8; 6];
 
@@ -61,6 +63,21 @@ pub trait Transmit {
     /// When there's no room, or the frame is longer than the link carries.
     fn send<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R;
 
+    /// As [`Transmit::send`], but a checksum may be left to the link: the one that `fill` answers with. It's finished here, unless the link
+    /// has somebody else do so.
+    ///
+    /// # Panics
+    /// As [`Transmit::send`]; and when the checksum isn't within the frame.
+    fn send_unfinished<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> (R, Option<Unfinished>)) -> R {
+        self.send(len, |frame| {
+            let (answer, unfinished) = fill(frame);
+            if let Some(unfinished) = unfinished {
+                unfinished.finish(frame);
+            }
+            answer
+        })
+    }
+
     /// Has what was taken leave, as far as the device has room. What it had none for leaves with a later call.
     fn flush(&mut self);
 }
@@ -82,6 +99,10 @@ impl<T: Transmit> Transmit for &mut T {
 
     fn send<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
         T::send(self, len, fill)
+    }
+
+    fn send_unfinished<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> (R, Option<Unfinished>)) -> R {
+        T::send_unfinished(self, len, fill)
     }
 
     fn flush(&mut self) {

@@ -250,8 +250,8 @@ impl XdpDevice {
 
     /// A socket that shares its frames with the device where that can be, else one that copies.
     fn rings(&self, queue: u32, config: &XdpConfig) -> Result<Rings, XdpError> {
-        let open =
-            |zero_copy| sys::open_rings(self.interface.index, queue, config.rx_frames, config.tx_frames, zero_copy);
+        let Interface { index, veth, .. } = self.interface;
+        let open = |zero_copy| sys::open_rings(index, queue, config.rx_frames, config.tx_frames, zero_copy, veth);
         let shared = config.zero_copy && self.mode() == XdpMode::Native;
         let opened = match shared.then(|| open(true)) {
             Some(Ok(rings)) => Ok(rings),
@@ -297,6 +297,13 @@ impl Xdp {
     #[must_use]
     pub const fn is_zero_copy(&self) -> bool {
         self.rings.zero_copy
+    }
+
+    /// Whether TCP's checksums are left to the kernel, which on a veth leaves them to whoever takes the packet off this host (Linux 6.11, where
+    /// it copies); otherwise they are made in software.
+    #[must_use]
+    pub const fn leaves_checksums(&self) -> bool {
+        self.rings.tx.finishes()
     }
 
     /// The device.

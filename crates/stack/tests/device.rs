@@ -119,6 +119,18 @@ fn a_driver_without_xdp_is_served_by_the_generic_path() {
 }
 
 #[test]
+fn checksums_are_left_to_the_kernel_on_a_veth() {
+    if skips() {
+        return;
+    }
+    let ground = VethGround::new();
+    for mode in [XdpMode::Native, XdpMode::Generic] {
+        let link = ground.link(Some(mode));
+        assert!(link.is_zero_copy() || link.leaves_checksums(), "{mode:?}");
+    }
+}
+
+#[test]
 fn other_ports_stay_the_kernels() {
     if skips() {
         return;

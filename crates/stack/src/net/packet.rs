@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use smoltcp::wire::{Ipv4Packet, Ipv6Packet, TcpPacket, UdpPacket};
 
 use crate::link::{ETHERNET_BYTES, LinkAddress};
+use crate::sum::{Unfinished, fold, sum};
 
 /// EtherTypes (IEEE 802).
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
@@ -13,6 +14,8 @@ const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 const TCP_BYTES: usize = 20;
 /// TCP's number (RFC 9293, 3.1; IANA's protocol numbers).
 const TCP: u8 = 6;
+/// Where TCP's checksum stands.
+const CHECKSUM: usize = 16;
 /// UDP's (RFC 768), and the bytes of its header.
 const UDP: u8 = 17;
 const UDP_BYTES: usize = 8;
@@ -195,6 +198,21 @@ pub(crate) fn is_whole(packet: &[u8], tuple: &Tuple, verifies: bool) -> bool {
     }
 }
 
+/// Puts the sum of a TCP segment's pseudo-header where its checksum goes (RFC 9293, 3.1; RFC 8200, 8.1), and answers what is left to do in a frame
+/// that has so many bytes before the packet. `None` if the packet isn't a TCP segment of ours, without options of IP: it's left alone.
+pub(crate) fn begin_checksum(packet: &mut [u8], before: usize) -> Option<Unfinished> {
+    let (addresses, head) = match packet.first()? >> 4 {
+        4 if packet[0] & 0x0f == 5 && packet.get(9) == Some(&TCP) => (12..20, 20),
+        6 if packet.get(6) == Some(&TCP) => (8..40, 40),
+        _ => return None,
+    };
+    let len = u16::try_from(packet.len().checked_sub(head)?).ok().filter(|len| usize::from(*len) >= TCP_BYTES)?;
+    let rest = u64::from(u16::from(TCP).to_be()) + u64::from(len.to_be());
+    let pseudo = fold(sum(&packet[addresses]) + rest);
+    packet[head + CHECKSUM..head + CHECKSUM + 2].copy_from_slice(&pseudo.to_ne_bytes());
+    Some(Unfinished { start: u16::try_from(before + head).ok()?, at: u16::try_from(CHECKSUM).ok()? })
+}
+
 /// Both addresses of an IPv4 packet with a whole segment or datagram, and that (RFC 791, 3.1).
 #[inline(always)]
 fn parse_v4(packet: &[u8], protocol: u8) -> Option<(u128, u128, &[u8])> {
@@ -279,6 +297,61 @@ mod tests {
             let tuple = tuple(peer, local);
             assert_eq!((tuple.peer().to_string(), tuple.local().to_string()), (peer.to_owned(), local.to_owned()));
             assert!(tuple.is_between_hosts());
+        }
+    }
+
+    #[test]
+    fn checksums_are_as_smoltcp_makes_them() {
+        use smoltcp::phy::ChecksumCapabilities;
+        use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, TcpControl, TcpRepr, TcpSeqNumber};
+        for (from, to) in [("10.0.0.1", "192.0.2.7"), ("2001:db8::1", "2001:db8:ffff::2")] {
+            for len in [0, 1, 2, 63, 64, 1400] {
+                let payload: Vec<u8> = (0..=255).cycle().take(len).collect();
+                let (from, to): (IpAddress, IpAddress) = (from.parse().unwrap(), to.parse().unwrap());
+                let tcp = TcpRepr {
+                    src_port: 80,
+                    dst_port: 40_000,
+                    control: TcpControl::Psh,
+                    seq_number: TcpSeqNumber(-5),
+                    ack_number: Some(TcpSeqNumber(77)),
+                    window_len: 1000,
+                    window_scale: None,
+                    max_seg_size: None,
+                    sack_permitted: false,
+                    sack_ranges: [None; 3],
+                    timestamp: None,
+                    payload: &payload,
+                };
+                let ip = IpRepr::new(from, to, IpProtocol::Tcp, tcp.buffer_len(), 64);
+                let packet = |checksums: &ChecksumCapabilities| {
+                    let mut packet = vec![0; ip.buffer_len()];
+                    ip.emit(&mut packet[..], &ChecksumCapabilities::default());
+                    tcp.emit(&mut TcpPacket::new_unchecked(&mut packet[ip.header_len()..]), &from, &to, checksums);
+                    packet
+                };
+                let whole = packet(&ChecksumCapabilities::default());
+                let mut frame = [&[9; ETHERNET_BYTES][..], &packet(&ChecksumCapabilities::ignored())].concat();
+                let unfinished = begin_checksum(&mut frame[ETHERNET_BYTES..], ETHERNET_BYTES).unwrap();
+                unfinished.finish(&mut frame);
+                assert!(frame[ETHERNET_BYTES..] == whole && frame[..ETHERNET_BYTES] == [9; ETHERNET_BYTES]);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_segment_is_left_alone() {
+        let tcp = [&[0x45, 0, 0, 40, 0, 0, 0, 0, 64, TCP, 0, 0, 10, 0, 0, 2, 10, 0, 0, 1][..], &[0; 20]].concat();
+        assert!(begin_checksum(&mut tcp.clone(), 0).is_some());
+        let changed = |at: usize, to: u8| {
+            let mut packet = tcp.clone();
+            packet[at] = to;
+            packet
+        };
+        for mut packet in
+            [changed(9, UDP), changed(0, 0x46), changed(0, 0x55), tcp[..39].to_vec(), Vec::new(), vec![0x60]]
+        {
+            let before = packet.clone();
+            assert_eq!((begin_checksum(&mut packet, 0), packet), (None, before));
         }
     }
 

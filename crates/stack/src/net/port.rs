@@ -53,14 +53,14 @@ impl<T: Transmit> TxToken for Room<'_, T> {
             return fill(&mut self.sink[..len]);
         }
         let before = self.head.map_or(0, |head| head.len());
-        self.tx.send(before + len, |frame| {
+        self.tx.send_unfinished(before + len, |frame| {
             let (head, packet) = frame.split_at_mut(before);
             if let Some(bytes) = self.head {
                 head.copy_from_slice(&bytes);
             }
             let answer = fill(packet);
             self.sent.last = packet::parse(packet);
-            answer
+            (answer, packet::begin_checksum(packet, before))
         })
     }
 }
@@ -93,11 +93,11 @@ impl<T: Transmit> Device for Port<'_, T> {
     }
 }
 
-/// What smoltcp is told of every link. Checksums of what comes have been looked at by then.
+/// What smoltcp is told of every link. Checksums of what comes have been looked at by then, and TCP's of what leaves are the link's to finish.
 fn capabilities(mtu: usize) -> DeviceCapabilities {
     let mut capabilities = DeviceCapabilities::default();
     capabilities.medium = Medium::Ip;
     capabilities.max_transmission_unit = mtu;
-    (capabilities.checksum.ipv4, capabilities.checksum.tcp) = (Checksum::Tx, Checksum::Tx);
+    (capabilities.checksum.ipv4, capabilities.checksum.tcp) = (Checksum::Tx, Checksum::None);
     capabilities
 }

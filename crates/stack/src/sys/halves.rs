@@ -18,9 +18,18 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, bind, send,
 use super::map::Mapping;
 use super::ring::{Descriptor, Ring};
 use crate::link::{Receive, Transmit};
+use crate::sum::Unfinished;
 
 /// Bytes of a frame: a page, the only size that every driver takes.
 pub(crate) const FRAME_BYTES: usize = 4096;
+/// In front of a packet that leaves: `struct xsk_tx_metadata` of linux/if_xdp.h (Documentation/networking/xsk-tx-metadata.rst).
+const METADATA: u32 = 24;
+const METADATA_BYTES: usize = METADATA as usize;
+/// A descriptor's packet has that in front of it (`XDP_TX_METADATA`), and a checksum is to be finished (`XDP_TXMD_FLAGS_CHECKSUM`).
+const TX_METADATA: u32 = 1 << 1;
+const FINISH_CHECKSUM: u64 = 1 << 1;
+/// The memory's packets may (`XDP_UMEM_TX_METADATA_LEN`, Linux 6.11).
+const HAS_METADATA: XdpUmemRegFlags = XdpUmemRegFlags::from_bits_retain(1 << 2);
 /// Calls without any progress after which a full device is left alone for now.
 const KICKS_MAX: u32 = 256;
 
@@ -60,28 +69,57 @@ pub struct TxHalf {
     frames: usize,
     /// Whether the device reads them where they lie, until it has sent them.
     zero_copy: bool,
+    /// Whether the kernel finishes their checksums.
+    finishes: bool,
     socket: Arc<OwnedFd>,
     /// Put in since the kernel was last told.
     unpublished: bool,
     stalled: bool,
 }
 
-/// Makes a socket for a device's queue, with `rx` frames for what comes and `tx` for what leaves: powers of two, at most 2^20.
-pub(crate) fn open_rings(device: u32, queue: u32, rx: u32, tx: u32, zero_copy: bool) -> io::Result<Rings> {
+/// Has the kernel finish a checksum.
+fn request(unfinished: Unfinished) -> [u8; METADATA_BYTES] {
+    let mut metadata = [0; METADATA_BYTES];
+    metadata[..8].copy_from_slice(&FINISH_CHECKSUM.to_ne_bytes());
+    metadata[8..10].copy_from_slice(&unfinished.start.to_ne_bytes());
+    metadata[10..12].copy_from_slice(&unfinished.at.to_ne_bytes());
+    metadata
+}
+
+/// Gives the kernel the memory for frames; answers whether metadata may stand in front of packets, which it's asked for if `wanted`.
+fn register(socket: &OwnedFd, memory: &Mapping, wanted: bool) -> io::Result<bool> {
+    let mut memory = XdpUmemReg {
+        addr: memory.start().as_ptr().expose_provenance() as u64,
+        len: memory.len() as u64,
+        chunk_size: u32::try_from(FRAME_BYTES).expect("a page is small"),
+        headroom: 0,
+        flags: if wanted { HAS_METADATA } else { XdpUmemRegFlags::empty() },
+        tx_metadata_len: if wanted { METADATA } else { 0 },
+    };
+    match sockopt::set_xdp_umem_reg(socket, memory) {
+        // An older kernel.
+        Err(Errno::INVAL) if wanted => {
+            (memory.flags, memory.tx_metadata_len) = (XdpUmemRegFlags::empty(), 0);
+            sockopt::set_xdp_umem_reg(socket, memory)?;
+            Ok(false)
+        }
+        other => Ok(other.map(|()| wanted)?),
+    }
+}
+
+/// Makes a socket for a device's queue, with `rx` frames for what comes and `tx` for what leaves: powers of two, at most 2^20. If the device
+/// `finishes` checksums for whoever copies, and the kernel lets it be asked, it's asked.
+pub(crate) fn open_rings(
+    device: u32,
+    queue: u32,
+    rx: u32,
+    tx: u32,
+    zero_copy: bool,
+    finishes: bool,
+) -> io::Result<Rings> {
     let socket = Arc::new(socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None)?);
-    let bytes = (rx as usize + tx as usize) * FRAME_BYTES;
-    let memory = Arc::new(Mapping::anonymous(bytes)?);
-    sockopt::set_xdp_umem_reg(
-        &socket,
-        XdpUmemReg {
-            addr: memory.start().as_ptr().expose_provenance() as u64,
-            len: bytes as u64,
-            chunk_size: u32::try_from(FRAME_BYTES).expect("a page is small"),
-            headroom: 0,
-            flags: XdpUmemRegFlags::empty(),
-            tx_metadata_len: 0,
-        },
-    )?;
+    let memory = Arc::new(Mapping::anonymous((rx as usize + tx as usize) * FRAME_BYTES)?);
+    let finishes = register(&socket, &memory, finishes)?;
     sockopt::set_xdp_umem_fill_ring_size(&socket, rx)?;
     sockopt::set_xdp_umem_completion_ring_size(&socket, tx)?;
     sockopt::set_xdp_rx_ring_size(&socket, rx)?;
@@ -105,6 +143,7 @@ pub(crate) fn open_rings(device: u32, queue: u32, rx: u32, tx: u32, zero_copy: b
         free: frames(tx).map(|frame| begin + frame).collect(),
         frames: tx as usize,
         zero_copy,
+        finishes,
         socket: socket.clone(),
         unpublished: false,
         stalled: false,
@@ -116,7 +155,7 @@ pub(crate) fn open_rings(device: u32, queue: u32, rx: u32, tx: u32, zero_copy: b
     let mode = if zero_copy { SocketAddrXdpFlags::XDP_ZEROCOPY } else { SocketAddrXdpFlags::XDP_COPY };
     bind(&socket, &SocketAddrXdp::new(mode | SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP, device, queue))?;
     let zero_copy = sockopt::xdp_options(&socket)?.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY);
-    sends.zero_copy = zero_copy;
+    (sends.zero_copy, sends.finishes) = (zero_copy, finishes && !zero_copy);
     Ok(Rings { rx: receives, tx: sends, zero_copy, socket })
 }
 
@@ -177,6 +216,11 @@ impl Receive for RxHalf {
 }
 
 impl TxHalf {
+    /// Whether the kernel finishes checksums.
+    pub(crate) const fn finishes(&self) -> bool {
+        self.finishes
+    }
+
     /// Whether the device had no room for all at the last try.
     pub(crate) const fn is_stalled(&self) -> bool {
         self.stalled
@@ -237,15 +281,31 @@ impl Transmit for TxHalf {
     }
 
     fn send<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
-        assert!(len <= FRAME_BYTES, "a frame is no longer than the link carries");
+        self.send_unfinished(len, |frame| (fill(frame), None))
+    }
+
+    fn send_unfinished<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> (R, Option<Unfinished>)) -> R {
+        assert!(len <= FRAME_BYTES - METADATA_BYTES, "a frame is no longer than the link carries");
         let frame = self.free.pop().expect("the caller has asked for room");
         let offset = usize::try_from(frame).expect("memory has addresses");
         // SAFETY: the frame is within the mapping: only this half's frames come into its list.
         let start = unsafe { self.memory.start().add(offset) };
         // SAFETY: the bytes are within one frame, which is in nobody's hands: it was in the list, and the kernel has given it back
         // since. Zeroed when mapped, so initialised.
-        let answer = fill(unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len) });
-        self.tx.push(Descriptor { addr: frame, len: u32::try_from(len).expect("a frame is short"), options: 0 });
+        let bytes = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), METADATA_BYTES + len) };
+        let (metadata, packet) = bytes.split_at_mut(METADATA_BYTES);
+        let (answer, unfinished) = fill(packet);
+        let mut options = 0;
+        match unfinished {
+            Some(unfinished) if self.finishes => {
+                metadata.copy_from_slice(&request(unfinished));
+                options = TX_METADATA;
+            }
+            Some(unfinished) => unfinished.finish(packet),
+            None => {}
+        }
+        let len = u32::try_from(len).expect("a frame is short");
+        self.tx.push(Descriptor { addr: frame + METADATA_BYTES as u64, len, options });
         self.unpublished = true;
         answer
     }

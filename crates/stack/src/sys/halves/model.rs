@@ -59,7 +59,9 @@ pub(super) struct Kernel {
     /// Every frame that the kernel was given and hasn't given back.
     held: BTreeSet<u64>,
     delivered: usize,
-    left: Vec<Vec<u8>>,
+    pub(super) left: Vec<Vec<u8>>,
+    /// What stood in front of those that said so.
+    pub(super) metadata: Vec<[u8; METADATA_BYTES]>,
     calls: UnixDatagram,
 }
 
@@ -94,12 +96,17 @@ impl Kernel {
     /// Takes so many packets that leave, and reads them.
     pub(super) fn transmit(&mut self, most: u8) {
         for _ in 0..most {
-            let Some(Descriptor { addr, len, .. }) = self.tx.pop() else { break };
+            let Some(Descriptor { addr, len, options }) = self.tx.pop() else { break };
             assert!((BEGIN..MEMORY as u64).contains(&addr), "{addr} isn't the sending half's");
             assert!(self.held.insert(addr), "{addr} was given twice");
             let mut bytes = vec![0; len as usize];
             assert_eq!(pread(&self.file, &mut bytes, addr).ok(), Some(bytes.len()));
             self.left.push(bytes);
+            if options & TX_METADATA != 0 {
+                let mut metadata = [0; METADATA_BYTES];
+                assert_eq!(pread(&self.file, &mut metadata, addr - METADATA_BYTES as u64).ok(), Some(METADATA_BYTES));
+                self.metadata.push(metadata);
+            }
             self.leaving.push_back(addr);
         }
         self.tx.release();
@@ -141,6 +148,7 @@ pub(super) fn pair(counter: u32) -> (Kernel, RxHalf, TxHalf) {
         free,
         frames: TX.into(),
         zero_copy: false,
+        finishes: false,
         socket,
         unpublished: false,
         stalled: false,
@@ -156,6 +164,7 @@ pub(super) fn pair(counter: u32) -> (Kernel, RxHalf, TxHalf) {
         held: BTreeSet::new(),
         delivered: 0,
         left: Vec::new(),
+        metadata: Vec::new(),
         calls,
     };
     (kernel, receives, sends)

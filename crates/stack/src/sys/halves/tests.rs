@@ -80,6 +80,33 @@ fn shared_frames_are_leaving_until_the_device_has_sent_them_and_copied_ones_unti
     }
 }
 
+#[test]
+fn a_checksum_is_left_to_the_kernel_where_it_finishes_them() {
+    let unfinished = Unfinished { start: 34, at: 16 };
+    let (mut whole, mut metadata) = (vec![7; 90], [0; METADATA_BYTES]);
+    unfinished.finish(&mut whole);
+    // `flags`, of which the second is `XDP_TXMD_FLAGS_CHECKSUM`, then `csum_start` and `csum_offset`.
+    (metadata[0], metadata[8], metadata[10]) = (2, 34, 16);
+    if cfg!(target_endian = "big") {
+        return;
+    }
+    for finishes in [false, true] {
+        let (mut kernel, _, mut sends) = pair(0);
+        sends.finishes = finishes;
+        for left in [Some(unfinished), None] {
+            sends.send_unfinished(90, |frame| (frame.fill(7), left));
+        }
+        sends.flush();
+        kernel.transmit(2);
+        if finishes {
+            assert_eq!((&kernel.left[0], &kernel.metadata[..]), (&vec![7; 90], &[metadata][..]));
+        } else {
+            assert_eq!((&kernel.left[0], kernel.metadata.len()), (&whole, 0));
+        }
+        assert_eq!(kernel.left[1], vec![7; 90]);
+    }
+}
+
 /// What no kernel gives: frames of the other half, of none, beyond the end of one.
 #[test]
 fn descriptors_that_lead_elsewhere_are_not_followed() {
