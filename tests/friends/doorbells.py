@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from select import EPOLLET, EPOLLIN, EPOLLONESHOT, EPOLLOUT
 
 from ends import expect
@@ -249,6 +250,135 @@ def an_epoll_of_two_numbers_is_one():
         expect(told(copy) == [6] and accepted.recv(9) == b"b", "it isn't told as it was changed")
 
 
+def is_at_rest(epoll):
+    """Whether something of the library's stands in the epoll though nothing is registered there."""
+    with open(f"/proc/self/fdinfo/{epoll}", encoding="ascii") as info:
+        return any(line.startswith("tfd:") for line in info)
+
+
+def at_rest(events=EPOLLIN):
+    """A pair whose accepted end was just taken out of the epoll, and the epoll."""
+    dialled, accepted, epoll = piped(events)
+    control(epoll, DEL, accepted)
+    if "MIDMILE_FRIENDS_DIR" in os.environ:
+        expect(is_at_rest(epoll), "the pipe doesn't rest")
+    return dialled, accepted, epoll
+
+
+def what_is_taken_out_and_put_in_again_is_told_of():
+    dialled, accepted, epoll = piped()
+    call = instructions()
+    for turn in range(60):
+        control(epoll, DEL, accepted)
+        if turn % 3 == 0:
+            dialled.sendall(b"a")
+            expect(wait(epoll, 0, call) == [], "what isn't registered is told of")
+        if turn % 4 < 2:
+            control(epoll, ADD, accepted, EPOLLOUT, turn % 2)
+            expect(wait(epoll, 0, call) == [(EPOLLOUT, turn % 2)], "reading is told of")
+            if turn % 4 == 0:
+                control(epoll, DEL, accepted)
+        if turn % 3 == 1:
+            dialled.sendall(b"a")
+        control(epoll, MOD if turn % 4 == 1 else ADD, accepted, EPOLLIN, turn % 5)
+        if turn % 3 == 2:
+            expect(wait(epoll, 0) == [], "it's told of for nothing")
+            dialled.sendall(b"a")
+        expect(told(epoll) == [turn % 5], "it isn't told of")
+        expect(accepted.recv(9) == b"a" and wait(epoll, 0, call) == [], "what was read is told of")
+
+
+def a_registration_that_is_taken_out_is_made_anew_later():
+    dialled, accepted, epoll = at_rest()
+    time.sleep(0.03)
+    dialled.sendall(b"a")
+    control(epoll, ADD, accepted)
+    expect(told(epoll) == [DATA] and accepted.recv(9) == b"a", "it isn't told of")
+    expect(wait(epoll, 0) == [], "what was read is told of")
+
+
+def what_rests_in_an_epoll_that_is_closed_is_told_of_by_the_next():
+    dialled, accepted, epoll = at_rest()
+    copy = os.dup(epoll)
+    os.close(epoll)
+    other = libc.epoll_create1(0)
+    expect(other == epoll and not is_at_rest(copy), "something is left in the epoll")
+    control(other, ADD, accepted)
+    dialled.sendall(b"a")
+    expect(wait(copy, 20) == [], "the epoll that it was taken out of tells of it")
+    expect(told(other) == [DATA] and accepted.recv(9) == b"a", "it isn't told of")
+
+
+def what_rests_in_one_epoll_is_put_into_another():
+    dialled, accepted, epoll = at_rest()
+    other = libc.epoll_create1(0)
+    control(other, ADD, accepted)
+    expect(not is_at_rest(epoll), "something is left in the epoll")
+    dialled.sendall(b"a")
+    expect(told(other) == [DATA] and wait(epoll, 0) == [], "not the other tells of it")
+    expect(accepted.recv(9) == b"a" and wait(other, 0) == [], "what was read is told of")
+
+
+def what_rests_in_a_child_too_is_told_of_in_the_child():
+    dialled, accepted, epoll = at_rest()
+    child = os.fork()
+    if child == 0:
+        left, own = is_at_rest(epoll), libc.epoll_create1(0)
+        control(own, ADD, accepted)
+        os._exit(0 if not left and told(own) == [DATA] and accepted.recv(9) == b"a" else 1)
+    accepted.close()
+    dialled.sendall(b"a")
+    expect(wait(epoll, 100) == [], "who has given it away is told of it")
+    expect(os.waitpid(child, 0)[1] == 0, "it isn't told of in the child")
+
+
+def a_socket_that_is_closed_while_it_rests_tells_nothing():
+    dialled, accepted, epoll = at_rest()
+    accepted.close()
+    expect(not is_at_rest(epoll), "something is left in the epoll")
+    try:
+        dialled.sendall(b"a")
+    except OSError:
+        pass
+    expect(wait(epoll, 20) == [], "a socket is told of that was closed")
+
+
+def edges_do_not_rest():
+    dialled, accepted, epoll = piped(EPOLLIN | EPOLLET)
+    control(epoll, DEL, accepted)
+    expect(not is_at_rest(epoll), "something is left in the epoll")
+    dialled.sendall(b"a")
+    control(epoll, ADD, accepted, EPOLLIN | EPOLLET)
+    expect(told(epoll) == [DATA] and accepted.recv(9) == b"a", "an edge isn't told")
+
+
+def nothing_is_missed_that_comes_while_it_is_put_in_again():
+    dialled, accepted, epoll = piped()
+    count = 4000
+    child = os.fork()
+    if child == 0:
+        accepted.close()
+        for index in range(count):
+            dialled.sendall(bytes([index % 251]))
+            if index % 5 in (0, 2):
+                dialled.recv(1)
+        os._exit(0)
+    dialled.close()
+    place, answered = 0, 0
+    while place < count:
+        expect(told(epoll, 5000) == [DATA], f"{count - place} bytes are missing")
+        control(epoll, DEL, accepted)
+        got = accepted.recv(1 + place % 19)
+        expect(all(byte == (place + at) % 251 for at, byte in enumerate(got)), "bytes in another order")
+        place += len(got)
+        while answered < place:
+            if answered % 5 in (0, 2):
+                accepted.send(b"!")
+            answered += 1
+        control(epoll, ADD, accepted)
+    os.waitpid(child, 0)
+
+
 def one_thread_waits_while_another_registers():
     dialled, accepted, epoll = piped()
     control(epoll, DEL, accepted)
@@ -320,6 +450,7 @@ def none_of_many_is_missed():
     count, size = 4000, 50
     child = os.fork()
     if child == 0:
+        accepted.close()
         for index in range(count):
             dialled.sendall(bytes([index % 251]) * size)
             # The reader comes to sleep again and again, at another place each time.
@@ -365,6 +496,14 @@ CHECKS = [
     an_epoll_within_an_epoll_is_ready,
     an_epoll_that_is_closed_leaves_its_number_to_another,
     an_epoll_of_two_numbers_is_one,
+    what_is_taken_out_and_put_in_again_is_told_of,
+    a_registration_that_is_taken_out_is_made_anew_later,
+    what_rests_in_an_epoll_that_is_closed_is_told_of_by_the_next,
+    what_rests_in_one_epoll_is_put_into_another,
+    what_rests_in_a_child_too_is_told_of_in_the_child,
+    a_socket_that_is_closed_while_it_rests_tells_nothing,
+    edges_do_not_rest,
+    nothing_is_missed_that_comes_while_it_is_put_in_again,
     one_thread_waits_while_another_registers,
     a_wait_that_no_function_sees_hears_of_it,
     poll_hears_of_it_too,

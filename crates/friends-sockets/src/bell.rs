@@ -8,20 +8,23 @@
 //! Both ends open the pipe for reading and writing, so that it never hangs up and no write to it is a SIGPIPE. Opened anew it's a file of
 //! its own: what closes ours takes it out of the epoll, whatever the peer holds.
 
+mod merge;
+mod stand;
+
+pub use merge::merge;
+
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use libc::{
-    EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDNORM,
-};
-use libc::{POLLIN, epoll_event};
+use libc::{EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDNORM, POLLIN, epoll_event};
 use midmile_friends::{Broken, Reader};
 
 use crate::figures::{self, Figure};
 use crate::link::{EDGES, Link};
 use crate::meeting;
 use crate::sys::map::{self, Owned};
-use crate::sys::{Answer, Errno, call};
+use crate::sys::{AGAIN, Answer, Errno, call};
 use crate::table::{self, Held};
+use stand::Stand;
 
 /// No descriptor.
 const NONE: i32 = -1;
@@ -59,8 +62,10 @@ pub(crate) struct Bell {
     fd: AtomicI32,
     events: AtomicU32,
     data: AtomicU64,
-    /// Whether our pipe stands there.
-    stands: AtomicBool,
+    /// Where our pipe stands.
+    stand: Stand,
+    /// The writer was told that nobody looks at the pipe.
+    silenced: AtomicBool,
     /// A thread changes one of these.
     busy: AtomicU32,
 }
@@ -113,7 +118,8 @@ impl Bell {
             fd: AtomicI32::new(NONE),
             events: AtomicU32::new(0),
             data: AtomicU64::new(0),
-            stands: AtomicBool::new(false),
+            stand: Stand::new(),
+            silenced: AtomicBool::new(false),
             busy: AtomicU32::new(0),
         }
     }
@@ -160,25 +166,66 @@ impl Bell {
         ((level && event.events != 0).then_some(event), writes)
     }
 
-    /// Does to the pipe what was done to the socket: it stands in the epoll only where reading is waited for. Whether that's so now.
-    fn control(&self, epoll: i32, operation: i32) -> bool {
-        let (own, mut event) = (self.own.load(Ordering::Relaxed), self.event());
-        let reads = operation != EPOLL_CTL_DEL && event.events & (EPOLLIN | EPOLLRDNORM).cast_unsigned() != 0;
-        let stands = self.stands.load(Ordering::Relaxed);
-        if own == NONE || !reads && !stands {
+    /// Does to the pipe what was done to the socket: it stands in the epoll where reading is waited for, and else rests there or is taken out.
+    fn follow(&self, link: &Link, epoll: i32) -> bool {
+        let (own, event) = (self.own.load(Ordering::Relaxed), self.event());
+        if own == NONE {
             return true;
         }
-        let done = if reads {
-            // Where it stood may be an epoll that was closed.
-            stands && call::change_epoll(epoll, EPOLL_CTL_MOD, own, &mut event)
-                || call::change_epoll(epoll, EPOLL_CTL_ADD, own, &mut event)
-        } else {
-            call::change_epoll(epoll, EPOLL_CTL_DEL, own, &mut event)
-        };
-        if done {
-            self.stands.store(reads, Ordering::Relaxed);
+        if event.events & (EPOLLIN | EPOLLRDNORM).cast_unsigned() != 0 {
+            return self.stand.put(own, epoll, event) && self.resume(link, own);
         }
-        done
+        match self.stand.epoll() {
+            Some(there) => there == epoll && self.rest(link, epoll) || self.stand.leave(own, there),
+            None => true,
+        }
+    }
+
+    /// Lets the pipe rest where it stands, if it's sure to say nothing there till [`Bell::resume`]: a wait that this library doesn't see would
+    /// tell of a socket with data that the program may have given up. Whether it does.
+    fn rest(&self, link: &Link, epoll: i32) -> bool {
+        if self.stand.rests_in(epoll) {
+            return true;
+        }
+        let Ok(reader) = link.reader() else { return false };
+        let stands = self.is_piped() && self.stand.epoll() == Some(epoll) && self.stand.is_level();
+        // Another process may wait for the same pipe.
+        if !stands || reader.piped() > 0 || !link.is_held_once() {
+            return false;
+        }
+        self.silenced.store(true, Ordering::Relaxed);
+        let silent = reader.rest_pipe();
+        if silent {
+            self.stand.rest();
+        }
+        silent
+    }
+
+    /// The pipe is waited for again; whether it says what there is.
+    fn resume(&self, link: &Link, own: i32) -> bool {
+        if !self.silenced.swap(false, Ordering::Relaxed) {
+            return true;
+        }
+        let Ok(reader) = link.reader() else { return false };
+        match reader.resume_pipe() {
+            // A full one says enough.
+            Ok(true) => call::write_pipe(own, &[0])
+                .map(drop)
+                .or_else(|error| {
+                    reader.pipe_missed();
+                    if error == AGAIN { Ok(()) } else { Err(error) }
+                })
+                .is_ok(),
+            answer => answer.is_ok(),
+        }
+    }
+
+    /// Takes the pipe out where it rests: soon its epoll can't be reached, or isn't this process's alone.
+    pub(crate) fn end_rest(&self) {
+        let Some(_busy) = self.enter() else { return };
+        if let Some(there) = self.stand.epoll().filter(|there| self.stand.rests_in(*there)) {
+            self.stand.leave(self.own.load(Ordering::Relaxed), there);
+        }
     }
 
     /// The program has registered the socket, or changed how. True: the pipe tells of what's in the ring.
@@ -199,54 +246,62 @@ impl Bell {
         if !added && ({ before.events }, { before.u64 }) == ({ after.events }, { after.u64 }) {
             // What it writes is no matter of the pipe's. Edges are told anew, though, to who says the same again.
             let edges = event.events & EPOLLET.cast_unsigned() != 0;
-            return self.is_piped() && (!edges || self.control(epoll, EPOLL_CTL_MOD));
+            return self.is_piped() && (!edges || self.follow(link, epoll));
         }
         table::note_epoll(epoll);
-        if !self.control(epoll, if added { EPOLL_CTL_ADD } else { EPOLL_CTL_MOD }) {
+        if !self.follow(link, epoll) {
             return self.give_up(link, epoll);
         }
         self.is_piped()
     }
 
-    /// The program takes the socket out of an epoll: before it does.
-    pub(crate) fn unregistering(&self, (epoll, fd): (i32, i32)) {
-        let Some(_busy) = self.enter() else { return };
+    /// The program takes the socket out of an epoll: before it does. Whether it's known to stand there.
+    pub(crate) fn unregistering(&self, link: &Link, (epoll, fd): (i32, i32)) -> bool {
+        let Some(_busy) = self.enter() else { return false };
         if self.fd.load(Ordering::Relaxed) != fd {
-            return;
+            return false;
         }
+        let known = self.epoll.load(Ordering::Relaxed) == epoll;
+        let own = self.own.load(Ordering::Relaxed);
         // An epoll may have several numbers: whether it's this one, it says itself.
-        let had_own = self.own.load(Ordering::Relaxed) != NONE;
-        let removed = self.control(epoll, EPOLL_CTL_DEL) && had_own;
-        if removed || self.epoll.load(Ordering::Relaxed) == epoll {
+        let left = own != NONE && (known && self.rest(link, epoll) || self.stand.leave(own, epoll));
+        if left || known {
             self.epoll.store(NONE, Ordering::Relaxed);
         }
+        known
     }
 
     /// Doorbells go by TCP from now on. Answers false.
     fn give_up(&self, link: &Link, epoll: i32) -> bool {
         self.stage.store(NEVER, Ordering::Release);
-        for place in [epoll, self.epoll.swap(NONE, Ordering::Relaxed)] {
-            if place != NONE {
-                self.control(place, EPOLL_CTL_DEL);
-            }
-        }
+        self.epoll.store(NONE, Ordering::Relaxed);
+        self.leave_all(Some(epoll));
         if let Ok(reader) = link.reader() {
             reader.unwatch_piped();
         }
         false
     }
 
-    /// A descriptor that was an epoll is closed.
+    /// Takes the pipe out of the epoll that it stands in, and of `other`.
+    fn leave_all(&self, other: Option<i32>) {
+        let own = self.own.load(Ordering::Relaxed);
+        for place in [other, self.stand.epoll()].into_iter().flatten().filter(|_| own != NONE) {
+            self.stand.leave(own, place);
+        }
+    }
+
+    /// A descriptor that is an epoll is about to be closed.
     pub(crate) fn lose_epoll(&self, epoll: i32) {
+        if self.stand.rests_in(epoll) {
+            self.end_rest();
+        }
         self.epoll.compare_exchange(epoll, NONE, Ordering::Relaxed, Ordering::Relaxed).ok();
     }
 
     /// The socket is about to be closed, by the last process and descriptor that have it: nobody is to hear of it any more.
     pub(crate) fn hush(&self) {
-        let epoll = self.epoll.swap(NONE, Ordering::Relaxed);
-        if epoll != NONE {
-            self.control(epoll, EPOLL_CTL_DEL);
-        }
+        self.epoll.store(NONE, Ordering::Relaxed);
+        self.leave_all(None);
     }
 
     /// Whether a descriptor is one of the pipes.
@@ -260,6 +315,9 @@ impl Bell {
             if place.compare_exchange(fd, NONE, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
                 PIPES.fetch_sub(1, Ordering::Relaxed);
             }
+        }
+        if self.own.load(Ordering::Relaxed) == NONE {
+            self.stand.forget();
         }
         self.stage.store(NEVER, Ordering::Release);
     }
@@ -278,7 +336,7 @@ impl Bell {
                 };
                 let number = self.keep(&self.own, pipe);
                 OWN.fetch_add(1, Ordering::Relaxed);
-                if self.control(epoll, EPOLL_CTL_ADD) && segment.offer_bell(side, call::process(), number) {
+                if self.follow(link, epoll) && segment.offer_bell(side, call::process(), number) {
                     self.stage.store(OFFERED, Ordering::Release);
                 } else {
                     self.stage.store(NEVER, Ordering::Release);
@@ -347,10 +405,10 @@ impl Bell {
         let mut bells = [0; BELLS];
         let part = count.min(BELLS);
         let mut taken = call::read_pipe(own, &mut bells[..part]).unwrap_or(0);
-        if taken == 0 && own != NONE {
-            // Announced, and about to be written.
+        if taken < part && own != NONE {
+            // Announced, and about to be written: one that came later would tell of nothing.
             call::look_for(own, POLLIN, PATIENCE_NS);
-            taken = call::read_pipe(own, &mut bells[..part]).unwrap_or(0);
+            taken += call::read_pipe(own, &mut bells[..part - taken]).unwrap_or(0);
         }
         reader.pipe_taken(taken as u64);
         Ok(true)
@@ -371,85 +429,8 @@ impl Bell {
             enlist(self.fd.load(Ordering::Relaxed), NONE);
         }
         self.epoll.store(NONE, Ordering::Relaxed);
-        self.stands.store(false, Ordering::Relaxed);
+        self.stand.forget();
+        self.silenced.store(false, Ordering::Relaxed);
         self.stage.store(IDLE, Ordering::Release);
-    }
-}
-
-/// What epoll has told, with what it says of a socket and of its pipe in one: how many are left.
-pub fn merge(events: &mut [epoll_event]) -> usize {
-    /// Places of a table; twice the events that are noted in it.
-    const PLACES: usize = 512;
-    let count = events.len();
-    if count < 2 || !any() {
-        return count;
-    }
-    let mut places = [u16::MAX; PLACES];
-    let mut kept = 0;
-    for index in 0..count {
-        let event = events[index];
-        match find(&places, &events[..kept], event.u64) {
-            // One of them says no more than a pipe does.
-            Ok(first) if is_bell(events[first].events) || is_bell(event.events) => {
-                events[first].events |= event.events;
-                continue;
-            }
-            Err(place) if kept < PLACES / 2 => places[place] = u16::try_from(kept).unwrap_or(u16::MAX),
-            _ => {}
-        }
-        events[kept] = event;
-        kept += 1;
-    }
-    kept
-}
-
-/// Whether a pipe of ours may have told this.
-fn is_bell(events: u32) -> bool {
-    events & !(EPOLLIN | EPOLLRDNORM).cast_unsigned() == 0
-}
-
-/// The first event with this data.
-///
-/// # Errors
-/// There's none: where it would be noted.
-fn find(places: &[u16], events: &[epoll_event], data: u64) -> Result<usize, usize> {
-    let hash = data.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    let mut place = usize::try_from(hash).unwrap_or(0) % places.len();
-    loop {
-        let index = usize::from(places[place]);
-        match events.get(index) {
-            None => return Err(place),
-            Some(event) if { event.u64 } == data => return Ok(index),
-            Some(_) => place = (place + 1) % places.len(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn event(events: u32, data: u64) -> epoll_event {
-        epoll_event { events, u64: data }
-    }
-
-    #[test]
-    fn a_socket_and_its_pipe_are_told_once() {
-        OWN.fetch_add(1, Ordering::Relaxed);
-        let (readable, both) = (EPOLLIN.cast_unsigned(), (EPOLLIN | libc::EPOLLOUT).cast_unsigned());
-        let writable = libc::EPOLLOUT.cast_unsigned();
-        let mut told =
-            [event(writable, 1), event(readable, 2), event(readable, 1), event(writable, 3), event(writable, 2)];
-        let left = merge(&mut told);
-        let seen: Vec<(u32, u64)> = told[..left].iter().map(|one| (one.events, one.u64)).collect();
-        assert_eq!(seen, [(both, 1), (both, 2), (writable, 3)]);
-        // Of more than are noted, some stay as they are.
-        let mut many: Vec<epoll_event> = (0..1000).map(|data| event(readable, data % 500)).collect();
-        let left = merge(&mut many);
-        assert!((500..1000).contains(&left));
-        assert!((0..500).all(|data| many[..left].iter().any(|one| { one.u64 } == data)));
-        // What two sockets say that the program gave the same data isn't a pipe's.
-        let mut two = [event(both, 7), event(writable, 7)];
-        assert_eq!(merge(&mut two), 2);
     }
 }

@@ -3,7 +3,7 @@
 use midmile_friends::{Plain, Reader, Writer};
 
 use crate::board;
-use crate::end::Way;
+use crate::end::{End, Way};
 use crate::figures::{self, Figure};
 use crate::receive;
 use crate::sys::{ask, call, futex, map};
@@ -43,6 +43,7 @@ pub fn confining() {
 /// The process is about to fork. Whose socket a peer can reach then isn't known any more, so doorbells stand for all that is in a ring.
 pub fn forking() {
     table::each_once(|fd, held| {
+        held.link.bell.end_rest();
         if !held.is_friend() {
             held.share();
         } else if let Ok((segment, side)) = held.link.segment() {
@@ -120,11 +121,13 @@ pub fn lost(fd: i32) {
 }
 
 /// Sees that a descriptor's end, if it has one, is still of this very socket. Of one that libc's own calls serve for good that matters to nobody but
-/// the next socket of that number, which may become a friend a little later: it's asked for now and then.
+/// the next socket of that number, which may become a friend a little later: it's asked for now and then. Nor is one asked for that an epoll
+/// has just shown to be it, for programs that take their sockets out and put them in again.
 pub fn renew(fd: i32) {
-    if !table::is(fd, |end| end.has_given_up() && !end.link.is_time_to_look())
-        && table::find(fd).is_some_and(|held| !held.link.identify(fd))
-    {
+    let is_sure = |end: &End| {
+        if end.has_given_up() { !end.link.is_time_to_look() } else { end.link.was_shown() }
+    };
+    if !table::is(fd, is_sure) && table::find(fd).is_some_and(|held| !held.link.identify(fd)) {
         lost(fd);
     }
 }

@@ -52,6 +52,8 @@ pub(crate) struct Link {
     /// Which socket it is (`SO_COOKIE`); 0: not known. Asked for when something is kept of the socket that mustn't be another's: that it's
     /// registered with epoll, or a friend. Before that what another socket's bytes come to are counts that aren't the kernel's.
     cookie: AtomicU64,
+    /// When the kernel last showed that a descriptor is it, without being asked for that; 0: it didn't.
+    shown: AtomicU64,
     start: AtomicUsize,
     length: AtomicUsize,
     nonce: [AtomicU64; 2],
@@ -90,6 +92,7 @@ impl Link {
     pub(crate) const fn new() -> Self {
         Self {
             cookie: AtomicU64::new(0),
+            shown: AtomicU64::new(0),
             start: AtomicUsize::new(0),
             length: AtomicUsize::new(0),
             nonce: [const { AtomicU64::new(0) }; 2],
@@ -124,6 +127,16 @@ impl Link {
     pub(crate) fn is_of(&self, fd: i32) -> bool {
         let cookie = self.cookie.load(Ordering::Relaxed);
         cookie == 0 || ask::cookie(fd) == Some(cookie)
+    }
+
+    /// The kernel has just done something to a descriptor that it does only to this very socket.
+    pub(crate) fn is_shown(&self) {
+        self.shown.store(call::about_now(), Ordering::Relaxed);
+    }
+
+    /// Whether it did so a moment ago.
+    pub(crate) fn was_shown(&self) -> bool {
+        call::about_now().wrapping_sub(self.shown.load(Ordering::Relaxed)) < LOOK
     }
 
     /// An error that the kernel has told: [`STALE`] where it's of another file or socket, which has the number by now.
@@ -381,6 +394,7 @@ impl Link {
         let mapping = Mapping { start, length: self.length.swap(0, Ordering::Relaxed) };
         self.marks.store(0, Ordering::Relaxed);
         self.cookie.store(0, Ordering::Relaxed);
+        self.shown.store(0, Ordering::Relaxed);
         self.engaged.store(false, Ordering::Relaxed);
         if start != 0 {
             mapping.end();

@@ -306,11 +306,14 @@ fn is_edged(held: &Held, edges: bool) -> bool {
     true
 }
 
-/// A descriptor is about to be taken out of an epoll.
-pub fn unregistering(epoll: i32, fd: i32) {
-    if let Some(held) = table::carrying(fd) {
-        held.link.bell.unregistering((epoll, fd));
-    }
+/// A descriptor is about to be taken out of an epoll; the end that it is, if it's known to stand there: see [`unregistered`].
+pub fn unregistering(epoll: i32, fd: i32) -> Option<Held> {
+    table::carrying(fd).filter(|held| held.link.bell.unregistering(&held.link, (epoll, fd)))
+}
+
+/// The kernel has taken out what was [`unregistering`]: so the socket is still the one that was put in, since closing it would have done that.
+pub fn unregistered(held: &Held) {
+    held.link.is_shown();
 }
 
 /// Whether a friend's ring holds something that no doorbell stands for.

@@ -242,7 +242,7 @@ impl Receive<'_, '_> {
     /// if readiness is looked at.
     fn emptied(&self) -> Result<(), Broken> {
         let mut view = self.reader.view()?;
-        if view.ring == 0 && view.bells == 0 && view.piped == 0 && self.link.is(WATCHED | NONBLOCKING) {
+        if view.ring == 0 && self.link.is(WATCHED | NONBLOCKING) {
             view = self.after_writer(view)?;
         }
         if view.ring == 0
@@ -258,13 +258,13 @@ impl Receive<'_, '_> {
         Ok(())
     }
 
-    /// The writer publishes bytes before it announces their doorbell. One that has the lock may be between the two: waits until it has
-    /// announced, or has nothing to announce.
+    /// The writer publishes bytes before it announces their doorbell, and rings anew for them though another still stands, if that was let go of.
+    /// One that has the lock may be between the two: waits until it's done, so that all doorbells of what was read are seen.
     fn after_writer(&self, view: View) -> Result<View, Broken> {
         let Ok((segment, side)) = self.link.segment() else { return Ok(view) };
         let (writer, mut view) = (segment.outgoing(side.other()), view);
         for look in 0..WRITER_LOOKS {
-            if view.ring > 0 || view.bells > 0 || view.piped > 0 || !writer.lock().is_held() {
+            if view.ring > 0 || !writer.lock().is_held() {
                 break;
             }
             if look < ALONE {
@@ -275,7 +275,7 @@ impl Receive<'_, '_> {
             view = self.reader.view()?;
         }
         // What it did before it gave the lock back.
-        if view.ring == 0 && view.bells == 0 && view.piped == 0 { self.reader.view() } else { Ok(view) }
+        if view.ring == 0 { self.reader.view() } else { Ok(view) }
     }
 
     /// Receives TCP's bytes; `None` to go on. The step has said [`Step::Tcp`].

@@ -231,6 +231,37 @@ fn a_doorbell_stands_in_the_pipe_while_the_ring_holds_something() {
 }
 
 #[test]
+fn a_pipe_that_rests_is_silent_and_tells_afterwards_what_came_meanwhile() {
+    check(|| {
+        let (heap, socket) = (on_the_ring(4), Arc::new(Socket::default()));
+        assert_eq!(reader(&heap).watch_piped(false), Ok(true));
+        let (theirs, wire) = (heap.clone(), socket.clone());
+        let other = thread::spawn(move || {
+            let owner = Owner::new(1).expect("not 0");
+            for byte in 1..=2 {
+                writer(&theirs).lock().try_lock(owner, false).expect("nobody else writes");
+                write(writer(&theirs), &wire, byte);
+                assert!(!writer(&theirs).lock().unlock(), "nobody sleeps for it");
+            }
+        });
+        let (ours, wire) = (heap.clone(), socket.clone());
+        let resting = thread::spawn(move || {
+            let silent = reader(&ours).rest_pipe();
+            thread::yield_now();
+            assert!(!silent || *wire.pipe.lock().expect("nobody panics") == 0, "a pipe that rests says something");
+            if reader(&ours).resume_pipe().expect("both keep to the protocol") {
+                *wire.pipe.lock().expect("nobody panics") += 1;
+            }
+        });
+        other.join().expect("it doesn't panic");
+        resting.join().expect("it doesn't panic");
+        assert!(*socket.pipe.lock().expect("nobody panics") > 0, "the ring holds something and the pipe says nothing");
+        assert_eq!(drained(&heap, &socket, Vec::new()), [1, 2]);
+        assert_eq!(*socket.pipe.lock().expect("nobody panics"), 0, "the ring is empty and the pipe says something");
+    });
+}
+
+#[test]
 fn a_ring_whose_doorbell_moves_to_the_pipe_has_one() {
     check(|| {
         let (heap, socket) = (on_the_ring(4), Arc::new(Socket::default()));

@@ -267,11 +267,14 @@ pub(super) unsafe extern "C" fn epoll_ctl(epoll: c_int, operation: c_int, fd: c_
     if operation == libc::EPOLL_CTL_ADD {
         lifecycle::renew(fd);
     }
-    if operation == libc::EPOLL_CTL_DEL {
-        ready::unregistering(epoll, fd);
-    }
+    let leaving = if operation == libc::EPOLL_CTL_DEL { ready::unregistering(epoll, fd) } else { None };
     // SAFETY: the program's pointer goes on as it came.
     let answer = unsafe { real::epoll_ctl(epoll, operation, fd, event) };
+    if answer == 0
+        && let Some(held) = leaving
+    {
+        ready::unregistered(&held);
+    }
     if answer == 0 && operation != libc::EPOLL_CTL_DEL && !event.is_null() {
         // SAFETY: the program's event, which the kernel has just read.
         let event = unsafe { event.read_unaligned() };

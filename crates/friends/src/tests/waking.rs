@@ -217,3 +217,32 @@ fn the_doorbell_of_a_ring_moves_to_the_pipe_where_it_is_empty() {
     assert_eq!(reader.sleep_by_bell(), Ok(true));
     assert_eq!(writer.put(b"y").expect("room").wake, Wake { pipe: true, ..BELL });
 }
+
+#[test]
+fn a_pipe_rests_where_nobody_looks_at_it() {
+    let heap = Heap::new(CAPACITY);
+    let (writer, reader) = on_the_ring(&heap.create());
+    assert_eq!(reader.watch_piped(false), Ok(true));
+    let pipe = Wake { pipe: true, ..NOBODY };
+    assert!(reader.rest_pipe());
+    assert_eq!(writer.put(b"one").expect("room").wake, NOBODY);
+    assert_eq!((reader.resume_pipe(), reader.piped()), (Ok(true), 1), "it was rung for nowhere");
+    assert_eq!(writer.put(b"two").expect("room").wake, NOBODY, "it stands there");
+    assert_eq!(taken(reader, 6), b"onetwo");
+    assert_eq!(reader.let_go_piped(), Ok(1));
+    reader.pipe_taken(1);
+    assert!(reader.rest_pipe());
+    assert_eq!((reader.resume_pipe(), reader.piped()), (Ok(false), 0), "nothing came");
+    assert_eq!(writer.put(b"x").expect("room").wake, pipe);
+    assert!(!reader.rest_pipe(), "a doorbell is on its way");
+    writer.pipe_rang();
+    assert_eq!((reader.resume_pipe(), reader.piped()), (Ok(true), 2), "one too many, which is taken with the other");
+    reader.pipe_missed();
+    assert_eq!(reader.piped(), 1);
+    // One that has the lock may have looked before.
+    assert_eq!(taken(reader, 1), b"x");
+    assert_eq!(reader.let_go_piped(), Ok(1));
+    reader.pipe_taken(1);
+    assert_eq!(writer.lock().try_lock(crate::Owner::new(1).expect("not 0"), false), Ok(()));
+    assert!(!reader.rest_pipe());
+}
