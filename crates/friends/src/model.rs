@@ -133,8 +133,9 @@ fn run(dice: &mut Dice<'_>) -> crate::Tally {
     let heap = Heap::new(capacity);
     let mut senders: Vec<Sender> = (0..dice.up_to(2)).map(Sender::new).collect();
     let piped = dice.one_in(3);
+    let readers = dice.up_to(2);
     let mut receivers: Vec<Receiver> =
-        (0..dice.up_to(2)).map(|id| Receiver::new(id, Style::any(dice).by(piped))).collect();
+        (0..readers).map(|id| Receiver::new(id, Style::any(dice).by(piped), readers == 1)).collect();
     let mut world = World {
         segment: heap.create(),
         wire: VecDeque::new(),

@@ -58,6 +58,8 @@ enum At {
     Sleeping,
     /// In `epoll_wait`; arrivals so far.
     Awaiting(usize),
+    /// Out of `epoll_wait`, and nobody looks at readiness; whether the pipe is sure to be silent.
+    Resting(bool),
     Finished,
 }
 
@@ -74,12 +76,14 @@ pub(super) struct Receiver {
     /// The pipe was looked at in this call.
     looked: bool,
     edges: usize,
+    /// Nobody else reads.
+    alone: bool,
 }
 
 impl Receiver {
-    pub(super) fn new(id: usize, style: Style) -> Self {
+    pub(super) fn new(id: usize, style: Style, alone: bool) -> Self {
         let owner = Owner::new(200 + u32::try_from(id).expect("few")).expect("not 0");
-        Self { owner, style, at: At::Idle, wanted: 0, got: 0, ended: false, looked: false, edges: 0 }
+        Self { owner, style, at: At::Idle, wanted: 0, got: 0, ended: false, looked: false, edges: 0, alone }
     }
 
     /// Said before the writer's first act.
@@ -98,12 +102,13 @@ impl Receiver {
     }
 
     pub(super) fn watches(&self) -> bool {
-        matches!(self.style, Style::Level | Style::Piped) && self.at != At::Finished
+        matches!(self.style, Style::Level | Style::Piped) && !matches!(self.at, At::Resting(_) | At::Finished)
     }
 
     /// Whether the thread is in none of our calls and holds no lock.
     pub(super) fn outside(&self) -> bool {
-        matches!(self.at, At::Idle | At::Lock | At::Dozing(_) | At::Sleeping | At::Awaiting(_) | At::Finished)
+        use At::{Awaiting, Dozing, Finished, Idle, Lock, Resting, Sleeping};
+        matches!(self.at, Idle | Lock | Dozing(_) | Sleeping | Awaiting(_) | Resting(_) | Finished)
     }
 
     pub(super) fn able(&self, world: &World<'_>) -> bool {
@@ -164,6 +169,7 @@ impl Receiver {
             }
             At::Dozing(_) => At::Lock,
             At::Awaiting(_) => At::Idle,
+            At::Resting(silent) => self.resume(world, silent),
             At::Finished => At::Finished,
         }
     }
@@ -282,9 +288,23 @@ impl Receiver {
         self.unlock(world);
         match self.style {
             _ if self.got == 0 => At::Finished,
+            Style::Piped if self.alone && self.got.is_multiple_of(3) => At::Resting(world.reader().rest_pipe()),
             Style::Level | Style::Piped => At::Awaiting(self.edges),
             _ => At::Idle,
         }
+    }
+
+    /// Readiness is looked at again.
+    fn resume(&self, world: &mut World<'_>, silent: bool) -> At {
+        assert!(!silent || world.pipe == 0, "a pipe that rests says something");
+        if world.reader().resume_pipe().expect("both keep to the protocol") {
+            if world.pipe < PIPE {
+                world.pipe += 1;
+            } else {
+                world.reader().pipe_missed();
+            }
+        }
+        At::Awaiting(self.edges)
     }
 
     /// A look at ring and socket together, over the end of a stretch.
