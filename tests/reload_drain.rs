@@ -119,6 +119,6 @@ fn a_drain_serves_all_who_had_connected_before_it() {
     relay.running.signal(Signal::TERM);
     relay.running.signal(Signal::CONT);
     let served = clients.into_iter().filter(|mut stream| stream.read_exact(&mut [0]).is_ok()).count();
-    assert_eq!(served, CONNECTED);
+    assert_eq!(served, CONNECTED, "{}", relay.running.log());
     assert_eq!(relay.running.code(), Some(0), "{}", relay.running.log());
 }

@@ -116,10 +116,13 @@ impl<B: Backend> Cx<B> {
     /// connected already. `None` when there's none, or nothing to accept it with.
     pub fn take_incoming(&mut self, id: ListenerId) -> Option<Incoming<B::Socket>> {
         let listening = self.listeners.get(id.0)?;
+        let mut asked_again = false;
         loop {
             match self.backend.accept(&listening.listener) {
                 Ok((socket, peer)) => return Some(Incoming { socket, peer }),
                 Err(AcceptError::Failed) => {}
+                // A backend that accepts ahead of us says once that those are all which it has told of, and then asks the kernel.
+                Err(AcceptError::Empty) if !asked_again => asked_again = true,
                 Err(AcceptError::Empty | AcceptError::Exhausted) => return None,
             }
         }
