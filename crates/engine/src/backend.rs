@@ -138,6 +138,8 @@ pub trait Backend: DatagramBackend {
     fn ignore_listener(&mut self, listener: &Self::Listener) -> io::Result<()>;
 
     /// Takes one connection from the queue, and says who connects where that costs nothing: [`Backend::peer_addr`] tells otherwise.
+    /// A backend that accepts ahead of its caller may say [`AcceptError::Empty`] once where only those are taken that it has told of: asked again,
+    /// it looks at the kernel's queue too.
     ///
     /// # Errors
     /// See [`AcceptError`].

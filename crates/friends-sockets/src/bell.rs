@@ -208,14 +208,14 @@ impl Bell {
         }
         let Ok(reader) = link.reader() else { return false };
         match reader.resume_pipe() {
-            // A full one says enough.
-            Ok(true) => call::write_pipe(own, &[0])
-                .map(drop)
-                .or_else(|error| {
+            Ok(true) => match call::write_pipe(own, &[0]) {
+                Ok(_) => true,
+                Err(error) => {
                     reader.pipe_missed();
-                    if error == AGAIN { Ok(()) } else { Err(error) }
-                })
-                .is_ok(),
+                    // A full one says enough.
+                    error == AGAIN
+                }
+            },
             answer => answer.is_ok(),
         }
     }
