@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the models of crates/friends/tests/loom.rs: each race of the protocol, in every order of memory accesses.
+# Runs the models of crates/friends/tests/loom: each race of the protocol, in every order of memory accesses.
 #
 #   ci/loom.sh
 #

@@ -9,6 +9,7 @@ use std::io;
 use midmile_engine::probe;
 use midmile_engine::uring::Unavailable as NoRing;
 use midmile_kernel::probe as bpf_probe;
+use rustix::thread::{MembarrierCommand, membarrier_query};
 use serde::Serialize;
 
 mod bpf;
@@ -79,7 +80,7 @@ pub(crate) fn examine() -> Vec<Finding> {
         bpf::windows(bpf_probe::windows(), bpf_probe::routes()),
         bpf::idle_windows(bpf_probe::slow_start_after_idle()),
         bpf::friends(bpf_probe::friends(), bpf_probe::friends_fionread()),
-        tcp::ring_friends(&system),
+        tcp::ring_friends(&system, lends()),
         transparent(probe::transparent(), can_tproxy()),
         netem(midmile_lab::netem::probe().map_err(|error| {
             let missing =
@@ -122,6 +123,11 @@ pub(crate) fn table(findings: &[Finding]) -> String {
         line.and(below).expect("writing to a string never fails");
     }
     text
+}
+
+/// Whether the kernel has barriers that reach other processes (membarrier(2), Linux 4.16).
+fn lends() -> bool {
+    membarrier_query().contains_command(MembarrierCommand::GlobalExpedited)
 }
 
 fn kernel() -> Finding {

@@ -233,6 +233,14 @@ fn what_processes_do_to_themselves_is_borne() {
 }
 
 #[test]
+fn locks_that_are_lent_come_back() {
+    if let Some(friends) = checks("ring-lending", "lending.py", 6) {
+        friends.went_by_ring(1_000_000);
+        assert!(friends.figure("locks_recalled") > 100, "they weren't lent");
+    }
+}
+
+#[test]
 fn epoll_hears_of_all_by_pipes() {
     if lacks(&["python3"]) {
         return;

@@ -73,9 +73,11 @@ pub(super) fn kcm(system: &System) -> Finding {
 }
 
 /// What programs find that `midmile friends run` starts from here: they inherit filters of system calls, and Yama says whether one process
-/// may borrow another's descriptor.
-pub(super) fn ring_friends(system: &System) -> Finding {
+/// may borrow another's descriptor. `lends`: the kernel has barriers for other processes, so that a lock can be lent.
+pub(super) fn ring_friends(system: &System, lends: bool) -> Finding {
     let feature = "ring friends";
+    let locks =
+        if lends { "" } else { "; no membarrier(2), so each call locks: streams of small writes are a third slower" };
     let Some(status) = system.text("/proc/self/status") else {
         let effect = "connections within this host may go by TCP";
         return Finding::new(feature, State::Unknown, "/proc/self/status isn't readable", effect);
@@ -86,11 +88,11 @@ pub(super) fn ring_friends(system: &System) -> Finding {
     }
     let (found, effect) = match system.number::<u8>("/proc/sys/kernel/yama/ptrace_scope") {
         Some(scope @ 1..) => (
-            format!("memory can be shared, sockets can't be borrowed (kernel.yama.ptrace_scope {scope})"),
+            format!("memory can be shared, sockets can't be borrowed (kernel.yama.ptrace_scope {scope}){locks}"),
             "`midmile friends run` has programs go by memory; one that gives a connection away with unread bytes resets it",
         ),
         _ => (
-            "processes of a user can share memory and borrow sockets".to_owned(),
+            format!("processes of a user can share memory and borrow sockets{locks}"),
             "`midmile friends run` has programs go by memory",
         ),
     };
@@ -155,12 +157,14 @@ mod tests {
         let status = |mode| ("proc/self/status", mode);
         let free = status("Name:\tx\nSeccomp:\t0\nSeccomp_filters:\t0\n");
         let filtered = status("Name:\tx\nSeccomp:\t2\nSeccomp_filters:\t1\n");
-        assert_eq!(below("rings1", &[filtered, yama("0")], ring_friends).state, State::Absent);
-        let plain = [below("rings2", &[free], ring_friends), below("rings3", &[free, yama("0\n")], ring_friends)];
-        let strict = below("rings4", &[free, yama("1\n")], ring_friends);
+        let lends = |system: &System| ring_friends(system, true);
+        assert_eq!(below("rings1", &[filtered, yama("0")], lends).state, State::Absent);
+        let plain = [below("rings2", &[free], lends), below("rings3", &[free, yama("0\n")], lends)];
+        let strict = below("rings4", &[free, yama("1\n")], |system| ring_friends(system, false));
         assert!(plain.iter().chain([&strict]).all(|finding| finding.state == State::Unused), "{plain:?}");
-        assert!(plain[0].found == plain[1].found && strict.found.contains("ptrace_scope 1"), "{strict:?}");
-        assert_eq!(below("rings5", &[yama("0")], ring_friends).state, State::Unknown);
+        assert!(plain[0].found == plain[1].found && !plain[0].found.contains("membarrier"), "{plain:?}");
+        assert!(["ptrace_scope 1", "membarrier"].iter().all(|said| strict.found.contains(said)), "{strict:?}");
+        assert_eq!(below("rings5", &[yama("0")], lends).state, State::Unknown);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::figures::{self, Figure};
 use crate::lifecycle;
 use crate::link::WATCHED;
 use crate::meeting::{self, Offer};
+use crate::process;
 use crate::settings;
 use crate::sys::map::{self, Mapping, Owned};
 use crate::sys::{Errno, ask, call};
@@ -174,9 +175,12 @@ fn take(
 ) -> bool {
     let Ok(segment) = mapping.segment(nonce) else { return false };
     held.befriend(|sent, received, receiving| {
-        held.link.begin(fd, mapping, nonce, side, offer);
+        held.link.begin(fd, mapping, side, offer);
         held.link.is_called(table::place(held), *name);
         segment.hold(side);
+        if process::is_reached() {
+            segment.may_recall(side);
+        }
         segment.outgoing(side).begin(sent);
         if receiving == 0 {
             held.link.engage(received);

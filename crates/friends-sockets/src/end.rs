@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use crate::family::Family;
 use crate::link::Link;
 use crate::pool;
-use crate::sys::call;
+use crate::sys::{alone, call};
 
 const FREE: u32 = 0;
 const TAKEN: u32 = 1;
@@ -145,11 +145,11 @@ impl End {
     }
 
     pub(crate) fn hold(&self) {
-        self.held.fetch_add(1, Ordering::SeqCst);
+        alone::add(&self.held, 1);
     }
 
     pub(crate) fn let_go(&self) {
-        if self.held.fetch_sub(1, Ordering::SeqCst) == 1 {
+        if alone::add(&self.held, -1) == 1 {
             self.free();
         }
     }
@@ -174,10 +174,17 @@ impl End {
         }
     }
 
+    /// No call uses it: where it's gone, another connection may have it.
+    #[inline]
     fn free(&self) {
-        if self.stage.load(Ordering::SeqCst) == GONE
-            && self.stage.compare_exchange(GONE, TAKEN, Ordering::SeqCst, Ordering::Relaxed).is_ok()
-        {
+        if self.stage.load(Ordering::SeqCst) == GONE {
+            self.bury();
+        }
+    }
+
+    #[cold]
+    fn bury(&self) {
+        if self.stage.compare_exchange(GONE, TAKEN, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
             self.family.shrink();
             self.link.end();
             self.stage.store(FREE, Ordering::Release);

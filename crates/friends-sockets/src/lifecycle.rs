@@ -18,6 +18,8 @@ pub fn begin() {
     if map::is_filtered() {
         // What else is allowed isn't known, and what isn't may be death.
         settings::disable();
+    } else if settings::enabled() {
+        process::be_reached();
     }
 }
 
@@ -61,6 +63,9 @@ pub fn forking() {
 /// This is a child after fork.
 pub fn forked() {
     process::begin();
+    if settings::enabled() {
+        process::be_reached();
+    }
     table::forked();
     board::forked();
 }
@@ -125,7 +130,7 @@ pub fn lost(fd: i32) {
 /// has just shown to be it, for programs that take their sockets out and put them in again.
 pub fn renew(fd: i32) {
     let is_sure = |end: &End| {
-        if end.has_given_up() { !end.link.is_time_to_look() } else { end.link.was_shown() }
+        if end.has_given_up() { !end.link.lookout.is_due() } else { end.link.was_shown() }
     };
     if !table::is(fd, is_sure) && table::find(fd).is_some_and(|held| !held.link.identify(fd)) {
         lost(fd);

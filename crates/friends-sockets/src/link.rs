@@ -1,11 +1,13 @@
 //! A friend's segment, and what this process knows of the socket beside it.
 
+mod lookout;
 mod plain;
 mod posted;
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use lookout::Lookout;
 use midmile_friends::{Broken, Plain, Reader, Segment, Side, State, Wake, Writer};
 
 use crate::bell::Bell;
@@ -44,8 +46,8 @@ pub(crate) const KILLED: u32 = 256;
 /// Whether the peer's socket can be had for a doorbell isn't known: till then doorbells stand for all that is in the ring.
 const UNREACHED: u32 = 128;
 
-/// How often a writer looks whether its peer lives, in nanoseconds.
-const LOOK: u64 = 10_000_000;
+/// How long what the kernel has shown is taken for true, in nanoseconds.
+const SHOWN: u64 = 10_000_000;
 
 /// One end's part. All of it is atomics: calls of many threads look at it.
 pub(crate) struct Link {
@@ -56,7 +58,6 @@ pub(crate) struct Link {
     shown: AtomicU64,
     start: AtomicUsize,
     length: AtomicUsize,
-    nonce: [AtomicU64; 2],
     attached: AtomicBool,
     /// Whether this end receives by the protocol.
     engaged: AtomicBool,
@@ -72,8 +73,7 @@ pub(crate) struct Link {
     /// An error that the kernel has told and the program hasn't heard.
     error: AtomicI32,
     pub(crate) gathering: Gathering,
-    /// When the peer was looked for.
-    looked: AtomicU64,
+    pub(crate) lookout: Lookout,
     /// `SO_LINGER` before the program was to become another: seconds, or one of those below.
     linger: AtomicI32,
     /// Whether looking before sleeping has been worth it.
@@ -95,7 +95,6 @@ impl Link {
             shown: AtomicU64::new(0),
             start: AtomicUsize::new(0),
             length: AtomicUsize::new(0),
-            nonce: [const { AtomicU64::new(0) }; 2],
             attached: AtomicBool::new(false),
             engaged: AtomicBool::new(false),
             name: [const { AtomicU64::new(0) }; 6],
@@ -105,7 +104,7 @@ impl Link {
             limit: AtomicU64::new(0),
             error: AtomicI32::new(0),
             gathering: Gathering::new(),
-            looked: AtomicU64::new(0),
+            lookout: Lookout::new(),
             linger: AtomicI32::new(LINGER_KEPT),
             receiving: Hope::new(),
             sending: Hope::new(),
@@ -136,7 +135,7 @@ impl Link {
 
     /// Whether it did so a moment ago.
     pub(crate) fn was_shown(&self) -> bool {
-        call::about_now().wrapping_sub(self.shown.load(Ordering::Relaxed)) < LOOK
+        call::about_now().wrapping_sub(self.shown.load(Ordering::Relaxed)) < SHOWN
     }
 
     /// An error that the kernel has told: [`STALE`] where it's of another file or socket, which has the number by now.
@@ -146,14 +145,13 @@ impl Link {
     }
 
     /// Takes a segment; what the socket is like is asked of the kernel. `offer`: the segment's descriptor, for the peer.
-    pub(crate) fn begin(&self, fd: i32, mapping: Mapping, nonce: [u64; 2], side: Side, offer: Option<Owned>) {
+    pub(crate) fn begin(&self, fd: i32, mapping: Mapping, side: Side, offer: Option<Owned>) {
         self.start.store(mapping.start, Ordering::Relaxed);
         self.length.store(mapping.length, Ordering::Relaxed);
-        self.nonce.iter().zip(nonce).for_each(|(place, half)| place.store(half, Ordering::Relaxed));
         self.attached.store(side == Side::Attached, Ordering::Relaxed);
         self.engaged.store(false, Ordering::Relaxed);
         self.error.store(0, Ordering::Relaxed);
-        self.looked.store(call::about_now(), Ordering::Relaxed);
+        self.lookout.begin();
         self.linger.store(LINGER_KEPT, Ordering::Relaxed);
         self.limit_is(ask::receive_limit(fd));
         let flags = ask::flags(fd);
@@ -191,10 +189,7 @@ impl Link {
     pub(crate) fn segment(&self) -> Result<(Segment<'_>, Side), Broken> {
         let start = self.start.load(Ordering::Relaxed);
         let mapping = Mapping { start, length: self.length.load(Ordering::Relaxed) };
-        let [first, second] = &self.nonce;
-        let nonce = [first.load(Ordering::Relaxed), second.load(Ordering::Relaxed)];
-        // A header that has changed was scribbled on.
-        let segment = mapping.segment(nonce).map_err(|_| Broken::Positions)?;
+        let segment = mapping.segment_again().map_err(|_| Broken::Positions)?;
         let side = if self.attached.load(Ordering::Relaxed) { Side::Attached } else { Side::Offering };
         Ok((segment, side))
     }
@@ -429,7 +424,15 @@ impl Link {
     }
 
     /// Does what the writer asks for its reader. The caller holds the writer's lock.
+    #[inline]
     pub(crate) fn rouse(&self, fd: i32, writer: &Writer<'_>, wake: Wake) {
+        if wake != Wake::default() {
+            self.lookout.woken();
+            self.rouse_now(fd, writer, wake);
+        }
+    }
+
+    fn rouse_now(&self, fd: i32, writer: &Writer<'_>, wake: Wake) {
         if wake.futex {
             figures::add(Figure::Wakes, 1);
             futex::wake(writer.reader_futex(), i32::MAX);
@@ -470,13 +473,6 @@ impl Link {
             }
         }
         true
-    }
-
-    /// Whether it's time to see if the peer lives.
-    pub(crate) fn is_time_to_look(&self) -> bool {
-        let (now, looked) = (call::about_now(), self.looked.load(Ordering::Relaxed));
-        now.wrapping_sub(looked) > LOOK
-            && self.looked.compare_exchange(looked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// The connection can't go on: it's reset, as one whose bytes were lost.

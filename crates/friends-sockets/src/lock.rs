@@ -1,11 +1,12 @@
-//! Taking the locks of a segment: sleeping for them, and taking them over from threads that were killed.
+//! Taking the locks of a segment: sleeping for them, recalling them where they are lent, and taking them over from threads that were killed.
 
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use midmile_friends::{Broken, Held, Lock, Owner, Reader, Writer};
+use midmile_friends::{Broken, Held, Lock, Owner, Reader, Taken, Writer};
 
 use crate::figures::{self, Figure};
-use crate::sys::{call, futex};
+use crate::sys::{barrier, call, futex};
 
 /// Looks before sleeping: who holds a lock copies at most a piece of the ring and makes one system call.
 const LOOKS: u32 = 200;
@@ -14,6 +15,9 @@ const NAP: Duration = Duration::from_millis(5);
 /// Naps on end that nobody ended: five seconds. Who has the lock makes no call that takes so long: it's stopped, or the word is a peer's
 /// that wants us to wait.
 const NAPS_MAX: u32 = 1000;
+/// A borrower that is inside: looks from which on this thread sleeps rather than leaves it the CPU, and after which it doesn't wait any more.
+const YIELDS: u32 = 2 * LOOKS;
+const RECALL_MAX: u32 = YIELDS + NAPS_MAX;
 /// Looks in all, for a peer that wakes us again and again.
 const LOOKS_MAX: u32 = 1 << 20;
 
@@ -28,12 +32,15 @@ pub(crate) enum Busy {
 
 /// A lock that is held; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Guard<'m>(Lock<'m>);
+pub(crate) struct Guard<'m> {
+    lock: Lock<'m>,
+    taken: Taken,
+}
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        if self.0.unlock() {
-            futex::wake(self.0.futex(), 1);
+        if self.lock.unlock(self.taken) {
+            futex::wake(self.lock.futex(), 1);
         }
     }
 }
@@ -51,9 +58,40 @@ pub(crate) fn of_reader<'m>(reader: &Reader<'m>) -> Result<Guard<'m>, Busy> {
 fn take<'m>(lock: Lock<'m>, check: impl Fn() -> Result<(), Broken>) -> Result<Guard<'m>, Busy> {
     let owner = Owner::new(call::thread()).expect("threads' numbers are below 2^22");
     match lock.try_lock(owner, false) {
-        Ok(()) => Ok(Guard(lock)),
+        Ok(taken) => had(lock, taken, &check),
         Err(held) => wait(lock, owner, held, check),
     }
+}
+
+/// The lock that was taken, once it's the caller's alone.
+fn had<'m>(lock: Lock<'m>, taken: Taken, check: &impl Fn() -> Result<(), Broken>) -> Result<Guard<'m>, Busy> {
+    let guard = Guard { lock, taken };
+    if taken == Taken::Lent {
+        recall(lock, check)?;
+    }
+    Ok(guard)
+}
+
+/// Waits until the thread that the lock is lent to isn't inside.
+#[cold]
+fn recall(lock: Lock<'_>, check: &impl Fn() -> Result<(), Broken>) -> Result<(), Busy> {
+    figures::add(Figure::LocksRecalled, 1);
+    let (mut borrower, mut looks) = (lock.recall(barrier::on_all_cpus), 0);
+    while let Some(held) = borrower {
+        match looks {
+            0..LOOKS => std::hint::spin_loop(),
+            LOOKS..YIELDS => call::give_way(),
+            _ if !call::lives(held.thread()) => {
+                lock.bury();
+                return check().map_err(Busy::Broken);
+            }
+            YIELDS..RECALL_MAX => drop(futex::sleep(&AtomicU32::new(0), 0, NAP)),
+            _ => return Err(Busy::Broken(Broken::Abandoned)),
+        }
+        looks += 1;
+        borrower = lock.borrower();
+    }
+    Ok(())
 }
 
 #[cold]
@@ -86,12 +124,70 @@ fn wait<'m>(
             return Err(Busy::Broken(Broken::Abandoned));
         }
         match lock.try_lock(owner, looks >= LOOKS) {
-            Ok(()) => return Ok(Guard(lock)),
+            Ok(taken) => return had(lock, taken, &check),
             Err(now) => held = now,
         }
-        if looks >= LOOKS && !call::lives(held.thread()) && lock.take_over(held, owner) {
-            let guard = Guard(lock);
+        if looks >= LOOKS
+            && !call::lives(held.thread())
+            && let Some(taken) = lock.take_over(held, owner)
+        {
+            let guard = had(lock, taken, &check)?;
             return check().map(|()| guard).map_err(Busy::Broken);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    use midmile_friends::{CAPACITY_MIN, Segment, Side, segment_bytes};
+
+    use super::*;
+    use crate::sys::map::Mapping;
+
+    /// Locks that are lent and recalled.
+    const LOCKS: u32 = 4000;
+    /// Takes by the borrower before the other comes, and after.
+    const TAKES: u32 = 300;
+
+    /// Adds one where two who are inside at once would lose one.
+    fn add(writer: &Writer<'_>, count: &AtomicU32) {
+        let _held = of_writer(writer).expect("its threads live");
+        count.store(count.load(Relaxed) + 1, Relaxed);
+    }
+
+    fn lend_and_recall(segment: &Segment<'_>, start: &Barrier) {
+        let count = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let writer = segment.outgoing(Side::Offering);
+                (0..TAKES).for_each(|_| add(&writer, &count));
+                start.wait();
+                (0..TAKES).for_each(|_| add(&writer, &count));
+            });
+            let writer = segment.outgoing(Side::Offering);
+            start.wait();
+            (0..TAKES / 3).for_each(|_| std::hint::spin_loop());
+            (0..TAKES).for_each(|_| add(&writer, &count));
+        });
+        assert_eq!(count.load(Relaxed), 3 * TAKES, "two had the lock at once");
+    }
+
+    #[test]
+    fn a_lock_that_another_cpu_has_borrowed_is_recalled_from_there() {
+        assert!(barrier::reaches_us(), "Linux 4.16");
+        let (start, before) = (Barrier::new(2), figures::count(Figure::LocksRecalled));
+        for _ in 0..LOCKS {
+            let memory = Mapping::room(segment_bytes(CAPACITY_MIN).unwrap()).unwrap();
+            memory.create(CAPACITY_MIN, [1, 2]).unwrap();
+            let segment = memory.segment([1, 2]).unwrap();
+            segment.may_recall(Side::Offering);
+            segment.may_recall(Side::Attached);
+            lend_and_recall(&segment, &start);
+            memory.end();
+        }
+        assert!(figures::count(Figure::LocksRecalled) - before >= u64::from(LOCKS), "they weren't lent");
     }
 }

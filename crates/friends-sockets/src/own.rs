@@ -54,6 +54,7 @@ pub fn begin(directory: &Path) -> Result<(), Refused> {
     }
     real::find_all();
     process::begin();
+    process::be_reached();
     family::begin();
     if settings::meet_in(directory.as_os_str().as_bytes()) { Ok(()) } else { Err(Refused::Directory) }
 }

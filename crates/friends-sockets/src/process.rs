@@ -2,11 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
-use crate::sys::call;
+use crate::sys::{barrier, call};
 
 static NUMBER: AtomicI32 = AtomicI32::new(0);
 static GENERATION: AtomicU32 = AtomicU32::new(1);
 static EXITING: AtomicBool = AtomicBool::new(false);
+static REACHED: AtomicBool = AtomicBool::new(false);
 /// The program lets the kernel kill it for system calls that it doesn't list: this library makes none of its own any more.
 static CONFINED: AtomicBool = AtomicBool::new(false);
 
@@ -18,6 +19,17 @@ pub(crate) fn begin() {
     NUMBER.store(call::process(), Ordering::Relaxed);
     GENERATION.fetch_add(1, Ordering::Relaxed);
     EXITING.store(false, Ordering::Relaxed);
+}
+
+/// Has the kernel's barriers reach this process, without which none of its threads is lent a lock: at the library's start, and in a child after
+/// fork, as long as there's one thread, for which that costs little.
+pub(crate) fn be_reached() {
+    REACHED.store(barrier::reaches_us(), Ordering::Relaxed);
+}
+
+/// Whether they do.
+pub(crate) fn is_reached() -> bool {
+    REACHED.load(Ordering::Relaxed)
 }
 
 /// From now on this library makes no system call that the program didn't ask for.

@@ -1,7 +1,7 @@
 //! Sending on a friend: by the ring, or by TCP.
 
 use libc::{MSG_DONTWAIT, MSG_NOSIGNAL};
-use midmile_friends::{Broken, Plain, Segment, Way, Writer};
+use midmile_friends::{Broken, Plain, Segment, Side, Way, Writer};
 
 use crate::end::{self, End};
 use crate::figures::{self, Figure};
@@ -35,6 +35,7 @@ struct Send<'a, 'b> {
     fd: i32,
     link: &'a Link,
     segment: Segment<'a>,
+    side: Side,
     writer: Writer<'a>,
     buffers: &'a mut Buffers<'b>,
     flags: i32,
@@ -50,7 +51,7 @@ pub fn send(fd: i32, end: &End, buffers: &mut Buffers<'_>, flags: i32) -> Answer
     }
     let (segment, side) = link.segment().map_err(|broken| link.reset(fd, broken))?;
     let writer = segment.outgoing(side);
-    let answer = Send { fd, link, segment, writer, buffers, flags, sent: 0 }.run();
+    let answer = Send { fd, link, segment, side, writer, buffers, flags, sent: 0 }.run();
     if answer == Err(Errno(libc::EPIPE)) && flags & MSG_NOSIGNAL == 0 {
         call::raise_sigpipe();
     }
@@ -76,7 +77,7 @@ impl Send<'_, '_> {
         self.link.gathering.stop();
         let blocking = self.flags & MSG_DONTWAIT == 0 && !self.link.is(NONBLOCKING);
         let mut sleep = Sleep::begin(self.link);
-        if self.link.is_attached() && self.link.is_time_to_look() {
+        if self.link.is_attached() && self.link.lookout.is_due_at_send() {
             if !self.link.is_of(self.fd) {
                 return Err(STALE);
             }
@@ -172,7 +173,7 @@ impl Send<'_, '_> {
             room = put.taken > 0;
         }
         figures::add(Figure::RingOut, (self.sent - before) as u64);
-        self.link.tell();
+        self.link.tell(&self.segment, self.side);
         tap::tell(self.link, self.buffers, before, self.sent - before, true);
         Ok(self.buffers.left() == 0)
     }
@@ -215,7 +216,7 @@ impl Send<'_, '_> {
         let wake = self.writer.sent(count as u64);
         self.link.rouse(self.fd, &self.writer, wake);
         figures::add(Figure::TcpOut, count as u64);
-        self.link.tell();
+        self.link.tell(&self.segment, self.side);
         tap::tell(self.link, self.buffers, self.sent, count, false);
         self.sent += count;
         if table::still(self.fd, self.link) {

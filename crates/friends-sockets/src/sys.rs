@@ -4,7 +4,9 @@
     reason = "system calls, libc's functions by their names, and memory that the program or a peer owns"
 )]
 
+pub(crate) mod alone;
 pub(crate) mod ask;
+pub(crate) mod barrier;
 pub(crate) mod board;
 pub mod call;
 pub mod control;

@@ -66,6 +66,8 @@ figures! {
     Unrung = "unrung";
     /// Sends that a tap wasn't told of whole: there was no room in its pipe.
     Untold = "tap_untold";
+    /// Locks that were lent to one thread, and that another had back.
+    LocksRecalled = "locks_recalled";
     /// Calls of a signal's handler that interrupted the library in the same connection.
     Reentered = "reentered";
 }

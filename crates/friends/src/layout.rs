@@ -12,6 +12,7 @@
 //! one side writes often and the other reads stand on lines of their own: 128 bytes, because processors fetch lines in pairs. All words
 //! are little or big endian as the machine is: both ends are on it. Memory full of zeros is a segment's, but for the header.
 
+use crate::lock::LockWords;
 use crate::sync::{AtomicU32, AtomicU64};
 
 /// `midmile` and a byte that isn't text.
@@ -132,7 +133,7 @@ pub(crate) struct RoomLine {
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub(crate) struct WriterLines {
-    pub(crate) lock: AtomicU32,
+    pub(crate) lock: LockWords,
     /// Sends by TCP that have begun and aren't counted.
     pub(crate) sending: AtomicU32,
     /// Doorbells that were announced and aren't sent.
@@ -155,7 +156,7 @@ pub(crate) struct WriterLines {
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub(crate) struct ReaderLine {
-    pub(crate) lock: AtomicU32,
+    pub(crate) lock: LockWords,
     /// 1 while doorbells are taken from the socket and aren't counted.
     pub(crate) swallowing: AtomicU32,
     /// The head as last seen.

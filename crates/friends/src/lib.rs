@@ -51,7 +51,7 @@
 //! - Doorbells are sent with `TCP_NODELAY` in force, or else the second waits for the acknowledgement of the first.
 //!
 //! # Modules
-//! `segment`: the view and the offer. `writer`, `reader`: the contract above. `lock`: locks that processes share. `reason`: why TCP, what's
+//! `segment`: the view and the offer. `writer`, `reader`: the contract above. `lock`: locks that processes share, and lend to a thread. `reason`: why TCP, what's
 //! broken. `tally`: counters. `board`, `figure`, `name`: what a process tells of its friends. `told`: records for a tap. `layout`: what lies where. `gate`, `attention`:
 //! two words. `memory`: the unsafe code. `sync`: atomics, or loom's.
 
@@ -84,7 +84,7 @@ pub use board::{
     BOARD_BYTES, Board, ENTRIES, ENTRY_BYTES, Entry, EntryTold, HEAD_BYTES, Head, HeadTold, TAP_AT, WISH_AT, Wish,
 };
 pub use figure::Figure;
-pub use lock::{Held, Lock, Owner};
+pub use lock::{Held, Lock, Owner, Taken};
 #[cfg(any(test, fuzzing, loom))]
 pub use memory::Heap;
 /// A modelled world whose decisions are the fuzzer's.

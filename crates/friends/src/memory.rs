@@ -36,6 +36,11 @@ mod mapped {
     use crate::layout::{DATA_AT, Shared};
     use crate::reason::BadSegment;
 
+    /// Bytes of a line, as caches have them.
+    const LINE: usize = 64;
+    /// How far lines are fetched ahead of what is written. More is no faster: from there on the processor sees by itself where the writes go.
+    const AHEAD: usize = 8 * LINE;
+
     /// A ring's bytes. Their number is a power of two.
     #[derive(Clone, Copy, Debug)]
     pub(crate) struct Area<'m> {
@@ -52,6 +57,14 @@ mod mapped {
             let (index, first) = before_wrap(at, from.len(), self.bytes.len());
             store(&self.bytes[index..index + first], &from[..first]);
             store(&self.bytes[..from.len() - first], &from[first..]);
+        }
+
+        /// Has the processor fetch the lines from the place `at` on, to be written soon, without waiting for them: the reader's CPU has them still.
+        pub(crate) fn fetch_for_writing(&self, at: u64) {
+            let (index, first) = before_wrap(at, AHEAD.min(self.bytes.len()), self.bytes.len());
+            for line in (index..index + first).step_by(LINE) {
+                fetch_line(&raw const self.bytes[line]);
+            }
         }
 
         /// Copies out of the ring, from the place `at` on, around its end.
@@ -75,6 +88,22 @@ mod mapped {
         assert_eq!(into.len(), from.len(), "both parts were cut to one length");
         // SAFETY: as in `store`, the other way.
         unsafe { ptr::copy_nonoverlapping(from.as_ptr().cast::<u8>(), into.as_mut_ptr(), into.len()) }
+    }
+
+    /// A hint, which changes nothing that a program can see; on processors that have none it's left out.
+    fn fetch_line(at: *const AtomicU8) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint, which neither reads nor writes for the program, wherever it points; those that don't know it pass over it.
+        unsafe {
+            core::arch::asm!("prefetchw [{at}]", at = in(reg) at, options(nostack, preserves_flags));
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        unsafe {
+            core::arch::asm!("prfm pstl1keep, [{at}]", at = in(reg) at, options(nostack, preserves_flags));
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let _ = at;
     }
 
     /// The words and the two rings in `memory`, that has to have just the length for rings of `capacity`.
@@ -175,6 +204,9 @@ mod modelled {
                 self.bytes[(index + offset) % self.bytes.len()].with_mut(|cell| unsafe { *cell = byte });
             }
         }
+
+        /// Nothing here: loom has no caches.
+        pub(crate) fn fetch_for_writing(&self, _at: u64) {}
 
         pub(crate) fn read(&self, at: u64, into: &mut [u8]) {
             let (index, _) = before_wrap(at, into.len(), self.bytes.len());

@@ -121,9 +121,8 @@ impl<'m> Segment<'m> {
     /// Any [`BadSegment`].
     #[cfg(not(loom))]
     pub fn open(memory: &'m [AtomicU8], nonce: [u64; 2]) -> Result<Self, BadSegment> {
-        let capacity = memory.len().saturating_sub(DATA_AT) / 2;
-        let (shared, rings) = crate::memory::view(memory, capacity)?;
-        let header = &shared.header;
+        let segment = Self::again(memory)?;
+        let (header, capacity) = (&segment.shared.header, segment.capacity());
         if header.magic.load(Ordering::Acquire) != MAGIC {
             return Err(BadSegment::Magic);
         }
@@ -137,7 +136,18 @@ impl<'m> Segment<'m> {
         if told != nonce {
             return Err(BadSegment::Nonce);
         }
-        Ok(Self { shared, rings })
+        Ok(segment)
+    }
+
+    /// The segment that was opened in this memory before. Nothing that its header says is used any more, so it isn't asked again.
+    ///
+    /// # Errors
+    /// [`BadSegment::Alignment`], [`BadSegment::Capacity`], [`BadSegment::Length`].
+    #[cfg(not(loom))]
+    #[inline]
+    pub fn again(memory: &'m [AtomicU8]) -> Result<Self, BadSegment> {
+        let capacity = memory.len().saturating_sub(DATA_AT) / 2;
+        crate::memory::view(memory, capacity).map(|(shared, rings)| Self { shared, rings })
     }
 
     /// Bytes of each ring.
@@ -175,6 +185,14 @@ impl<'m> Segment<'m> {
     #[must_use]
     pub fn holders(&self, side: Side) -> u32 {
         self.shared.sides[side.index()].holders.load(Ordering::Acquire)
+    }
+
+    /// Says that who holds this end can recall what is lent ([`crate::Lock`]): once, before it takes any of the locks.
+    pub fn may_recall(&self, side: Side) {
+        for flow in &self.shared.flows {
+            flow.writer.lock.may_recall(side.index());
+            flow.reader.lock.may_recall(side.index());
+        }
     }
 
     /// Says where this end's socket may be found: a process and its descriptor. The last to say so counts.

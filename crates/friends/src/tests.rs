@@ -1,10 +1,11 @@
 //! What each call promises, one at a time; then both ends at once (`model`), and a peer that keeps to nothing (`hostile`).
 
 mod hostile;
+mod lending;
 mod switching;
 mod waking;
 
-use crate::{BadSegment, Heap, Owner, Reader, Segment, Side, Step, Way, Writer, segment_bytes};
+use crate::{BadSegment, Heap, Owner, Reader, Segment, Side, Step, Taken, Way, Writer, segment_bytes};
 
 const CAPACITY: usize = 64;
 
@@ -152,20 +153,20 @@ fn a_lock_knows_its_owner() {
     let lock = heap.create().outgoing(Side::Offering).lock();
     let (first, second) = (Owner::new(10).expect("an id"), Owner::new(11).expect("an id"));
     assert_eq!((Owner::new(0), Owner::new(1 << 30)), (None, None));
-    assert_eq!(lock.try_lock(first, false), Ok(()));
+    assert_eq!(lock.try_lock(first, false), Ok(Taken::Owned));
     let held = lock.try_lock(second, false).expect_err("it's held");
     assert_eq!(held.thread(), 10);
     let expected = lock.wait(held).expect("still held");
     assert_eq!(lock.futex().load(std::sync::atomic::Ordering::Relaxed), expected);
-    assert!(!lock.take_over(held, second), "it isn't the word that was seen");
-    assert!(lock.unlock(), "one sleeps");
+    assert_eq!(lock.take_over(held, second), None, "it isn't the word that was seen");
+    assert!(lock.unlock(Taken::Owned), "one sleeps");
     assert_eq!(lock.wait(held), None, "it's free");
     // Whoever slept takes it so that the next one is woken too.
-    assert_eq!(lock.try_lock(second, true), Ok(()));
+    assert_eq!(lock.try_lock(second, true), Ok(Taken::Owned));
     let held = lock.try_lock(first, false).expect_err("it's held");
-    assert!(lock.take_over(held, first), "the owner is dead");
+    assert_eq!(lock.take_over(held, first), Some(Taken::Owned), "the owner is dead");
     assert_eq!(lock.try_lock(second, false).expect_err("it's held").thread(), 10);
-    assert!(lock.unlock());
+    assert!(lock.unlock(Taken::Owned));
 }
 
 #[test]

@@ -11,6 +11,8 @@ use crate::tally::add;
 
 /// Most bytes that are copied before the other end is told, so that both copy at once.
 pub(crate) const PIECE: usize = 32 * 1024;
+/// Pieces from which on the lines behind them are fetched for the next: what is shorter is as likely a request as a part of a stream.
+const FETCHED_FROM: usize = 128;
 /// How often a look is repeated because others changed what it is about. Ends that keep to the protocol can't do so as often in a row.
 pub(crate) const LOOKS_MAX: usize = 1000;
 /// The writer has shut down or closed, by the library.
@@ -124,8 +126,12 @@ impl<'m> Writer<'m> {
                 break;
             }
             self.ring.write(head, &bytes[done.taken..done.taken + length]);
-            head_word.store(head.wrapping_add(length as u64), Ordering::Release);
+            let end = head.wrapping_add(length as u64);
+            head_word.store(end, Ordering::Release);
             done.taken += length;
+            if length >= FETCHED_FROM {
+                self.ring.fetch_for_writing(end);
+            }
             // Either the reader, about to sleep, sees these bytes, or its wish to be woken is seen here.
             fence(Ordering::SeqCst);
             let attention = self.flow.signals.attention.load(Ordering::Relaxed);

@@ -17,7 +17,9 @@ impl Link {
         if let Ok(_held) = lock::of_writer(writer) {
             let owed = writer.back_to_tcp(why);
             self.ring(fd, writer, owed);
-            self.tell();
+            if let Ok((segment, side)) = self.segment() {
+                self.tell(&segment, side);
+            }
             self.settle(fd, Way::Out);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use midmile_friends::{Entry, Name, Plain, State, Wish};
+use midmile_friends::{Entry, Name, Plain, Segment, Side, State, Wish};
 
 use super::{Link, NONE};
 use crate::board;
@@ -76,11 +76,9 @@ impl Link {
 
     /// Tells of what this end sends. The writer's lock is held.
     #[inline]
-    pub(crate) fn tell(&self) {
-        if let Some(entry) = self.entry()
-            && let Ok((segment, side)) = self.segment()
-        {
-            entry.tell(&segment, side);
+    pub(crate) fn tell(&self, segment: &Segment<'_>, side: Side) {
+        if let Some(entry) = self.entry() {
+            entry.tell(segment, side);
         }
     }
 }

@@ -285,6 +285,11 @@ impl Mapping {
         Segment::open(self.shared(), nonce)
     }
 
+    /// As [`Mapping::segment`], once that has answered.
+    pub(crate) fn segment_again<'m>(&self) -> Result<Segment<'m>, BadSegment> {
+        Segment::again(self.shared())
+    }
+
     /// Gives the memory back, when no call holds the end that it belongs to.
     pub(crate) fn end(self) {
         let kept = errno();

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::sender::PIPE;
 use super::{Dice, World};
-use crate::{Owner, Step};
+use crate::{Owner, Step, Taken};
 
 /// How the program reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -329,6 +329,6 @@ impl Receiver {
     }
 
     fn unlock(&self, world: &World<'_>) {
-        assert!(!world.reader().lock().unlock(), "nobody sleeps for the lock here");
+        assert!(!world.reader().lock().unlock(Taken::Owned), "nobody sleeps for the lock here");
     }
 }

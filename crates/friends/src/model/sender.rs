@@ -1,7 +1,7 @@
 //! One thread that writes.
 
 use super::{Dice, World};
-use crate::{Owner, Plain, Wake, Way};
+use crate::{Owner, Plain, Taken, Wake, Way};
 
 /// Room in the pipe: for more than are taken from it at once.
 pub(super) const PIPE: usize = 3;
@@ -207,6 +207,6 @@ impl Sender {
     }
 
     fn unlock(&self, world: &World<'_>) {
-        assert!(!world.writer().lock().unlock(), "nobody sleeps for the lock here");
+        assert!(!world.writer().lock().unlock(Taken::Owned), "nobody sleeps for the lock here");
     }
 }

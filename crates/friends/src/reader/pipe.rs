@@ -47,7 +47,8 @@ impl Reader<'_> {
     /// way, so the pipe is silent till [`Reader::resume_pipe`].
     pub fn rest_pipe(&self) -> bool {
         self.unwatch_piped();
-        // Either a writer sees that nobody looks, or it's seen to have its lock; and what it announced before it gave that back is seen too.
+        // Either a writer sees that nobody looks, or it's seen to have its lock; and what it announced before it gave that back is seen too. That holds of one
+        // that borrows the lock too: between its store, that it's inside, and its look here comes the fence of `put`.
         fence(Ordering::SeqCst);
         !Lock::new(&self.flow.writer.lock).is_held() && self.piped() == 0
     }

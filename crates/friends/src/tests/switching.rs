@@ -1,7 +1,7 @@
 //! When bytes go by the ring, when by TCP, and in which order they are read.
 
 use super::{CAPACITY, ends, on_the_ring, taken};
-use crate::{Broken, Heap, Owner, Plain, Side, Step, View, Wake, Way};
+use crate::{Broken, Heap, Owner, Plain, Side, Step, Taken, View, Wake, Way};
 
 #[test]
 fn the_ring_is_taken_when_all_is_consumed_and_nobody_is_inside() {
@@ -100,9 +100,9 @@ fn a_reader_that_cannot_wait_switches_itself() {
     let heap = Heap::new(CAPACITY);
     let (writer, reader) = on_the_ring(&heap.create());
     assert!(!reader.demand(Plain::Drawn));
-    assert_eq!(writer.lock().try_lock(Owner::new(5).expect("an id"), false), Ok(()));
+    assert_eq!(writer.lock().try_lock(Owner::new(5).expect("an id"), false), Ok(Taken::Owned));
     assert_eq!(writer.back_to_tcp(Plain::Drawn), 0);
-    assert!(!writer.lock().unlock());
+    assert!(!writer.lock().unlock(Taken::Owned));
     assert_eq!(reader.is_plain(), Ok(true));
     assert_eq!(writer.put(b"x"), Err(Broken::Gate));
 }

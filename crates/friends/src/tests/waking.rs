@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{CAPACITY, on_the_ring, taken};
-use crate::{Heap, Plain, Step, Wake};
+use crate::{Heap, Plain, Step, Taken, Wake};
 
 const NOBODY: Wake = Wake { futex: false, bells: 0, pipe: false };
 const BELL: Wake = Wake { futex: false, bells: 1, pipe: false };
@@ -243,6 +243,6 @@ fn a_pipe_rests_where_nobody_looks_at_it() {
     assert_eq!(taken(reader, 1), b"x");
     assert_eq!(reader.let_go_piped(), Ok(1));
     reader.pipe_taken(1);
-    assert_eq!(writer.lock().try_lock(crate::Owner::new(1).expect("not 0"), false), Ok(()));
+    assert_eq!(writer.lock().try_lock(crate::Owner::new(1).expect("not 0"), false), Ok(Taken::Owned));
     assert!(!reader.rest_pipe());
 }

@@ -1,0 +1,44 @@
+//! Whether the process has one thread, by libc's own word for it (`__libc_single_threaded`; glibc 2.32 and later).
+
+use std::ptr;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU64, Ordering};
+
+/// libc's variable; null: it isn't known, and there may be other threads.
+static WORD: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+
+/// Finds libc's variable, before the program runs.
+pub(super) fn find() {
+    // SAFETY: the name is a string with its end, and RTLD_DEFAULT is a handle that this function knows.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()) };
+    WORD.store(found.cast(), Ordering::Relaxed);
+}
+
+/// Whether no other thread runs, or can before the caller starts one. Such a process needs no locked instructions for what is its own alone:
+/// a signal's handler leaves counts as it found them, or adds to them between two instructions at worst.
+#[inline]
+fn alone() -> bool {
+    let word = WORD.load(Ordering::Relaxed);
+    // SAFETY: libc's variable is a byte that is never unmapped, and that is written only where there's one thread, or under libc's lock.
+    !word.is_null() && unsafe { AtomicU8::from_ptr(word) }.load(Ordering::Relaxed) != 0
+}
+
+/// Adds to a count of this process's own, which only such calls change; what it was.
+#[inline]
+pub(crate) fn add(count: &AtomicI32, amount: i32) -> i32 {
+    if !alone() {
+        return count.fetch_add(amount, Ordering::SeqCst);
+    }
+    let before = count.load(Ordering::Relaxed);
+    count.store(before.wrapping_add(amount), Ordering::Relaxed);
+    before
+}
+
+/// As [`add`], for a figure, which orders nothing.
+#[inline]
+pub(crate) fn add_figure(figure: &AtomicU64, amount: u64) {
+    if alone() {
+        figure.store(figure.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    } else {
+        figure.fetch_add(amount, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""Connections that several threads or processes write to: their locks are lent to one, and come back to the others.
+
+    lending.py [NAME...]
+
+As faults.py.
+"""
+import os
+import signal
+import socket
+import struct
+import threading
+
+from ends import expect
+from faults import main, pair
+
+# Writes in a row after which a lock has been lent.
+OFTEN = 60
+RECORD = struct.Struct("<II")
+
+
+def write(end, who, count, first=0):
+    for number in range(first, first + count):
+        end.sendall(RECORD.pack(who, number))
+
+
+def records(end, count):
+    got = end.recv(count * RECORD.size, socket.MSG_WAITALL)
+    return [RECORD.unpack_from(got, place) for place in range(0, len(got), RECORD.size)]
+
+
+def in_thread(act, *more):
+    thread = threading.Thread(target=act, args=more)
+    thread.start()
+    return thread
+
+
+def in_child(act, *more):
+    child = os.fork()
+    if child == 0:
+        try:
+            act(*more)
+        finally:
+            os._exit(0)
+    return child
+
+
+def threads_write_in_turn():
+    dialled, accepted = pair(OFTEN)
+    wanted = []
+    for turn in range(6):
+        in_thread(write, dialled, turn % 3, OFTEN, turn * OFTEN).join()
+        wanted += [(turn % 3, turn * OFTEN + number) for number in range(OFTEN)]
+    expect(records(accepted, len(wanted)) == wanted, "not what was written")
+
+
+def threads_write_at_once():
+    for _ in range(60):
+        dialled, accepted = pair(OFTEN)
+        threads = [in_thread(write, dialled, who, 300) for who in range(3)]
+        got = records(accepted, 3 * 300)
+        for thread in threads:
+            thread.join()
+        for who in range(3):
+            expect([record for record in got if record[0] == who] == [(who, n) for n in range(300)], "some are broken")
+
+
+def threads_receive_at_once():
+    for _ in range(30):
+        dialled, accepted = pair(OFTEN)
+        got = [[], [], []]
+
+        def receive(into):
+            while len(piece := accepted.recv(RECORD.size, socket.MSG_WAITALL)) == RECORD.size:
+                into.append(RECORD.unpack(piece))
+
+        threads = [in_thread(receive, into) for into in got]
+        write(dialled, 7, 900)
+        dialled.shutdown(socket.SHUT_WR)
+        for thread in threads:
+            thread.join()
+        expect(all(into == sorted(into) for into in got), "a thread sees them out of order")
+        expect(sorted(sum(got, [])) == [(7, n) for n in range(900)], "some are missing or broken")
+
+
+def a_parent_and_its_child_write_in_turn():
+    for _ in range(10):
+        dialled, accepted = pair(OFTEN)
+        write(dialled, 0, OFTEN)
+        child = in_child(write, dialled, 1, OFTEN)
+        os.waitpid(child, 0)
+        write(dialled, 2, OFTEN)
+        expect(records(accepted, 3 * OFTEN) == [(who, n) for who in range(3) for n in range(OFTEN)], "not what was written")
+
+
+def a_parent_and_its_child_write_at_once():
+    for _ in range(30):
+        dialled, accepted = pair(OFTEN)
+        child = in_child(write, dialled, 1, 300)
+        thread = in_thread(write, dialled, 0, 300)
+        got = records(accepted, 600)
+        thread.join()
+        os.waitpid(child, 0)
+        for who in range(2):
+            expect([record for record in got if record[0] == who] == [(who, n) for n in range(300)], "some are broken")
+
+
+def who_is_killed_while_writing_leaves_whole_pieces():
+    for _ in range(20):
+        dialled, accepted = pair(OFTEN)
+
+        def for_ever():
+            number = 0
+            while True:
+                write(dialled, 0, 1, number)
+                number += 1
+
+        child = in_child(for_ever)
+        first = records(accepted, 2000)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        rest = []
+        try:
+            thread = in_thread(write, dialled, 1, OFTEN)
+            while (1, OFTEN - 1) not in rest:
+                rest += records(accepted, 1)
+            thread.join()
+        except ConnectionResetError:
+            # It was killed between a doorbell and its count.
+            pass
+        got = first + rest
+        theirs = [record for record in got if record[0] == 0]
+        expect(theirs == [(0, n) for n in range(len(theirs))], "what it wrote isn't whole")
+        expect(got == theirs + [(1, n) for n in range(len(got) - len(theirs))], "what came after isn't whole")
+
+
+CHECKS = [
+    threads_write_in_turn,
+    threads_write_at_once,
+    threads_receive_at_once,
+    a_parent_and_its_child_write_in_turn,
+    a_parent_and_its_child_write_at_once,
+    who_is_killed_while_writing_leaves_whole_pieces,
+]
+
+if __name__ == "__main__":
+    main(CHECKS)
