@@ -19,6 +19,8 @@ use rustix::process::geteuid;
 /// processes 20 µs of CPU and more, in eight calls: at the usual two or three instructions a nanosecond this is less than a hundredth. Pythons differ by
 /// a few, for how often they wait.
 const INSTRUCTIONS_MAX: u64 = 60;
+/// The same of a connection for one exchange, which takes each end's process 25 µs of CPU and more.
+const INSTRUCTIONS_OF_ONE_MAX: u64 = 750;
 /// Exchanges, or connections, of the two runs that are compared: what a run costs beside them is in both.
 const FEW: u64 = 50;
 const MANY: u64 = 350;
@@ -118,16 +120,9 @@ fn added(friends: &Friends, script: impl Fn(&str) -> Vec<String>, run: impl Fn(&
     with.beyond(&without)
 }
 
-#[test]
-fn a_connection_that_is_not_local_costs_a_few_instructions_a_call_and_no_system_call() {
-    if lacks(&["python3", "valgrind"]) {
-        return;
-    }
-    if !geteuid().is_root() {
-        println!("SKIP: network namespaces and their rules need root");
-        return;
-    }
-    let friends = Friends::new("friends-cost-far");
+/// What a script of `far.py` costs more with the library: on the left host, with the other end at a server of the right one. `ask` gets the server's
+/// address and port, and how often.
+fn added_far(friends: &Friends, ask: impl Fn([&str; 3]) -> Vec<String>) -> Cost {
     let hosts = netns::row(2);
     let [address, _] = netns::right(0).map(|address| address.to_string());
     let mut serve = script("far.py");
@@ -135,15 +130,54 @@ fn a_connection_that_is_not_local_costs_a_few_instructions_a_call_and_no_system_
     let server = hosts[1].run(|| Running::of(serve.spawn().unwrap()));
     let line = server.line();
     let port = line.strip_prefix("port ").unwrap();
-    let ask = |count: &str| told("far.py", &["ask", &address, port, count]);
-    let added = added(&friends, ask, |command| hosts[0].run(|| command.output().unwrap()));
+    let added =
+        added(friends, |count| ask([&address, port, count]), |command| hosts[0].run(|| command.output().unwrap()));
+    assert_eq!((friends.figure("offered"), friends.figure("friends")), (0, 0));
+    friends.went_by_ring(0);
+    added
+}
+
+fn lacks_hosts() -> bool {
+    if !geteuid().is_root() {
+        println!("SKIP: network namespaces and their rules need root");
+        return true;
+    }
+    lacks(&["python3", "valgrind"])
+}
+
+#[test]
+fn a_connection_that_is_not_local_costs_a_few_instructions_a_call_and_no_system_call() {
+    if lacks_hosts() {
+        return;
+    }
+    let friends = Friends::new("friends-cost-far");
+    let added = added_far(&friends, |[address, port, count]| told("far.py", &["ask", address, port, count]));
     // Python waits by poll before each send and each receive.
     let each = added.instructions / ((MANY - FEW) * 4);
     println!("{each} instructions a call");
     assert!(each <= INSTRUCTIONS_MAX, "{each} instructions a call");
     assert_eq!(added.calls, BTreeMap::new());
-    assert_eq!((friends.figure("offered"), friends.figure("friends")), (0, 0));
-    friends.went_by_ring(0);
+}
+
+#[test]
+fn connections_for_one_exchange_with_another_host_cost_a_few_instructions_and_no_system_call() {
+    if lacks_hosts() {
+        return;
+    }
+    let friends = Friends::new("friends-cost-visit");
+    let [own, _] = netns::left(0).map(|address| address.to_string());
+    let dialled = added_far(&friends, |[address, port, count]| told("far.py", &["visit", address, port, count]));
+    let accepted =
+        added_far(&friends, |[address, port, count]| told("far.py", &["visited", address, port, &own, count]));
+    for (which, added) in [("dialled", dialled), ("accepted", accepted)] {
+        let each = added.instructions / (MANY - FEW);
+        println!("{each} instructions a connection that was {which}");
+        assert!(each <= INSTRUCTIONS_OF_ONE_MAX, "{each} instructions a connection that was {which}");
+        // A peer is asked for once in ten seconds: the longer run may have asked more often.
+        let calls = added.calls.into_iter().filter(|(name, count)| name != "getsockname" || *count > 3);
+        assert_eq!(calls.collect::<Vec<_>>(), [], "{which}");
+    }
+    assert!(friends.figure("plain_far") >= 2 * (FEW + MANY));
 }
 
 #[test]

@@ -3,7 +3,10 @@
 
     far.py serve ADDRESS            "port N", then answers each connection's messages with the same bytes until standard input ends
     far.py ask ADDRESS PORT COUNT   that many exchanges of 1,000 bytes on one connection; "answered"
+    far.py visit ADDRESS PORT COUNT          that many connections there, each for one exchange, registered with epoll; "visited"
+    far.py visited ADDRESS PORT OWN COUNT    the same, but that they come from there to this address
 """
+import select
 import socket
 import sys
 import threading
@@ -11,8 +14,18 @@ import threading
 MESSAGE = bytes(1000)
 
 
+# What "visited" asks of the other host: connections to an address.
+CALL = b"call "
+
+
 def answer(connection):
     while data := connection.recv(65536):
+        if data.startswith(CALL):
+            _, address, port, count = data.decode().split()
+            for _ in range(int(count)):
+                with socket.create_connection((address, int(port)), timeout=20) as called:
+                    called.sendall(called.recv(100))
+                    called.recv(100)
         connection.sendall(data)
 
 
@@ -40,4 +53,32 @@ def ask(address, port, count):
     print("answered", flush=True)
 
 
-{"ask": ask, "serve": serve}[sys.argv[1]](*sys.argv[2:])
+def exchange(waiting, end):
+    waiting.register(end, select.EPOLLIN)
+    end.send(MESSAGE[:100])
+    waiting.poll(20)
+    len(end.recv(100)) == 100 or sys.exit("ended early")
+    end.close()
+
+
+def visit(address, port, count):
+    with select.epoll() as waiting:
+        for _ in range(int(count)):
+            exchange(waiting, socket.create_connection((address, int(port))))
+    print("visited", flush=True)
+
+
+def visited(address, port, own, count):
+    with (
+        socket.create_server((own, 0)) as listening,
+        socket.create_connection((address, int(port)), timeout=20) as connection,
+        select.epoll() as waiting,
+    ):
+        connection.sendall(CALL + f"{own} {listening.getsockname()[1]} {count}".encode())
+        for _ in range(int(count)):
+            exchange(waiting, listening.accept()[0])
+        connection.recv(100)
+    print("visited", flush=True)
+
+
+{"ask": ask, "serve": serve, "visit": visit, "visited": visited}[sys.argv[1]](*sys.argv[2:])

@@ -30,6 +30,7 @@ pub mod bell;
 mod board;
 pub mod end;
 mod family;
+mod far;
 mod figures;
 mod gather;
 pub mod lifecycle;

@@ -1,5 +1,7 @@
 //! Descriptors come and go, and with them processes and programs.
 
+use std::net::Ipv6Addr;
+
 use midmile_friends::{Plain, Reader, Writer};
 
 use crate::board;
@@ -8,7 +10,7 @@ use crate::figures::{self, Figure};
 use crate::receive;
 use crate::sys::{ask, call, futex, map};
 use crate::table::{self, Held};
-use crate::{family, lock, process, settings, tap};
+use crate::{family, far, lock, process, settings, tap};
 
 /// The library begins in this process, before the program.
 pub fn begin() {
@@ -20,6 +22,7 @@ pub fn begin() {
         settings::disable();
     } else if settings::enabled() {
         process::be_reached();
+        far::begin();
     }
 }
 
@@ -83,6 +86,17 @@ pub fn exiting() {
         }
     });
     figures::write();
+}
+
+/// A connection was accepted, or `connect`ed, by `connecting` at that time. `peer`: its address, if it was at hand.
+pub fn begun(fd: i32, peer: Option<Ipv6Addr>, connecting: Option<u64>) {
+    if !settings::enabled() || table::is_stdio(fd) {
+        return;
+    }
+    if far::is_far(fd, peer) {
+        return figures::add(Figure::Far, 1);
+    }
+    table::begin(fd, connecting);
 }
 
 /// A descriptor is about to be closed or replaced: takes it out of the table. [`closed`] is to be called after it.

@@ -23,7 +23,7 @@ static USED: AtomicU32 = AtomicU32::new(0);
 
 /// The end of a number; other numbers are none.
 pub(crate) fn numbered(number: u32) -> Option<&'static End> {
-    POOL.get(usize::try_from(number).ok()?.checked_sub(1)?)
+    POOL.get(usize::try_from(number.wrapping_sub(1)).ok()?)
 }
 
 /// An end's number; at most as many as there are entries on a board.

@@ -105,7 +105,10 @@ pub(crate) fn still(fd: i32, link: &Link) -> bool {
 
 /// A descriptor that isn't an end yet is registered for readiness; `edges`: for edges of it.
 pub(crate) fn expect(fd: i32, edges: bool) {
-    if let Some(entry) = reached(fd) {
+    // A load first: sockets of other hosts come here at each of their registrations.
+    if let Some(entry) = reached(fd)
+        && entry.load(Ordering::Relaxed) == NONE
+    {
         let word = if edges { EXPECTED_EDGES } else { EXPECTED };
         entry.compare_exchange(NONE, word, Ordering::Relaxed, Ordering::Relaxed).ok();
     }

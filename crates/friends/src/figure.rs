@@ -46,6 +46,8 @@ figures! {
     Wakes = "wakes";
     /// Connections that stayed plain because bytes went by that the library hadn't seen.
     Unseen = "plain_unseen_bytes";
+    /// Connections that stayed plain because they were with other hosts, as their addresses said at once.
+    Far = "plain_far";
     /// Connections that stayed plain because of an option of theirs.
     Options = "plain_options";
     /// Times that a connection might have become a friend, and the operator has switched that off.

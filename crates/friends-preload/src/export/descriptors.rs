@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_uint, c_ulong, c_void};
 use libc::{sockaddr, socklen_t};
 use midmile_friends::Plain;
 
-use midmile_friends_sockets::sys::{call, real, set_errno};
+use midmile_friends_sockets::sys::{call, real, set_errno, user};
 use midmile_friends_sockets::{lifecycle, options, process, table};
 
 #[unsafe(no_mangle)]
@@ -39,7 +39,9 @@ pub(super) unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, len
         || midmile_friends_sockets::sys::errno() == libc::EINPROGRESS
         || midmile_friends_sockets::sys::errno() == libc::EINTR;
     if inet && begun && table::find(fd).is_none() {
-        table::begin(fd, Some(began));
+        // SAFETY: as above.
+        let peer = usize::try_from(length).ok().and_then(|length| unsafe { user::address(address, length) });
+        lifecycle::begun(fd, peer, Some(began));
     }
     answer
 }
@@ -52,8 +54,12 @@ unsafe extern "C" fn __connect(fd: c_int, address: *const sockaddr, length: sock
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn accept(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int {
+    // SAFETY: the program's length, if it wants the address.
+    let room = unsafe { room(address, length) };
     // SAFETY: the program's pointers go on as they came.
-    accepted(unsafe { real::accept(fd, address, length) })
+    let accepted = unsafe { real::accept(fd, address, length) };
+    // SAFETY: the kernel has written there what there was room for.
+    unsafe { begun(accepted, address, length, room) }
 }
 
 #[unsafe(no_mangle)]
@@ -63,16 +69,40 @@ pub(super) unsafe extern "C" fn accept4(
     length: *mut socklen_t,
     flags: c_int,
 ) -> c_int {
+    // SAFETY: the program's length, if it wants the address.
+    let room = unsafe { room(address, length) };
     // SAFETY: the program's pointers go on as they came.
-    accepted(unsafe { real::accept4(fd, address, length, flags) })
+    let accepted = unsafe { real::accept4(fd, address, length, flags) };
+    // SAFETY: the kernel has written there what there was room for.
+    unsafe { begun(accepted, address, length, room) }
 }
 
-/// What kind of connection it is, is asked when it has carried something.
-fn accepted(fd: c_int) -> c_int {
-    if fd >= 0 {
-        lifecycle::lost(fd);
-        table::begin(fd, None);
+/// How much room the program has for a peer's address.
+///
+/// # Safety
+/// The length can be read, if the program wants the address.
+unsafe fn room(address: *const sockaddr, length: *const socklen_t) -> socklen_t {
+    if address.is_null() || length.is_null() {
+        return 0;
     }
+    // SAFETY: the caller's promise.
+    unsafe { *length }
+}
+
+/// A connection was accepted, unless `fd` is none. Where its peer's address isn't told, what kind it is, is asked when it has carried something.
+///
+/// # Safety
+/// Where there was room, address and length are what the kernel has written.
+unsafe fn begun(fd: c_int, address: *const sockaddr, length: *const socklen_t, room: socklen_t) -> c_int {
+    if fd < 0 {
+        return fd;
+    }
+    lifecycle::lost(fd);
+    // SAFETY: the caller's promise.
+    let told = if room == 0 { 0 } else { unsafe { *length }.min(room) };
+    // SAFETY: as above: so many bytes were written.
+    let peer = usize::try_from(told).ok().and_then(|told| unsafe { user::address(address, told) });
+    lifecycle::begun(fd, peer, None);
     fd
 }
 

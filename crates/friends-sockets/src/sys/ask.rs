@@ -167,7 +167,11 @@ pub(crate) fn address(fd: c_int, end: End) -> Option<SocketAddrV6> {
         return None;
     }
     // SAFETY: it was zeroed, and all of its bytes may have any value.
-    let six = unsafe { storage.assume_init() };
+    address_in(&unsafe { storage.assume_init() })
+}
+
+/// The address that stands in one of the kernel's, of either family.
+pub(super) fn address_in(six: &libc::sockaddr_in6) -> Option<SocketAddrV6> {
     match c_int::from(six.sin6_family) {
         libc::AF_INET6 => {
             Some(SocketAddrV6::new(Ipv6Addr::from(six.sin6_addr.s6_addr), u16::from_be(six.sin6_port), 0, 0))

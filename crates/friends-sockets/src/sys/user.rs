@@ -2,8 +2,11 @@
 
 use std::io::IoSlice;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::net::Ipv6Addr;
+use std::ptr;
 
-use libc::iovec;
+use libc::{c_int, iovec};
 
 use super::Errno;
 
@@ -216,6 +219,23 @@ impl Buffers<'_> {
         }
         (parts, filled)
     }
+}
+
+/// The address that stands in one of the program's, IPv4 as mapped IPv6; `None` for other families, and where there's no room for one.
+///
+/// # Safety
+/// So many bytes can be read there.
+pub unsafe fn address(place: *const libc::sockaddr, length: usize) -> Option<Ipv6Addr> {
+    let mut six = MaybeUninit::<libc::sockaddr_in6>::zeroed();
+    if place.is_null() || length < size_of::<libc::sockaddr_in>() {
+        return None;
+    }
+    // SAFETY: the caller's promise; no more than there's room for is copied.
+    unsafe { ptr::copy_nonoverlapping(place.cast::<u8>(), six.as_mut_ptr().cast(), length.min(size_of_val(&six))) };
+    // SAFETY: it was zeroed, and all of its bytes may have any value.
+    let six = unsafe { six.assume_init() };
+    let whole = c_int::from(six.sin6_family) == libc::AF_INET || length >= size_of_val(&six);
+    super::ask::address_in(&six).filter(|_| whole).map(|address| *address.ip())
 }
 
 #[cfg(test)]
