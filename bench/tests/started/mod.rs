@@ -51,8 +51,16 @@ impl Load {
     /// Waits until a counter passes `least`.
     pub(crate) fn reaches(&mut self, key: &str, least: u64) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        while self.counter(key) < least {
-            assert!(Instant::now() < deadline, "{key} stays below {least}");
+        let mut was = (0, Instant::now());
+        loop {
+            let is = self.counter(key);
+            if is >= least {
+                return;
+            }
+            if is != was.0 {
+                was = (is, Instant::now());
+            }
+            assert!(Instant::now() < deadline, "{key} is {is}, below {least}, and has been for {:?}", was.1.elapsed());
             thread::sleep(Duration::from_millis(10));
         }
     }
