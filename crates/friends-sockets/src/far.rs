@@ -4,7 +4,7 @@
 //! and nor is another with that peer. What was found of a peer holds for a while: addresses come to a host, and go. A peer that is
 //! wrongly taken for another host's stays with TCP, and loses nothing but time.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::sys::{ask, call, map};
@@ -38,7 +38,8 @@ fn hash(peer: Ipv6Addr, key: u64) -> u64 {
 /// isn't this. Costs a system call, where this peer wasn't asked for of late.
 pub(crate) fn is_far(fd: i32, peer: Option<Ipv6Addr>) -> bool {
     let key = KEY.load(Relaxed);
-    let Some(peer) = peer.filter(|peer| key != 0 && !peer.to_canonical().is_loopback()) else { return false };
+    let near = |peer: IpAddr| peer.is_loopback() || peer.is_unspecified();
+    let Some(peer) = peer.filter(|peer| key != 0 && !near(peer.to_canonical())) else { return false };
     let hash = hash(peer, key);
     let place = &TABLE[usize::try_from(hash % PEERS as u64).expect("less than there are places")];
     let (known, now) = (place.load(Relaxed), (call::about_now() / 1_000_000_000) << 1);
@@ -65,7 +66,9 @@ mod tests {
         let dialled = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let fd = dialled.as_raw_fd();
         assert!(!is_far(fd, None) && !is_far(fd, Some("::1".parse().unwrap())));
-        assert!(!is_far(fd, Some("::ffff:127.9.9.9".parse().unwrap())), "a loopback's is this host's");
+        for near in ["::ffff:127.9.9.9", "::ffff:0.0.0.0", "::"] {
+            assert!(!is_far(fd, Some(near.parse().unwrap())), "{near} is this host's");
+        }
         let stranger = Some("::ffff:192.0.2.7".parse().unwrap());
         assert!(is_far(fd, stranger), "another than the socket's own");
         assert!(is_far(-1, stranger), "known: the socket isn't asked");
