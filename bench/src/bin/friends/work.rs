@@ -2,15 +2,14 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use rustix::thread::{CpuSet, sched_setaffinity};
-
-use crate::epoll::Epoll;
 
 /// Bytes of a question, and of its answer.
 const TRIP: usize = 64;
@@ -120,7 +119,7 @@ impl Work {
 fn receive(stream: &mut impl Stream, epoll: Option<&Epoll>, into: &mut [u8]) -> std::io::Result<usize> {
     loop {
         if let Some(epoll) = epoll {
-            epoll.wait()?;
+            epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::NONE)?;
         }
         match stream.read(into) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -129,13 +128,15 @@ fn receive(stream: &mut impl Stream, epoll: Option<&Epoll>, into: &mut [u8]) -> 
     }
 }
 
+/// By libc's functions, as programs call them: rustix would make the system calls itself, which a preload library doesn't see.
 fn prepare(stream: &impl Stream, how: &How) -> Result<Option<Epoll>> {
     if !how.epoll {
         return Ok(None);
     }
     stream.set_nonblocking()?;
-    let fd: BorrowedFd<'_> = stream.as_fd();
-    Epoll::of(fd).map(Some).context("can't register with epoll")
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    epoll.add(stream.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, 0)).context("can't register with epoll")?;
+    Ok(Some(epoll))
 }
 
 fn serve(mut stream: impl Stream, how: &How) -> Result<()> {
