@@ -82,6 +82,41 @@ fn one_end_alone_stays_plain() {
     }
 }
 
+/// Answers a client that hasn't got the library, as often as it's told.
+const ALONE: &str = r#"
+import os, socket, subprocess, sys
+ASK = """
+import socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as end:
+    for number in range(int(sys.argv[2])):
+        end.sendall(b"%08d" % number)
+        assert end.recv(8, socket.MSG_WAITALL) == b"%08d" % number
+"""
+with socket.create_server(("127.0.0.1", 0)) as listening:
+    without = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    asking = subprocess.Popen([sys.executable, "-c", ASK, str(listening.getsockname()[1]), sys.argv[1]], env=without)
+    end, _ = listening.accept()
+    while question := end.recv(8):
+        end.sendall(question)
+    assert asking.wait() == 0
+print("done")
+"#;
+
+#[test]
+fn an_offer_that_nobody_takes_up_for_long_is_given_up() {
+    if lacks(&["python3"]) {
+        return;
+    }
+    let friends = Friends::new("ring-unanswered");
+    let mut command = client("python3");
+    command.args(["-c", ALONE, "17000"]);
+    assert_eq!(said(&mut friends.with(&command)).trim(), "done");
+    assert_eq!((friends.figure("offered"), friends.figure("offers_expired")), (1, 1));
+    // What was sent since, libc's own calls sent.
+    let counted = friends.figure("tcp_out_bytes") / 8;
+    assert!((16_000..16_900).contains(&counted), "{counted} sends");
+}
+
 fn redis(friends: &Friends) -> (Server, SocketAddr) {
     Server::start(&friends.scratch, "redis.log", |addr| {
         let mut command = server("redis-server");

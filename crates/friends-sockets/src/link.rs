@@ -1,6 +1,7 @@
 //! A friend's segment, and what this process knows of the socket beside it.
 
 mod lookout;
+mod offer;
 mod plain;
 mod posted;
 
@@ -8,14 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize
 use std::time::Duration;
 
 use lookout::Lookout;
-use midmile_friends::{Broken, Plain, Reader, Segment, Side, State, Wake, Writer};
+use midmile_friends::{Broken, Reader, Segment, Side, Wake, Writer};
 
 use crate::bell::Bell;
 use crate::end::Way;
 use crate::figures::{self, Figure};
 use crate::gather::Gathering;
 use crate::lock;
-use crate::meeting;
 use crate::recall;
 use crate::sleep::{CatchUp, Hope};
 use crate::sys::map::{Mapping, Owned};
@@ -24,8 +24,6 @@ use crate::table;
 
 /// No descriptor.
 const NONE: i32 = -1;
-/// The program has put another in its place.
-const LOST: i32 = -2;
 
 /// Calls on the socket don't sleep.
 pub(crate) const NONBLOCKING: u32 = 1;
@@ -67,6 +65,8 @@ pub(crate) struct Link {
     entry: AtomicU32,
     /// The segment's descriptor, as long as the peer may need it.
     offered: AtomicI32,
+    /// Sends since it was offered, while nobody has taken it up.
+    unanswered: AtomicU32,
     marks: AtomicU32,
     /// `SO_RCVTIMEO` in microseconds; 0: none.
     limit: AtomicU64,
@@ -100,6 +100,7 @@ impl Link {
             name: [const { AtomicU64::new(0) }; 6],
             entry: AtomicU32::new(0),
             offered: AtomicI32::new(NONE),
+            unanswered: AtomicU32::new(0),
             marks: AtomicU32::new(0),
             limit: AtomicU64::new(0),
             error: AtomicI32::new(0),
@@ -173,6 +174,7 @@ impl Link {
             file.keep()
         });
         self.offered.store(offered, Ordering::Relaxed);
+        self.unanswered.store(0, Ordering::Relaxed);
         self.is_at(fd);
     }
 
@@ -303,19 +305,6 @@ impl Link {
         self.engaged.store(true, Ordering::Release);
     }
 
-    /// Whether the peer shares the segment. The first to see it lets go of the offer.
-    pub(crate) fn is_attached(&self) -> bool {
-        if self.offered.load(Ordering::Relaxed) == NONE {
-            return true;
-        }
-        let attached = self.segment().is_ok_and(|(segment, _)| segment.state() == Some(State::Attached));
-        if attached && self.close_offer() {
-            self.share();
-            figures::add(Figure::Friends, 1);
-        }
-        attached
-    }
-
     /// A receive that waits: no doorbells are needed for it, if one can be had where readiness is asked for later. Looked at once, when
     /// both ends share the segment.
     pub(crate) fn settle_bells(&self, fd: i32) {
@@ -334,49 +323,6 @@ impl Link {
             if segment.holders(side.other()) > 1 {
                 reader.watch().ok();
             }
-        }
-    }
-
-    /// Closes the descriptor that was kept for the peer; whether there was one.
-    fn close_offer(&self) -> bool {
-        let offered = self.offered.swap(NONE, Ordering::Relaxed);
-        if offered < 0 {
-            return false;
-        }
-        table::unhide(offered);
-        drop(Owned::again(offered));
-        true
-    }
-
-    /// The descriptor that was kept for the peer will be another's.
-    pub(crate) fn lose_offer(&self, fd: i32) {
-        if self.offered.load(Ordering::Relaxed) == fd
-            && let Ok((segment, _)) = self.segment()
-            && (segment.advance(State::Offered, State::Withdrawn) || segment.state() == Some(State::Attached))
-        {
-            self.offered.compare_exchange(fd, LOST, Ordering::Relaxed, Ordering::Relaxed).ok();
-        }
-    }
-
-    /// Takes an offer back that nobody has taken up, before the socket is closed.
-    pub(crate) fn withdraw(&self) {
-        if self.offered.load(Ordering::Relaxed) == NONE {
-            return;
-        }
-        let withdrawn = self.segment().is_ok_and(|(segment, _)| segment.advance(State::Offered, State::Withdrawn));
-        self.close_offer();
-        if withdrawn {
-            meeting::remove(&self.name());
-        }
-    }
-
-    /// Nobody has taken the offer up for long, and others need its place: the connection stays plain.
-    pub(crate) fn expire(&self, fd: i32) {
-        let offered = self.segment().is_ok_and(|(segment, _)| segment.state() == Some(State::Offered));
-        if self.offered.load(Ordering::Relaxed) != NONE && offered && self.is_of(fd) {
-            figures::add(Figure::Expired, 1);
-            self.withdraw();
-            self.stay_plain(fd, Plain::Left);
         }
     }
 

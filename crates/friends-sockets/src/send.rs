@@ -77,7 +77,9 @@ impl Send<'_, '_> {
         self.link.gathering.stop();
         let blocking = self.flags & MSG_DONTWAIT == 0 && !self.link.is(NONBLOCKING);
         let mut sleep = Sleep::begin(self.link);
-        if self.link.is_attached() && self.link.lookout.is_due_at_send() {
+        if !self.link.is_attached() {
+            self.link.still_offers(self.fd);
+        } else if self.link.lookout.is_due_at_send() {
             if !self.link.is_of(self.fd) {
                 return Err(STALE);
             }

@@ -54,7 +54,7 @@ figures! {
     Off = "plain_off";
     /// Times that a connection might have become a friend, and the process couldn't put up its board.
     Unposted = "plain_unposted";
-    /// Offers taken back because nobody took them up and others needed their place.
+    /// Offers taken back because nobody took them up, for long or while others needed their place.
     Expired = "offers_expired";
     /// Offers of peers that couldn't be opened, or weren't what was offered.
     Refused = "offers_refused";
