@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::programs::{Measured, Program, Side};
-use crate::{Options, Row, Running, Way, median};
+use crate::{Options, Row, Running, Way, ratios};
 
 /// Where the library is.
 const ENDS: [(&str, &[Side]); 3] =
@@ -71,28 +71,11 @@ fn join() -> Result<[Namespace; 2]> {
     Ok([near, far])
 }
 
-/// Measures all programs and prints a table: what TCP does, and what the others do in the middle of the rounds' ratios to it.
+/// Measures all programs and prints a table.
 pub(crate) fn run(options: &Options, midmile: &Path, wanted: impl Fn(&Row) -> bool) -> Result<()> {
     let [_near, far] = join()?;
-    println!("| | {} |", ENDS.map(|(name, _)| name).join(" | "));
-    println!("|{}", " --- |".repeat(ENDS.len() + 1));
-    for program in PROGRAMS.into_iter().filter(|program| wanted(&Row::Program(*program))) {
-        if let Some(lacking) = program.lacks() {
-            eprintln!("{}: skipped, {lacking} isn't installed", program.name());
-            continue;
-        }
-        let mut rounds: Vec<[Measured; ENDS.len()]> = vec![];
-        for round in 1..=options.rounds {
-            eprintln!("{}: round {round} of {}", program.name(), options.rounds);
-            let mut all = [Measured { rate: 0.0, cpu_us: 0.0 }; ENDS.len()];
-            for (place, (_, library)) in all.iter_mut().zip(ENDS) {
-                *place = measure(midmile, &far, program, library)?;
-            }
-            rounds.push(all);
-        }
-        println!("| {} | {} |", program.name(), cells(&rounds).join(" | "));
-    }
-    Ok(())
+    let names = ENDS.map(|(name, _)| name);
+    ratios::run(options, (names, &PROGRAMS), wanted, |way, program| measure(midmile, &far, program, ENDS[way].1))
 }
 
 fn measure(midmile: &Path, far: &Namespace, program: Program, library: &[Side]) -> Result<Measured> {
@@ -111,18 +94,4 @@ fn measure(midmile: &Path, far: &Namespace, program: Program, library: &[Side]) 
     });
     std::fs::remove_dir_all(&directory).ok();
     figure.with_context(|| program.name())
-}
-
-/// What is said of each way.
-fn cells(rounds: &[[Measured; ENDS.len()]]) -> [String; ENDS.len()] {
-    let middle =
-        |figure: &dyn Fn(&[Measured; ENDS.len()]) -> f64| median(&rounds.iter().map(figure).collect::<Vec<_>>());
-    std::array::from_fn(|way| match way {
-        0 => format!("{:.0} a second, {:.2} µs of CPU", middle(&|all| all[0].rate), middle(&|all| all[0].cpu_us)),
-        _ => format!(
-            "{:.3} ×, CPU {:.3} ×",
-            middle(&|all| all[way].rate / all[0].rate),
-            middle(&|all| all[way].cpu_us / all[0].cpu_us)
-        ),
-    })
 }

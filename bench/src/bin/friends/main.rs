@@ -14,8 +14,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 
+mod cgroup;
 mod far;
 mod programs;
+mod ratios;
 mod relay;
 mod usage;
 mod work;
@@ -46,6 +48,9 @@ struct Options {
     /// root.
     #[arg(long, conflicts_with_all = ["one_cpu", "nagle", "milliseconds"])]
     far: bool,
+    /// Friends by eBPF: programs in a cgroup of this bench's own, without and with `midmile friends attach`. Needs root.
+    #[arg(long, conflicts_with_all = ["one_cpu", "nagle", "milliseconds", "far", "relay"])]
+    cgroup: bool,
     /// A relay of midmile's between the two, alone on its CPU, whose legs ask for friends where the programs do.
     #[arg(long, conflicts_with_all = ["one_cpu", "far"])]
     relay: bool,
@@ -163,6 +168,9 @@ fn main() -> Result<()> {
     let wanted = |row: &Row| options.rows.is_empty() || options.rows.iter().any(|part| row.name().contains(part));
     if options.far {
         return far::run(&options, &midmile, wanted);
+    }
+    if options.cgroup {
+        return cgroup::run(&options, &midmile, wanted);
     }
     let mut figures = Figures::new();
     for round in 1..=options.rounds {
