@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use crate::family::Family;
 use crate::link::Link;
 use crate::pool;
-use crate::sys::{alone, call};
+use crate::sys::{call, threads};
 
 const FREE: u32 = 0;
 const TAKEN: u32 = 1;
@@ -145,11 +145,11 @@ impl End {
     }
 
     pub(crate) fn hold(&self) {
-        alone::add(&self.held, 1);
+        threads::add(&self.held, 1);
     }
 
     pub(crate) fn let_go(&self) {
-        if alone::add(&self.held, -1) == 1 {
+        if threads::add(&self.held, -1) == 1 {
             self.free();
         }
     }

@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering;
 use midmile_friends::Head;
 
 use crate::settings::{self, PATH_MAX};
-use crate::sys::{alone, board, call, map};
+use crate::sys::{board, call, map, threads};
 
 pub(crate) use midmile_friends::Figure;
 
 /// Counts.
 pub(crate) fn add(figure: Figure, amount: u64) {
-    alone::add_figure(board::head().figure(figure), amount);
+    threads::add_figure(board::head().figure(figure), amount);
 }
 
 /// What was counted, on the board and before there was one.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use midmile_friends::{Broken, Held, Lock, Owner, Reader, Taken, Writer};
 
 use crate::figures::{self, Figure};
-use crate::sys::{barrier, call, futex};
+use crate::sys::{call, futex, threads};
 
 /// Looks before sleeping: who holds a lock copies at most a piece of the ring and makes one system call.
 const LOOKS: u32 = 200;
@@ -76,7 +76,7 @@ fn had<'m>(lock: Lock<'m>, taken: Taken, check: &impl Fn() -> Result<(), Broken>
 #[cold]
 fn recall(lock: Lock<'_>, check: &impl Fn() -> Result<(), Broken>) -> Result<(), Busy> {
     figures::add(Figure::LocksRecalled, 1);
-    let (mut borrower, mut looks) = (lock.recall(barrier::on_all_cpus), 0);
+    let (mut borrower, mut looks) = (lock.recall(threads::barrier), 0);
     while let Some(held) = borrower {
         match looks {
             0..LOOKS => std::hint::spin_loop(),
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_lock_that_another_cpu_has_borrowed_is_recalled_from_there() {
-        assert!(barrier::reaches_us(), "Linux 4.16");
+        assert!(threads::are_reached(), "Linux 4.16");
         let (start, before) = (Barrier::new(2), figures::count(Figure::LocksRecalled));
         for _ in 0..LOCKS {
             let memory = Mapping::room(segment_bytes(CAPACITY_MIN).unwrap()).unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
-use crate::sys::{barrier, call};
+use crate::sys::{call, threads};
 
 static NUMBER: AtomicI32 = AtomicI32::new(0);
 static GENERATION: AtomicU32 = AtomicU32::new(1);
@@ -24,7 +24,7 @@ pub(crate) fn begin() {
 /// Has the kernel's barriers reach this process, without which none of its threads is lent a lock: at the library's start, and in a child after
 /// fork, as long as there's one thread, for which that costs little.
 pub(crate) fn be_reached() {
-    REACHED.store(barrier::reaches_us(), Ordering::Relaxed);
+    REACHED.store(threads::are_reached(), Ordering::Relaxed);
 }
 
 /// Whether they do.

@@ -4,15 +4,14 @@
     reason = "system calls, libc's functions by their names, and memory that the program or a peer owns"
 )]
 
-pub(crate) mod alone;
 pub(crate) mod ask;
-pub(crate) mod barrier;
 pub(crate) mod board;
 pub mod call;
 pub mod control;
 pub(crate) mod futex;
 pub(crate) mod map;
 pub mod real;
+pub(crate) mod threads;
 pub mod user;
 
 /// A system call's error number.

@@ -144,17 +144,12 @@ pub(crate) fn thread() -> u32 {
         if known != 0 && process == crate::process::generation() {
             return known;
         }
-        let own = asked_thread();
+        // SAFETY: the call has no arguments.
+        let own = unsafe { (real::syscall())(libc::SYS_gettid) };
+        let own = u32::try_from(own).expect("a thread's number is positive");
         number.set((crate::process::generation(), own));
         own
     })
-}
-
-#[cold]
-fn asked_thread() -> u32 {
-    // SAFETY: the call has no arguments.
-    let own = unsafe { (real::syscall())(libc::SYS_gettid) };
-    u32::try_from(own).expect("a thread's number is positive")
 }
 
 /// Whether a thread of this number lives, anywhere that we can see.

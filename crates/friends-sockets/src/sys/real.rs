@@ -65,7 +65,7 @@ macro_rules! real {
         /// Finds those functions that this libc has, before the program runs.
         pub fn find_all() {
             $(find(&known::$name, name_of(concat!(stringify!($name), "\0")));)*
-            super::alone::find();
+            super::threads::find();
         }
     };
 }

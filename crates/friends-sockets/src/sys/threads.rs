@@ -1,8 +1,14 @@
-//! Whether the process has one thread, by libc's own word for it (`__libc_single_threaded`; glibc 2.32 and later).
+//! Other threads: whether this process has any, by libc's own word for it (`__libc_single_threaded`; glibc 2.32 and later), and a barrier on the CPUs that
+//! run them, those of other processes too (membarrier(2); Linux 4.16).
 
 use std::ptr;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
+use super::{futex, system, word};
+
+/// What another thread's CPU may still have to store, where the kernel won't see to it: it does so within microseconds, though no manual says when.
+const DRAINED: Duration = Duration::from_millis(5);
 /// libc's variable; null: it isn't known, and there may be other threads.
 static WORD: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 
@@ -40,5 +46,22 @@ pub(crate) fn add_figure(figure: &AtomicU64, amount: u64) {
         figure.store(figure.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
     } else {
         figure.fetch_add(amount, Ordering::Relaxed);
+    }
+}
+
+/// From now on the barriers of others reach this process's threads too. False: the kernel can't, or mayn't.
+pub(crate) fn are_reached() -> bool {
+    // SAFETY: no pointer is passed.
+    unsafe { system(libc::SYS_membarrier, [word(libc::MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED), 0, 0, 0, 0, 0]) }
+        .is_ok()
+}
+
+/// Each CPU that runs a thread of a process that is reached carries out what that has stored and loaded so far.
+pub(crate) fn barrier() {
+    // SAFETY: no pointer is passed.
+    let done = unsafe { system(libc::SYS_membarrier, [word(libc::MEMBARRIER_CMD_GLOBAL_EXPEDITED), 0, 0, 0, 0, 0]) };
+    if done.is_err() {
+        // A filter came since this process said that it can.
+        futex::sleep(&AtomicU32::new(0), 0, DRAINED);
     }
 }
