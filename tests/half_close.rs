@@ -12,10 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use process::ends::{reset, reset_at_once, until_reset};
-use process::{PATIENCE, Scratch, connect, echo, exchange, until};
+use process::{PATIENCE, Scratch, connect, echo, exchange, own_loopback, until};
 use programs::data::{MIB, file, noise, sum, sum_said};
 use programs::relay::Relay;
-use programs::{Server, client, lacks, own_loopback, reserve, said, server};
+use programs::{Server, client, lacks, reserve, said, server};
 use rustix::process::Signal;
 
 /// socat at an address of its own; it serves each connection by `what`, and lets an end in one direction be one in that alone.

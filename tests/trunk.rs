@@ -8,12 +8,12 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 
 use process::ends::{reset_at_once, reset_client};
-use process::{PATIENCE, Scratch, connect, echo, exchange};
+use process::{PATIENCE, Scratch, connect, echo, exchange, own_loopback};
 use programs::data::{KIB, MIB, file, fill, noise, sum, sum_said};
 use programs::gateways::{self, KEYS, More, ONE_CORE, Way, key_file, listener, listener_on, peer, trunk};
 use programs::nginx::{self, Site};
 use programs::relay::{Relay, number};
-use programs::{client, curl, lacks, own_loopback, reserve, reserve_v6, said};
+use programs::{client, curl, lacks, reserve, reserve_v6, said};
 use rustix::process::Signal;
 
 fn download(relay: &Relay, path: &str) -> String {

@@ -12,10 +12,9 @@ use std::time::Duration;
 
 use midmile_wire::trunk::answer::Answer;
 use process::ends::{reset, reset_at_once, until_reset};
-use process::{PATIENCE, Scratch};
+use process::{PATIENCE, Scratch, own_loopback};
 use programs::acceptor::acceptor;
 use programs::gateways::{self, KEYS, ONE_CORE, Way, key_file, listener, peer};
-use programs::own_loopback;
 use programs::relay::{Relay, number};
 
 /// Gateway a, whose peer b is `far`. Nothing is at the place where its clients want to go.

@@ -8,12 +8,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 
-use process::PATIENCE;
 use process::ends::{reset, reset_at_once, until_reset};
+use process::{PATIENCE, own_loopback};
 use programs::data::noise;
 use programs::gateways::{More, ONE_CORE, Way};
 use programs::mute::full;
-use programs::{own_loopback, reserve};
+use programs::reserve;
 use rustix::process::Signal;
 
 /// Longer than what all buffers on the way take in.

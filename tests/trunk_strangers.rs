@@ -10,10 +10,9 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use process::ends::{reset_at_once, reset_client, until_reset};
-use process::{PATIENCE, Scratch, connect, echo, exchange, run, text, until};
+use process::{PATIENCE, Scratch, connect, echo, exchange, own_loopback, run, text, until};
 use programs::between::between;
 use programs::gateways::{self, KEYS, ONE_CORE, Way, key_file, listener, peer, trunk};
-use programs::own_loopback;
 use programs::relay::Relay;
 use rustix::fs::{Mode, chmod};
 

@@ -75,7 +75,14 @@ fn on_each(test: impl Fn(SocketAddr)) {
 fn expect(stream: &mut TcpStream, wanted: &[u8]) {
     let mut answer = vec![0; wanted.len()];
     stream.read_exact(&mut answer).unwrap();
-    assert!(answer == wanted, "the answer isn't the message");
+    let differ = answer.iter().zip(wanted).position(|(got, wanted)| got != wanted);
+    if let Some(at) = differ {
+        panic!(
+            "the answer isn't the message: at {at} of {} is {:?}",
+            wanted.len(),
+            &answer[at..wanted.len().min(at + 8)]
+        );
+    }
 }
 
 #[test]
@@ -93,7 +100,11 @@ fn messages_in_pieces_are_answered_whole() {
             stream.write_all(&question[..cut]).unwrap();
             // Nothing is answered before the message is whole.
             stream.set_nonblocking(true).unwrap();
-            assert_eq!(stream.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::WouldBlock);
+            let early = stream.read(&mut [0; 1]);
+            assert!(
+                early.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock),
+                "cut at {cut}: {early:?}"
+            );
             stream.set_nonblocking(false).unwrap();
             stream.write_all(&question[cut..]).unwrap();
             expect(&mut stream, &question);

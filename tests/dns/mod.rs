@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
-use crate::process::{PATIENCE, until};
+use crate::process::{PATIENCE, own_loopback, until};
 
 /// Bytes of a DNS header (RFC 1035, 4.1.1).
 const HEADER: usize = 12;
@@ -168,7 +168,7 @@ pub(crate) struct Server {
 impl Server {
     /// One that says that it's server `number`.
     pub(crate) fn start(number: u8) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind(own_loopback()).unwrap();
         let server = Self { addr: listener.local_addr().unwrap(), number, state: Arc::default() };
         let serving = server.clone();
         thread::spawn(move || {

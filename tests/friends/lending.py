@@ -5,17 +5,22 @@
 
 As faults.py.
 """
+import contextlib
 import os
+import select
 import signal
 import socket
 import struct
 import threading
+import time
 
 from ends import expect
 from faults import main, pair
 
 # Writes in a row after which a lock has been lent.
 OFTEN = 60
+# How long a reader waits where it's cheap to wake, in seconds.
+DOZE = 0.01
 RECORD = struct.Struct("<II")
 
 
@@ -105,33 +110,66 @@ def a_parent_and_its_child_write_at_once():
             expect([record for record in got if record[0] == who] == [(who, n) for n in range(300)], "some are broken")
 
 
-def who_is_killed_while_writing_leaves_whole_pieces():
-    for _ in range(20):
+def told_by(waiting, end):
+    """Reads records of an end that doesn't wait: where it's told to by `waiting`, of the select module."""
+    end.setblocking(False)
+    told = waiting()
+    told.register(end, select.POLLIN)
+    seconds = 1 if waiting is select.epoll else 1000
+
+    def read(count):
+        got = b""
+        while len(got) < count * RECORD.size:
+            expect(told.poll(10 * seconds), "nothing is told")
+            with contextlib.suppress(BlockingIOError):
+                piece = end.recv(count * RECORD.size - len(got))
+                expect(piece, "an end that nobody sent")
+                got += piece
+        return [RECORD.unpack_from(got, place) for place in range(0, len(got), RECORD.size)]
+
+    return read
+
+
+def one_is_killed_while_writing(read_of):
+    """On one CPU who is woken often runs before who woke it has done what comes next: there it's killed."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    for turn in range(20):
         dialled, accepted = pair(OFTEN)
+        read = read_of(accepted)
+        pause = (turn % 2) * (DOZE + 0.002)
 
         def for_ever():
             number = 0
             while True:
                 write(dialled, 0, 1, number)
                 number += 1
+                time.sleep(pause)
 
         child = in_child(for_ever)
-        first = records(accepted, 2000)
+        got = read(3 if pause else 2000)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        rest = []
-        try:
-            thread = in_thread(write, dialled, 1, OFTEN)
-            while (1, OFTEN - 1) not in rest:
-                rest += records(accepted, 1)
-            thread.join()
-        except ConnectionResetError:
-            # It was killed between a doorbell and its count.
-            pass
-        got = first + rest
+        thread = in_thread(write, dialled, 1, OFTEN)
+        while got[-1] != (1, OFTEN - 1):
+            got += read(1)
+        thread.join()
         theirs = [record for record in got if record[0] == 0]
         expect(theirs == [(0, n) for n in range(len(theirs))], "what it wrote isn't whole")
         expect(got == theirs + [(1, n) for n in range(len(got) - len(theirs))], "what came after isn't whole")
+        # All that was announced has come or is taken back: the end that reads is as quiet as it was.
+        expect(not select.select([accepted], [], [], 0.01)[0], "readable for nothing")
+
+
+def one_is_killed_while_writing_to_who_blocks():
+    one_is_killed_while_writing(lambda end: lambda count: records(end, count))
+
+
+def one_is_killed_while_writing_to_who_polls():
+    one_is_killed_while_writing(lambda end: told_by(select.poll, end))
+
+
+def one_is_killed_while_writing_to_who_waits_by_epoll():
+    one_is_killed_while_writing(lambda end: told_by(select.epoll, end))
 
 
 CHECKS = [
@@ -140,7 +178,9 @@ CHECKS = [
     threads_receive_at_once,
     a_parent_and_its_child_write_in_turn,
     a_parent_and_its_child_write_at_once,
-    who_is_killed_while_writing_leaves_whole_pieces,
+    one_is_killed_while_writing_to_who_blocks,
+    one_is_killed_while_writing_to_who_polls,
+    one_is_killed_while_writing_to_who_waits_by_epoll,
 ]
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@
 pub(crate) mod ends;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -54,6 +55,13 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < deadline, "gave up waiting for {what}");
         thread::sleep(LOOK);
     }
+}
+
+/// A loopback address of its own, port 0: nobody else comes by a port there, not even by one that was closed.
+pub(crate) fn own_loopback() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(0);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    (Ipv4Addr::new(127, 1 + NEXT.fetch_add(1, Relaxed) % 250, high, low), 0).into()
 }
 
 /// A running `midmile`.
@@ -140,7 +148,12 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+        let ended = self.child.try_wait();
+        if thread::panicking() {
+            // Shown where the test fails.
+            println!("midmile, process {}: {ended:?}; its log:\n{}", self.child.id(), self.log());
+        }
+        if ended.is_ok_and(|ended| ended.is_none()) {
             self.child.kill().ok();
             self.child.wait().ok();
         }

@@ -7,7 +7,7 @@ use std::thread;
 use midmile_wire::trunk::{Key, Nonce, Session, auth, hello};
 
 use super::gateways::KEYS;
-use super::own_loopback;
+use crate::process::own_loopback;
 
 /// Where it listens, as the peer `b` of gateway `a`. `answer` gets each connection on which a hello has come, and how many came
 /// before. It ends with the test program.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
-use super::own_loopback;
 use crate::process::ends::reset;
+use crate::process::own_loopback;
 
 /// Hears what is said, and says whether it's passed on.
 type Hear = Box<dyn FnMut(&[u8]) -> bool + Send>;

@@ -15,15 +15,14 @@ pub(crate) mod nginx;
 pub(crate) mod relay;
 pub(crate) mod wan;
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
-use crate::process::{Scratch, text, until};
+use crate::process::{Scratch, own_loopback, text, until};
 
 /// How long a client may take before it's ended, in seconds. Only a test that fails ever waits so long.
 const CLIENT_SECS_MAX: &str = "150";
@@ -90,13 +89,6 @@ pub(crate) fn said(command: &mut Command) -> String {
 pub(crate) fn succeeded(command: &Command, output: &Output) {
     let [stdout, stderr] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
     assert!(output.status.success(), "{command:?}: {}\n{stderr}{stdout}", output.status);
-}
-
-/// A loopback address of its own, port 0.
-pub(crate) fn own_loopback() -> SocketAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(0);
-    let [.., high, low] = std::process::id().to_be_bytes();
-    (Ipv4Addr::new(127, 1 + NEXT.fetch_add(1, Relaxed) % 250, high, low), 0).into()
 }
 
 /// An address that nobody else uses, on a loopback address of its own.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::fd::OwnedFd;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 
-use super::own_loopback;
+use crate::process::own_loopback;
 
 /// A server that accepts, and never says a word.
 pub(crate) fn silent() -> SocketAddr {

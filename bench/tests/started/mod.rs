@@ -1,18 +1,25 @@
 //! Processes that a test starts, and where they listen.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// An address that nobody else comes by: other tests listen at 127.0.0.1 and connect from there, so the port stays free.
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
+
+/// An address that nobody else comes by: other tests listen at 127.0.0.1 and connect from there, so the port stays free. The socket that has
+/// the kernel choose it never listens: a process that another test starts just now may hold a copy of it for a moment, and whoever waits for
+/// the server would meet that one.
 pub(crate) fn free_address() -> SocketAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [.., high, low] = std::process::id().to_be_bytes();
     let ip = Ipv4Addr::new(127, high | 0x80, low, NEXT.fetch_add(1, Ordering::Relaxed));
-    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
+    let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    net::sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+    net::bind(&socket, &SocketAddrV4::new(ip, 0)).unwrap();
+    net::getsockname(&socket).unwrap().try_into().unwrap()
 }
 
 /// A process that is killed at the end of its test.
@@ -20,6 +27,10 @@ pub(crate) struct Started(pub(crate) Child);
 
 impl Drop for Started {
     fn drop(&mut self) {
+        if thread::panicking() {
+            // Shown where the test fails.
+            println!("process {}: {:?}", self.0.id(), self.0.try_wait());
+        }
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }

@@ -149,7 +149,7 @@ fn counts(fd: i32, held: &End) -> Counts {
         if before != after || !still {
             continue;
         }
-        if !before.established {
+        if !before.is_established() {
             return Counts::Moving;
         }
         // The SYN of the side that connects was acknowledged too.

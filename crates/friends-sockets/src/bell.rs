@@ -22,7 +22,7 @@ use crate::figures::{self, Figure};
 use crate::link::{EDGES, Link};
 use crate::meeting;
 use crate::sys::map::{self, Owned};
-use crate::sys::{AGAIN, Answer, Errno, call};
+use crate::sys::{AGAIN, Answer, Errno, ask, call};
 use crate::table::{self, Held};
 use stand::Stand;
 
@@ -383,6 +383,11 @@ impl Bell {
         let (segment, side) = link.segment().map_err(|_| none)?;
         let (process, descriptor) = segment.bell(side.other()).ok_or(none)?;
         Ok(self.keep(&self.peer, meeting::open_pipe(process, descriptor)?))
+    }
+
+    /// Doorbells that stand in the peer's pipe, if that is to be had. The writer's lock is held.
+    pub(crate) fn peers_holds(&self, link: &Link) -> Option<u64> {
+        self.open(link).ok().and_then(ask::unread)
     }
 
     /// Rings the peer. The writer's lock is held.

@@ -55,9 +55,9 @@ pub fn forking() {
             segment.hold(side);
             let writer = segment.outgoing(side);
             if let Ok(_held) = lock::of_writer(&writer)
-                && let Ok(bells) = writer.keep_rung()
+                && writer.keep_rung().is_ok()
             {
-                held.link.ring(fd, &writer, bells);
+                held.link.ring(fd, &writer);
             }
         }
     });

@@ -4,6 +4,7 @@ mod lookout;
 mod offer;
 mod plain;
 mod posted;
+mod unsure;
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -378,13 +379,21 @@ impl Link {
         }
     }
 
-    fn rouse_now(&self, fd: i32, writer: &Writer<'_>, wake: Wake) {
+    fn rouse_now(&self, fd: i32, writer: &Writer<'_>, mut wake: Wake) {
+        if writer.is_unsure() != (false, false) {
+            if !self.find_out(fd, writer) {
+                return;
+            }
+            // What it rang for is maybe taken, and for the rest nobody rang.
+            let again = writer.wake_again();
+            wake = Wake { futex: wake.futex || again.futex, ..again };
+        }
         if wake.futex {
             figures::add(Figure::Wakes, 1);
             futex::wake(writer.reader_futex(), i32::MAX);
         }
         if wake.bells > 0 {
-            self.ring(fd, writer, wake.bells);
+            self.ring(fd, writer);
             self.bell.meet(self);
         }
         if wake.pipe {
@@ -394,17 +403,24 @@ impl Link {
                 Err(_) => {
                     writer.pipe_missed();
                     // A doorbell by TCP instead, from here on.
-                    let bells = writer.keep_rung().unwrap_or(0);
-                    self.ring(fd, writer, bells);
+                    if writer.keep_rung().is_ok() {
+                        self.ring(fd, writer);
+                    }
                 }
             }
         }
     }
 
-    /// Sends doorbells; whether all of them went.
-    pub(crate) fn ring(&self, fd: i32, writer: &Writer<'_>, bells: u32) -> bool {
-        self.hurry(fd);
-        for _ in 0..bells {
+    /// Sends doorbells that are owed; whether all of them went. The caller holds the writer's lock.
+    pub(crate) fn ring(&self, fd: i32, writer: &Writer<'_>) -> bool {
+        if writer.is_unsure().0 && !self.find_out(fd, writer) {
+            return false;
+        }
+        let owed = writer.owed();
+        if owed > 0 {
+            self.hurry(fd);
+        }
+        for _ in 0..owed {
             match call::ring(fd) {
                 Ok(()) => {
                     figures::add(Figure::Bells, 1);

@@ -47,7 +47,10 @@ impl Drop for Guard<'_> {
 
 /// The lock of who writes.
 pub(crate) fn of_writer<'m>(writer: &Writer<'m>) -> Result<Guard<'m>, Busy> {
-    take(writer.lock(), || writer.taken_over())
+    take(writer.lock(), || {
+        writer.taken_over();
+        Ok(())
+    })
 }
 
 /// The lock of who reads.

@@ -21,9 +21,9 @@ pub fn out(fd: i32, end: &End, act: impl FnOnce() -> Answer) -> Answer {
     let writer = segment.outgoing(side);
     {
         let Ok(_held) = lock::of_writer(&writer) else { return reentered(!link.is(NONBLOCKING)) };
-        let owed = writer.back_to_tcp(Plain::Splice);
+        let _owed = writer.back_to_tcp(Plain::Splice);
         writer.begin_tcp();
-        link.ring(fd, &writer, owed);
+        link.ring(fd, &writer);
         link.unhurry(fd);
     }
     let answer = act();

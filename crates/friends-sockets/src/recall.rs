@@ -48,6 +48,10 @@ pub(crate) fn attract(fd: i32, segment: &Segment<'_>, side: Side) {
     let Ok(_held) = lock::of_writer(&writer) else { return };
     let Some(socket) = socket_of_peer(fd, segment, side) else { return figures::add(Figure::Unrung, 1) };
     let Ok(bells @ 1..) = writer.attract() else { return };
+    if writer.is_unsure().0 {
+        // The peer finds out when it rings next.
+        return figures::add(Figure::Unrung, 1);
+    }
     // As the peer does before it rings, and undone because the peer doesn't know of it.
     let waits = ask::number(socket.number(), libc::IPPROTO_TCP, libc::TCP_NODELAY) == Some(0)
         && ask::set_number(socket.number(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);

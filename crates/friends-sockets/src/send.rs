@@ -155,8 +155,8 @@ impl Send<'_, '_> {
                 return Ok(Turn::Full);
             }
             // The rest follows by TCP, whose buffer and readiness the program knows.
-            let owed = self.writer.back_to_tcp(Plain::Full);
-            self.link.ring(self.fd, &self.writer, owed);
+            let _owed = self.writer.back_to_tcp(Plain::Full);
+            self.link.ring(self.fd, &self.writer);
         }
     }
 
@@ -196,8 +196,7 @@ impl Send<'_, '_> {
     /// Sends by TCP what goes at once; or begins a send that sleeps.
     fn by_tcp(&mut self, blocking: bool) -> Turn {
         self.writer.begin_tcp();
-        let owed = self.writer.owed();
-        if owed > 0 && !self.link.ring(self.fd, &self.writer, owed) && !blocking {
+        if self.writer.owed() > 0 && !self.link.ring(self.fd, &self.writer) && !blocking {
             self.ended(0);
             return Turn::Failed(AGAIN);
         }
@@ -244,8 +243,7 @@ impl Send<'_, '_> {
     fn clear_debt(&self) -> Result<(), Errno> {
         loop {
             let Ok(_held) = lock::of_writer(&self.writer) else { return Ok(()) };
-            let owed = self.writer.owed();
-            if owed == 0 || self.link.ring(self.fd, &self.writer, owed) {
+            if self.writer.owed() == 0 || self.link.ring(self.fd, &self.writer) {
                 return Ok(());
             }
             drop(_held);

@@ -1,5 +1,7 @@
 //! The writer of a direction.
 
+mod unsure;
+
 use crate::attention::{ALWAYS, FUTEX, PIPED, WATCHED};
 use crate::gate::{FINAL, Gate};
 use crate::layout::Flow;
@@ -145,8 +147,7 @@ impl<'m> Writer<'m> {
     /// So many of the doorbells that were asked for have been sent. Those that couldn't be (the socket's buffer is full) stay owed: they
     /// are asked for again with the next wake, and have to go before any data by TCP.
     pub fn rang(&self, count: u32) {
-        let owed = &self.flow.writer.owed;
-        owed.store(owed.load(Ordering::Relaxed).saturating_sub(count), Ordering::Relaxed);
+        self.flow.writer.owed.store(self.owed().saturating_sub(count), Ordering::Relaxed);
     }
 
     /// The byte has been written to the reader's pipe.
@@ -165,7 +166,7 @@ impl<'m> Writer<'m> {
     /// Doorbells that are owed. Send them by TCP before data, and say [`Writer::rang`].
     #[must_use]
     pub fn owed(&self) -> u32 {
-        self.flow.writer.owed.load(Ordering::Relaxed)
+        unsure::count(&self.flow.writer.owed)
     }
 
     /// A send by TCP begins. The lock may be given back meanwhile; the direction stays with TCP until it's [`Writer::sent`]. A process
@@ -292,12 +293,14 @@ impl<'m> Writer<'m> {
         self.flow.switch.ends.load(Ordering::Acquire) & LEFT != 0
     }
 
-    /// To be asked after [`Lock::take_over`]. What the dead owner had in a send by TCP keeps the direction there, and needs no mend.
-    ///
-    /// # Errors
-    /// [`Broken::Abandoned`]: it had announced a doorbell, and whether that was sent isn't known.
-    pub fn taken_over(&self) -> Result<(), Broken> {
-        if self.owed() == 0 && self.pipe_owed() == 0 { Ok(()) } else { Err(Broken::Abandoned) }
+    /// What the reader needs for what the ring holds, asked once more: after [`Writer::is_unsure`] was cleared up.
+    pub fn wake_again(&self) -> Wake {
+        // A doorbell behind data by TCP would have those taken for doorbells too.
+        if self.gate().ring() {
+            self.rouse(self.flow.signals.attention.load(Ordering::Relaxed))
+        } else {
+            Wake::default()
+        }
     }
 
     fn gate(&self) -> Gate {
@@ -390,7 +393,7 @@ impl<'m> Writer<'m> {
     }
 
     fn pipe_owed(&self) -> u32 {
-        self.flow.writer.pipe_owed.load(Ordering::Relaxed)
+        unsure::count(&self.flow.writer.pipe_owed)
     }
 
     /// Whether no doorbell stands in the pipe.

@@ -15,8 +15,8 @@ impl Link {
     /// Leaves the ring, for this once or for good.
     pub(crate) fn leave_ring(&self, fd: i32, writer: &Writer<'_>, why: Plain) {
         if let Ok(_held) = lock::of_writer(writer) {
-            let owed = writer.back_to_tcp(why);
-            self.ring(fd, writer, owed);
+            let _owed = writer.back_to_tcp(why);
+            self.ring(fd, writer);
             if let Ok((segment, side)) = self.segment() {
                 self.tell(&segment, side);
             }

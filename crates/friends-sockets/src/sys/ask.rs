@@ -13,14 +13,25 @@ const SO_NETNS_COOKIE: c_int = 71;
 /// `SO_COOKIE` (asm-generic/socket.h).
 const SO_COOKIE: c_int = 57;
 
+/// States in which data can be sent (net/tcp_states.h).
+const TCP_ESTABLISHED: u8 = 1;
+const TCP_CLOSE_WAIT: u8 = 8;
+
 /// Bytes that crossed, as TCP counts them (`TCP_INFO`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counted {
-    pub(crate) established: bool,
+    /// The connection's state (net/tcp_states.h).
+    state: u8,
     /// Acknowledged by the peer; one more on the side that connected, whose SYN is counted.
     pub(crate) acknowledged: u64,
     /// Received, in order.
     pub(crate) received: u64,
+}
+
+impl Counted {
+    pub(crate) fn is_established(&self) -> bool {
+        self.state == TCP_ESTABLISHED
+    }
 }
 
 /// Reads an option into `value`; how much of it was filled, if the kernel answered.
@@ -89,7 +100,7 @@ pub(crate) fn counted(fd: c_int) -> Option<Counted> {
         return None;
     }
     let at = |place: usize| info[place..place + 8].try_into().map(u64::from_ne_bytes).ok();
-    Some(Counted { established: info[0] == 1, acknowledged: at(120)?, received: at(128)? })
+    Some(Counted { state: info[0], acknowledged: at(120)?, received: at(128)? })
 }
 
 /// Whether an upper-layer protocol, such as TLS of the kernel's, sits on the connection.
@@ -124,6 +135,20 @@ pub(crate) fn at_mark(fd: c_int) -> bool {
 /// Bytes that were sent and aren't acknowledged (`SIOCOUTQ`).
 pub(crate) fn unacknowledged(fd: c_int) -> Option<u64> {
     queued(fd, libc::TIOCOUTQ)
+}
+
+/// Bytes that were ever sent, and on the side that connected its SYN. `None`: no more can be sent. The caller sees to it that nobody sends.
+pub(crate) fn sent(fd: c_int) -> Option<u64> {
+    // It ends: who would send more waits for the lock.
+    loop {
+        let (before, waiting, after) = (counted(fd)?, unacknowledged(fd)?, counted(fd)?);
+        if ![TCP_ESTABLISHED, TCP_CLOSE_WAIT].contains(&after.state) {
+            return None;
+        }
+        if before.acknowledged == after.acknowledged {
+            return Some(after.acknowledged + waiting);
+        }
+    }
 }
 
 /// The descriptor's flags (`F_GETFL`), 0 if it isn't open.

@@ -106,6 +106,7 @@ impl Reader<'_> {
     /// So many were taken from the pipe.
     pub fn pipe_taken(&self, count: u64) {
         self.flow.signals.pipe_read.fetch_add(count, Ordering::Release);
-        self.flow.reader.swallowing.store(0, Ordering::Relaxed);
+        // Who sees that it's over sees the count: `Writer::pipe_expects`.
+        self.flow.reader.swallowing.store(0, Ordering::Release);
     }
 }

@@ -22,7 +22,10 @@ fn write(writer: Writer<'_>, dice: &mut Dice<'_>) -> Result<(), Broken> {
             assert_eq!(writer.sent(3).bells, 0);
             Ok(())
         }
-        5 => writer.taken_over(),
+        5 => {
+            writer.taken_over();
+            writer.has_sent(dice.below(10) as u64)
+        }
         _ => {
             let put = writer.put(&[5; 300][..dice.below(300)])?;
             assert!(put.taken <= 64, "no more than the ring holds, in one go");

@@ -166,15 +166,31 @@ fn what_a_killed_holder_leaves_is_safe_or_known() {
     let heap = Heap::new(CAPACITY);
     let (writer, _) = ends(&heap.create());
     writer.begin_tcp();
-    assert_eq!((writer.taken_over(), writer.way()), (Ok(()), Ok(Way::Tcp)));
+    writer.taken_over();
+    assert_eq!((writer.is_unsure(), writer.way()), ((false, false), Ok(Way::Tcp)));
     // With a doorbell announced, and maybe sent; with doorbells received, and maybe not counted.
     let heap = Heap::new(CAPACITY);
-    let (writer, reader) = on_the_ring(&heap.create());
-    assert_eq!(reader.watch(), Ok(true));
+    let segment = heap.create();
+    let (writer, reader) = (segment.outgoing(Side::Offering), segment.incoming(Side::Attached));
+    writer.begin(5);
+    reader.engage(5);
+    assert_eq!((writer.way(), reader.watch()), (Ok(Way::Ring), Ok(true)));
     assert_eq!(writer.put(b"x").expect("room").wake.bells, 1);
-    assert_eq!(writer.taken_over(), Err(Broken::Abandoned));
-    writer.rang(1);
-    assert_eq!(writer.taken_over(), Ok(()));
+    writer.taken_over();
+    assert_eq!((writer.is_unsure(), writer.owed()), ((true, false), 1));
+    let sent = writer.sent_by_tcp();
+    assert_eq!(writer.has_sent(sent + 1), Err(Broken::Abandoned), "more than was counted");
+    assert_eq!(writer.has_sent(sent - 2), Err(Broken::Abandoned), "data are missing");
+    assert_eq!(
+        (writer.has_sent(sent - 1), writer.is_unsure(), writer.owed()),
+        (Ok(()), (false, false), 1),
+        "it wasn't"
+    );
+    writer.taken_over();
+    assert_eq!((writer.has_sent(sent), writer.is_unsure(), writer.owed()), (Ok(()), (false, false), 0), "it was");
+    assert_eq!(writer.wake_again(), Wake::default(), "it stands there still");
+    writer.taken_over();
+    assert_eq!(writer.is_unsure(), (false, false), "nothing was owed");
     assert_eq!(taken(reader, 1), b"x");
     assert_eq!(reader.step(), Ok(Step::Bells(1)));
     assert_eq!(reader.taken_over(), Err(Broken::Abandoned));

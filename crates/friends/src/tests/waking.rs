@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{CAPACITY, on_the_ring, taken};
-use crate::{Heap, Plain, Step, Taken, Wake};
+use crate::{Broken, Heap, Plain, Step, Taken, Wake};
 
 const NOBODY: Wake = Wake { futex: false, bells: 0, pipe: false };
 const BELL: Wake = Wake { futex: false, bells: 1, pipe: false };
@@ -208,14 +208,41 @@ fn the_doorbell_of_a_ring_moves_to_the_pipe_where_it_is_empty() {
     assert_eq!(reader.let_go_piped(), Ok(1));
     // Let go of, though not taken yet: the next byte has a doorbell of its own.
     assert_eq!(writer.put(b"x").expect("room").wake, pipe);
-    assert_eq!(writer.taken_over(), Err(crate::Broken::Abandoned), "whether it was written isn't known");
     writer.pipe_missed();
-    assert_eq!((writer.taken_over(), reader.piped()), (Ok(()), 1));
+    assert_eq!(reader.piped(), 1);
     reader.pipe_taken(1);
     // One that sleeps in the kernel does so on the socket.
     assert_eq!(taken(reader, 1), b"x");
     assert_eq!(reader.sleep_by_bell(), Ok(true));
     assert_eq!(writer.put(b"y").expect("room").wake, Wake { pipe: true, ..BELL });
+}
+
+#[test]
+fn a_doorbell_whose_sender_was_killed_is_found_in_the_pipe_or_owed() {
+    let heap = Heap::new(CAPACITY);
+    let (writer, reader) = on_the_ring(&heap.create());
+    assert_eq!(reader.watch_piped(false), Ok(true));
+    let pipe = Wake { pipe: true, ..NOBODY };
+    assert_eq!(writer.put(b"x").expect("room").wake, pipe);
+    writer.taken_over();
+    assert_eq!((writer.is_unsure(), writer.pipe_expects()), ((false, true), Some(1)));
+    assert_eq!(writer.pipe_holds(2, 1), Err(Broken::Abandoned), "more than was announced");
+    assert_eq!((writer.pipe_holds(0, 1), writer.is_unsure()), (Ok(()), (false, false)));
+    assert_eq!(writer.wake_again(), pipe, "it's owed");
+    writer.taken_over();
+    assert_eq!(writer.pipe_holds(1, 1), Ok(()));
+    assert_eq!(writer.wake_again(), NOBODY, "it stands there");
+    // It was written, and taken before anybody asked: for what came since nobody rang.
+    assert_eq!((taken(reader, 1), reader.let_go_piped()), (b"x".to_vec(), Ok(1)));
+    reader.pipe_taken(1);
+    assert_eq!(writer.put(b"y").expect("room").wake, pipe);
+    writer.taken_over();
+    assert_eq!((taken(reader, 1), reader.let_go_piped()), (b"y".to_vec(), Ok(1)));
+    assert_eq!(writer.pipe_expects(), None, "the reader has taken it and not counted it");
+    reader.pipe_taken(1);
+    assert_eq!(writer.put(b"z").expect("room").wake, pipe, "asked for with the next");
+    assert_eq!((writer.pipe_expects(), writer.pipe_holds(0, 0)), (Some(0), Ok(())));
+    assert_eq!(writer.wake_again(), pipe, "and announced anew");
 }
 
 #[test]

@@ -1,0 +1,55 @@
+//! Doorbells over which a thread was killed: whether they were sent, the kernel's counts say.
+
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use midmile_friends::{Broken, Writer};
+
+use super::Link;
+use crate::sys::{ask, futex};
+use crate::table;
+
+/// Looks at the reader's pipe, and what lies between two: longer in all than a reader waits for a doorbell that was announced.
+const LOOKS: u32 = 100;
+const NAP: Duration = Duration::from_millis(1);
+
+impl Link {
+    /// Finds out what became of doorbells whose sender was killed, and says so to the writer. False: it can't be known, and the connection is reset.
+    /// The caller holds the writer's lock.
+    #[cold]
+    pub(super) fn find_out(&self, fd: i32, writer: &Writer<'_>) -> bool {
+        let (socket, pipe) = writer.is_unsure();
+        let found = if socket { by_tcp(self, fd, writer) } else { Ok(()) };
+        let found = if pipe { found.and_then(|()| by_pipe(self, writer)) } else { found };
+        found.map_err(|broken| self.reset(fd, broken)).is_ok()
+    }
+}
+
+fn by_tcp(link: &Link, fd: i32, writer: &Writer<'_>) -> Result<(), Broken> {
+    let end = table::find(fd).filter(|held| std::ptr::eq(&raw const held.link, link)).ok_or(Broken::Abandoned)?;
+    match ask::sent(fd) {
+        // The SYN of the side that connects was acknowledged too.
+        Some(sent) => writer.has_sent(sent - u64::from(end.has_connected()).min(sent)),
+        // It's over: the end itself wakes who waits.
+        None => {
+            writer.rang(writer.owed());
+            Ok(())
+        }
+    }
+}
+
+fn by_pipe(link: &Link, writer: &Writer<'_>) -> Result<(), Broken> {
+    for _ in 0..LOOKS {
+        let before = writer.pipe_expects();
+        let Some(holds) = link.bell.peers_holds(link) else {
+            // It isn't to be had, as who rings next will find too.
+            writer.pipe_missed();
+            return Ok(());
+        };
+        match before.filter(|_| writer.pipe_expects() == before) {
+            Some(expected) => return writer.pipe_holds(holds, expected),
+            None => drop(futex::sleep(&AtomicU32::new(0), 0, NAP)),
+        }
+    }
+    Err(Broken::Abandoned)
+}
