@@ -365,7 +365,91 @@ impl Sleep {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::thread;
+
+    use midmile_friends::{Segment, Side, Way, segment_bytes};
+
     use super::*;
+    use crate::sys::map::Mapping;
+    use crate::sys::threads;
+
+    /// Sleeps, each beside a piece that is put at about the same time.
+    const SLEEPS: u32 = 5_000;
+    const CAPACITY: usize = 4096;
+    /// Pieces that make a writer calm, and one that has just woken its reader too.
+    const PIECES: usize = 130;
+    /// Bytes of the piece that is put then: the lines were read by the other CPU, so they take a while to be in the cache.
+    const LAST: usize = 100;
+    /// A pause in which the reader falls asleep.
+    const LONG: u32 = 10_000;
+
+    fn until(word: &AtomicU32, value: u32) {
+        for look in 0.. {
+            if word.load(Ordering::Acquire) == value {
+                return;
+            }
+            if look < 10_000 { std::hint::spin_loop() } else { thread::yield_now() }
+        }
+    }
+
+    fn pause(length: u32) {
+        for step in 0..length {
+            std::hint::black_box(step);
+        }
+    }
+
+    /// Both come to the same turn, put and fall asleep; answers how often the reader was asleep and the writer's to wake.
+    fn put_and_sleep(segment: &Segment<'_>) -> usize {
+        let (written, slept) = (AtomicU32::new(0), AtomicU32::new(0));
+        let woken = thread::scope(|scope| {
+            let writing = scope.spawn(|| {
+                let writer = segment.outgoing(Side::Offering);
+                let woken = (1..=SLEEPS).map(|turn| {
+                    (0..PIECES).for_each(|_| assert_eq!(writer.put(b"x").expect("room").taken, 1));
+                    written.store(turn, Ordering::Release);
+                    // Mostly at the same time as the wish; now and then after the sleep has begun.
+                    pause(if turn % 8 > 0 { turn % 64 } else { LONG });
+                    let woken = writer.put(&[b'y'; LAST]).expect("room").wake.futex;
+                    until(&slept, turn);
+                    woken
+                });
+                woken.collect::<Vec<_>>()
+            });
+            let reader = segment.incoming(Side::Attached);
+            let asleep = (1..=SLEEPS).map(|turn| {
+                until(&written, turn);
+                // Of the last piece there may be something among them already.
+                let mut left = PIECES + LAST - reader.take(&mut [0; PIECES]).expect("nobody scribbles").count;
+
+                let asleep = reader.doze().expect("nobody scribbles").is_some();
+                slept.store(turn, Ordering::Release);
+                while left > 0 {
+                    left -= reader.take(&mut [0; LAST][..left]).expect("nobody scribbles").count;
+                }
+                asleep
+            });
+            let asleep: Vec<_> = asleep.collect();
+            writing.join().expect("it doesn't panic").into_iter().zip(asleep).collect::<Vec<_>>()
+        });
+        let lost = woken.iter().filter(|(woken, asleep)| *asleep && !*woken).count();
+        assert_eq!(lost, 0, "of {SLEEPS} asleep, and nobody wakes them");
+        woken.iter().filter(|(woken, asleep)| *woken && *asleep).count()
+    }
+
+    #[test]
+    fn who_falls_asleep_is_seen_by_a_calm_writer_on_another_cpu() {
+        assert!(threads::are_reached(), "Linux 4.16");
+        let memory = Mapping::room(segment_bytes(CAPACITY).unwrap()).unwrap();
+        memory.create(CAPACITY, [1, 2]).unwrap();
+        let segment = memory.segment([1, 2]).unwrap();
+        [Side::Offering, Side::Attached].into_iter().for_each(|side| segment.may_recall(side));
+        segment.outgoing(Side::Offering).begin(0);
+        segment.incoming(Side::Attached).engage(0);
+        assert_eq!(segment.outgoing(Side::Offering).way(), Ok(Way::Ring));
+        assert!(put_and_sleep(&segment) > 0, "nobody slept");
+        memory.end();
+    }
 
     /// Sleeps until the next look.
     fn without(hope: &Hope) -> usize {

@@ -103,6 +103,8 @@ pub(crate) struct SwitchLine {
     pub(crate) begun: AtomicU32,
     /// Bits: the writer has ended in order, the reader has gone.
     pub(crate) ends: AtomicU32,
+    /// 1 while the writer looks at `attention` without a fence: written by it.
+    pub(crate) calm: AtomicU32,
 }
 
 /// Written by the reader seldom, read by the writer after each piece.
@@ -140,6 +142,8 @@ pub(crate) struct WriterLines {
     pub(crate) owed: AtomicU32,
     /// Doorbells that were announced for the pipe and aren't written to it.
     pub(crate) pipe_owed: AtomicU32,
+    /// Pieces in a row that woke nobody.
+    pub(crate) calm_pieces: AtomicU32,
     /// The tail as last seen.
     pub(crate) seen_tail: AtomicU64,
     /// Bytes sent by TCP: data and doorbells.

@@ -55,6 +55,11 @@ impl LockWords {
     pub(crate) fn may_recall(&self, side: usize) {
         self.able.fetch_or(1 << side, Ordering::Relaxed);
     }
+
+    /// Whether both sides can.
+    pub(crate) fn all_may_recall(&self) -> bool {
+        self.able.load(Ordering::Relaxed) == BOTH
+    }
 }
 
 /// Who locks: a thread id of the kernel's, below 2^30. Threads of different pid namespaces mustn't share a lock.
@@ -149,14 +154,14 @@ impl<'m> Lock<'m> {
 
     /// Counts one more take by the word, and lends the lock where one thread has taken it often. It has the word.
     fn count(self, owner: Owner) {
-        let LockWords { lent, able, last, row, .. } = self.words;
+        let LockWords { lent, last, row, .. } = self.words;
         let times = row.load(Ordering::Relaxed);
         if last.load(Ordering::Relaxed) != owner.thread() {
             last.store(owner.thread(), Ordering::Relaxed);
             row.store(0, Ordering::Relaxed);
         } else if times < LENT_AFTER {
             row.store(times + 1, Ordering::Relaxed);
-        } else if able.load(Ordering::Relaxed) == BOTH {
+        } else if self.words.all_may_recall() {
             lent.store(owner.thread(), Ordering::Relaxed);
         }
     }

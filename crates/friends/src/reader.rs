@@ -58,11 +58,12 @@ pub struct Take {
 pub struct Reader<'m> {
     flow: &'m Flow,
     ring: Area<'m>,
+    barrier: fn(),
 }
 
 impl<'m> Reader<'m> {
-    pub(crate) fn new(flow: &'m Flow, ring: Area<'m>) -> Self {
-        Self { flow, ring }
+    pub(crate) fn new(flow: &'m Flow, ring: Area<'m>, barrier: fn()) -> Self {
+        Self { flow, ring, barrier }
     }
 
     /// The lock that all who read this direction share.
@@ -231,8 +232,7 @@ impl<'m> Reader<'m> {
     pub fn doze(&self) -> Result<Option<Doze<'m>>, Broken> {
         let word = &self.flow.signals.attention;
         word.fetch_or(FUTEX, Ordering::AcqRel);
-        // Either this look sees what the writer did, or the writer sees this wish.
-        fence(Ordering::SeqCst);
+        self.has_wished();
         let (gate, view) = self.look()?;
         // Either end has ended: what that comes to, the kernel knows.
         let ended = self.flow.switch.ends.load(Ordering::Acquire) != 0;
@@ -248,9 +248,8 @@ impl<'m> Reader<'m> {
     /// # Errors
     /// [`Broken::Positions`].
     pub fn sleep_by_bell(&self) -> Result<bool, Broken> {
-        let word = &self.flow.signals.attention;
-        word.fetch_add(SLEEPER, Ordering::AcqRel);
-        fence(Ordering::SeqCst);
+        self.flow.signals.attention.fetch_add(SLEEPER, Ordering::AcqRel);
+        self.has_wished();
         let quiet = self.view().map(|view| view.ring == 0);
         if quiet != Ok(true) {
             self.woke();
@@ -275,7 +274,7 @@ impl<'m> Reader<'m> {
             return Ok(true);
         }
         word.fetch_or(WATCHED, Ordering::AcqRel);
-        fence(Ordering::SeqCst);
+        self.has_wished();
         self.view().map(|view| view.ring == 0)
     }
 
@@ -285,7 +284,7 @@ impl<'m> Reader<'m> {
     /// [`Broken::Positions`].
     pub fn watch_edges(&self) -> Result<bool, Broken> {
         self.flow.signals.attention.fetch_or(WATCHED | ALWAYS, Ordering::AcqRel);
-        fence(Ordering::SeqCst);
+        self.has_wished();
         self.view().map(|view| view.ring == 0)
     }
 
@@ -336,6 +335,14 @@ impl<'m> Reader<'m> {
     pub fn taken_over(&self) -> Result<(), Broken> {
         let swallowing = self.flow.reader.swallowing.load(Ordering::Relaxed) != 0;
         if swallowing { Err(Broken::Abandoned) } else { Ok(()) }
+    }
+
+    /// To be woken was just wished for in `attention`. From here on either a look sees what the writer did, or the writer sees the wish: `writer/calm.rs`.
+    fn has_wished(&self) {
+        fence(Ordering::SeqCst);
+        if self.flow.switch.calm.load(Ordering::Relaxed) != 0 {
+            (self.barrier)();
+        }
     }
 
     fn tail(&self) -> u64 {

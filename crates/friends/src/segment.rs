@@ -89,12 +89,13 @@ pub enum State {
 pub struct Segment<'m> {
     shared: &'m Shared,
     rings: [Area<'m>; 2],
+    barrier: fn(),
 }
 
 impl<'m> Segment<'m> {
     #[cfg(loom)]
     pub(crate) fn of(shared: &'m Shared, rings: [Area<'m>; 2]) -> Self {
-        Self { shared, rings }
+        Self { shared, rings, barrier: nothing }
     }
 
     /// Makes a segment in `memory`, shared, sealed against shrinking and all 0: the offering end's first act.
@@ -112,7 +113,7 @@ impl<'m> Segment<'m> {
         header.version.store(VERSION, Ordering::Relaxed);
         header.state.store(State::Offered as u32, Ordering::Relaxed);
         header.magic.store(MAGIC, Ordering::Release);
-        Ok(Self { shared, rings })
+        Ok(Self { shared, rings, barrier: nothing })
     }
 
     /// Opens a segment that the peer has made. The capacity is what the length says, and the header has to agree; it's never read again.
@@ -147,7 +148,14 @@ impl<'m> Segment<'m> {
     #[inline]
     pub fn again(memory: &'m [AtomicU8]) -> Result<Self, BadSegment> {
         let capacity = memory.len().saturating_sub(DATA_AT) / 2;
-        crate::memory::view(memory, capacity).map(|(shared, rings)| Self { shared, rings })
+        crate::memory::view(memory, capacity).map(|(shared, rings)| Self { shared, rings, barrier: nothing })
+    }
+
+    /// The same, whose readers have this barrier: it has each CPU that runs a thread which may write carry out its stores and loads so far,
+    /// those of other processes too. Who says [`Segment::may_recall`] of a side needs it there.
+    #[must_use]
+    pub const fn with_barrier(self, barrier: fn()) -> Self {
+        Self { barrier, ..self }
     }
 
     /// Bytes of each ring.
@@ -187,7 +195,8 @@ impl<'m> Segment<'m> {
         self.shared.sides[side.index()].holders.load(Ordering::Acquire)
     }
 
-    /// Says that who holds this end can recall what is lent ([`crate::Lock`]): once, before it takes any of the locks.
+    /// Says that who holds this end can recall what is lent ([`crate::Lock`]), and be asleep to a writer that is calm
+    /// ([`Segment::with_barrier`]): once, before it takes any of the locks.
     pub fn may_recall(&self, side: Side) {
         for flow in &self.shared.flows {
             flow.writer.lock.may_recall(side.index());
@@ -263,7 +272,7 @@ impl<'m> Segment<'m> {
     #[must_use]
     pub fn incoming(&self, side: Side) -> Reader<'m> {
         let from = side.other();
-        Reader::new(self.flow(from), self.rings[from.index()])
+        Reader::new(self.flow(from), self.rings[from.index()], self.barrier)
     }
 
     /// What was counted of what goes out from `side`.
@@ -293,3 +302,6 @@ impl<'m> Segment<'m> {
         &self.shared.flows[from.index()]
     }
 }
+
+/// The barrier of who says nothing of one.
+fn nothing() {}

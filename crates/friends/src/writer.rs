@@ -1,5 +1,6 @@
 //! The writer of a direction.
 
+mod calm;
 mod unsure;
 
 use crate::attention::{ALWAYS, FUTEX, PIPED, WATCHED};
@@ -134,12 +135,7 @@ impl<'m> Writer<'m> {
             if length >= FETCHED_FROM {
                 self.ring.fetch_for_writing(end);
             }
-            // Either the reader, about to sleep, sees these bytes, or its wish to be woken is seen here.
-            fence(Ordering::SeqCst);
-            let attention = self.flow.signals.attention.load(Ordering::Relaxed);
-            if attention != 0 {
-                done.wake = self.rouse(attention);
-            }
+            done.wake = self.look_at_reader();
         }
         Ok(done)
     }
@@ -371,7 +367,6 @@ impl<'m> Writer<'m> {
     }
 
     /// What a reader with this attention needs, now that there are bytes in the ring.
-    #[cold]
     fn rouse(&self, attention: u32) -> Wake {
         let futex = self.clear_futex();
         let each = attention & ALWAYS != 0;

@@ -86,10 +86,12 @@ static inline u64 sock_of(struct bpf_sock_ops *ops)
     return sock ? (u64)tcp_sock_of(sock) : 0;
 }
 
-/* The kernel is to call for this socket from now on; other programs may have asked as well. */
-static inline void watch(struct bpf_sock_ops *ops, u32 what)
+/* The kernel is to call for this socket from now on. Answers what wasn't asked for before: other programs may have asked as well. */
+static inline u32 watch(struct bpf_sock_ops *ops, u32 what)
 {
-    sock_ops_watch(ops, FIELD(ops, bpf_sock_ops_cb_flags) | what);
+    u32 asked = FIELD(ops, bpf_sock_ops_cb_flags);
+    sock_ops_watch(ops, asked | what);
+    return what & ~asked;
 }
 
 /* A server begins to listen: whatever was known of its port is over. */
@@ -186,7 +188,7 @@ static inline void meet_accepted(struct bpf_sock_ops *ops, const struct end *end
         if (direction) {
             direction->own = *end;
             direction->role = WITNESS;
-            watch(ops, WATCH_ROUND_TRIPS);
+            direction->watched = watch(ops, WATCH_ROUND_TRIPS);
         }
         return;
     }
@@ -246,6 +248,7 @@ static inline void observe(struct bpf_sock_ops *ops)
         note_accepted(&direction->own, waits);
     if (direction->role == WITNESS) {
         direction->role = NOBODY;
+        sock_ops_watch(ops, FIELD(ops, bpf_sock_ops_cb_flags) & ~direction->watched);
         return;
     }
     /* Between accept(2) and fcntl(2) the end that accepted may seem to wait: it is asked when it has sent something itself. */

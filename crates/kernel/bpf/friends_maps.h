@@ -80,6 +80,7 @@ struct direction {
     u32 queued;      /* messages since the other end's queue was last seen empty */
     u32 why;         /* the reason that was counted last in this stretch by TCP */
     u32 skipped;     /* bytes that went past TCP, modulo 2^32 */
+    u32 watched;     /* what the kernel was asked for on a witness's account alone */
 };
 
 struct {

@@ -74,18 +74,18 @@ pub(crate) fn run(options: &Options, midmile: &Path, wanted: impl Fn(&Row) -> bo
     let cgroup = Cgroup::new()?;
     ratios::run(options, (WAYS, &PROGRAMS), wanted, |way, program| {
         let attached = (way == 1).then(|| Attached::to(midmile, &cgroup)).transpose()?;
-        let measured = measure(&cgroup, program);
+        let measured = measure(&cgroup, program, options.one_cpu);
         attached.map_or(Ok(()), Attached::end)?;
         measured.with_context(|| format!("{} by {}", program.name(), WAYS[way]))
     })
 }
 
-fn measure(cgroup: &Cgroup, program: Program) -> Result<Measured> {
+fn measure(cgroup: &Cgroup, program: Program, one_cpu: bool) -> Result<Measured> {
     let directory = std::env::temp_dir().join(format!("midmile-bench-friends-{}", std::process::id()));
     fs::create_dir_all(&directory)?;
     let measured = free_addr().and_then(|addr| {
         program.measure(&directory, addr, addr, |words, side| {
-            let cpu = if side == Side::Server { "1" } else { "0" };
+            let cpu = if side == Side::Server && !one_cpu { "1" } else { "0" };
             cgroup.within(&[&["taskset".to_owned(), "-c".to_owned(), cpu.to_owned()], words].concat())
         })
     });

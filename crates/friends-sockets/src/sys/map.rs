@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use midmile_friends::{BadSegment, Segment};
 
-use super::{Answer, Errno, errno, set_errno, system, word};
+use super::{Answer, Errno, errno, set_errno, system, threads, word};
 
 /// What a segment has to be sealed against: else a peer could take memory away beneath us (SIGBUS).
 const SEALS: c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
@@ -282,12 +282,12 @@ impl Mapping {
 
     /// The segment in it, whose lifetime is the caller's to bound in the same way.
     pub(crate) fn segment<'m>(&self, nonce: [u64; 2]) -> Result<Segment<'m>, BadSegment> {
-        Segment::open(self.shared(), nonce)
+        Segment::open(self.shared(), nonce).map(|segment| segment.with_barrier(threads::barrier))
     }
 
     /// As [`Mapping::segment`], once that has answered.
     pub(crate) fn segment_again<'m>(&self) -> Result<Segment<'m>, BadSegment> {
-        Segment::again(self.shared())
+        Segment::again(self.shared()).map(|segment| segment.with_barrier(threads::barrier))
     }
 
     /// Gives the memory back, when no call holds the end that it belongs to.

@@ -25,9 +25,9 @@ impl Reader<'_> {
     /// [`Broken::Positions`].
     pub fn watch_piped(&self, edges: bool) -> Result<bool, Broken> {
         let word = &self.flow.signals.attention;
-        word.fetch_or(PIPED | if edges { ALWAYS } else { 0 }, Ordering::AcqRel);
         // What the writer puts from here on, it rings for in the pipe.
-        fence(Ordering::SeqCst);
+        word.fetch_or(PIPED | if edges { ALWAYS } else { 0 }, Ordering::AcqRel);
+        self.has_wished();
         let empty = self.view()?.ring == 0;
         word.fetch_and(if empty { !WATCHED } else { !PIPED }, Ordering::AcqRel);
         Ok(empty)
@@ -48,7 +48,7 @@ impl Reader<'_> {
     pub fn rest_pipe(&self) -> bool {
         self.unwatch_piped();
         // Either a writer sees that nobody looks, or it's seen to have its lock; and what it announced before it gave that back is seen too. That holds of one
-        // that borrows the lock too: between its store, that it's inside, and its look here comes the fence of `put`.
+        // that borrows the lock too, and of a calm one: between its store, that it's inside, and its last look here comes a fence of `put`.
         fence(Ordering::SeqCst);
         !Lock::new(&self.flow.writer.lock).is_held() && self.piped() == 0
     }
@@ -59,9 +59,9 @@ impl Reader<'_> {
     /// # Errors
     /// [`Broken::Positions`].
     pub fn resume_pipe(&self) -> Result<bool, Broken> {
-        self.flow.signals.attention.fetch_or(PIPED, Ordering::AcqRel);
         // What the writer puts from here on, it rings for.
-        fence(Ordering::SeqCst);
+        self.flow.signals.attention.fetch_or(PIPED, Ordering::AcqRel);
+        self.has_wished();
         let rings = self.available()? > 0;
         if rings {
             self.flow.switch.piped.fetch_add(1, Ordering::Release);

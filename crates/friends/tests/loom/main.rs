@@ -169,6 +169,24 @@ fn a_sleeper_by_the_futex_is_woken() {
 }
 
 #[test]
+fn a_sleeper_is_woken_by_a_writer_that_is_calm_or_just_becomes_so() {
+    for before in 1..=3 {
+        check(move || {
+            let heap = on_the_ring(4);
+            [Side::Offering, Side::Attached].into_iter().for_each(|side| heap.segment().may_recall(side));
+            for _ in 1..before {
+                assert!(!writer(&heap).put(&[1]).expect("room").wake.futex, "nobody sleeps");
+                assert_eq!(reader(&heap).skip(1).expect("both keep to the protocol").count, 1);
+            }
+            let theirs = heap.clone();
+            let write = thread::spawn(move || writer(&theirs).put(&[1]).expect("room").wake.futex);
+            let asleep = reader(&heap).doze().expect("both keep to the protocol").is_some();
+            assert!(write.join().expect("it doesn't panic") || !asleep, "asleep, and nobody wakes it");
+        });
+    }
+}
+
+#[test]
 fn a_sleeper_by_the_futex_is_woken_where_tcp_takes_over() {
     check(|| {
         let heap = on_the_ring(2);
