@@ -80,10 +80,15 @@ static inline struct direction *direction_of(struct bpf_sock_ops *ops, u64 flags
     return sock ? storage_of(&friends_directions, sock, 0, flags) : 0;
 }
 
-static inline u64 sock_of(struct bpf_sock_ops *ops)
+static inline struct tcp_sock *tcp_of(struct bpf_sock_ops *ops)
 {
     struct bpf_sock *sock = ops->sk;
-    return sock ? (u64)tcp_sock_of(sock) : 0;
+    return sock ? tcp_sock_of(sock) : 0;
+}
+
+static inline u64 sock_of(struct bpf_sock_ops *ops)
+{
+    return (u64)tcp_of(ops);
 }
 
 /* The kernel is to call for this socket from now on. Answers what wasn't asked for before: other programs may have asked as well. */
@@ -135,6 +140,9 @@ static inline enum counter make_friend(struct bpf_sock_ops *ops, const struct en
     struct shared shared = { .sock = sock_of(ops) };
     if (map_update(&friends_ends, &direction->own, &shared, ANY))
         return NO_ROOM;
+    struct shared *kept = map_lookup(&friends_ends, &direction->own);
+    if (kept)
+        kept->tcp = tcp_of(ops);
     long error = sock_hash_update(ops, &friends_sockets, &direction->own, ANY);
     if (error) {
         map_delete(&friends_ends, &direction->own);
@@ -171,11 +179,13 @@ static inline void meet_dialled(struct bpf_sock_ops *ops, const struct end *end)
 {
     struct port port = { .namespace = end->namespace, .number = end->remote_port };
     enum counter verdict = objection(ops, &port);
-    enum waiting waits = waiting_of(sock_of(ops));
-    if (verdict == FRIENDS && waits != WAITS_NOT)
-        verdict = waits == WAITS_FOR_EDGES ? NO_EDGES : NO_BLOCKING;
-    if (verdict == FRIENDS)
-        verdict = make_friend(ops, end, DIALLED);
+    if (verdict == FRIENDS) {
+        enum waiting waits = waiting_of(sock_of(ops));
+        if (waits == WAITS_NOT)
+            verdict = make_friend(ops, end, DIALLED);
+        else
+            verdict = waits == WAITS_FOR_EDGES ? NO_EDGES : NO_BLOCKING;
+    }
     count(&friends_counters, verdict);
 }
 
@@ -282,7 +292,8 @@ static inline void part(struct bpf_sock_ops *ops)
     if (!direction || (direction->role != DIALLED && direction->role != ACCEPTED))
         return;
     map_delete(&friends_ends, &direction->own);
-    if (unread(sock_of(ops)) == 0)
+    struct tcp_sock *tcp = tcp_of(ops);
+    if (!tcp || unread(tcp) == 0)
         forget(direction);
 }
 
@@ -314,48 +325,48 @@ int midmile_friends(struct bpf_sock_ops *ops)
 /* ---- which way a message goes: called in send(2) of a friend ---- */
 
 /* Whether an option of either end asks for what the bypass can't do. `own` sends, `other` is to receive. */
-static inline enum counter option_against(u64 own, u64 other)
+static inline enum counter option_against(const struct tcp_sock *own, const struct tcp_sock *other)
 {
-    if (PEEK(other, sock, sk_rcvlowat) > 1)
+    if (SOCK(other).sk_rcvlowat > 1)
         return TCP_LOW_WATER;
-    u64 flags = PEEK(other, sock, __sk_common.skc_flags);
-    if (flags & FLAG(SOCK_RCVTSTAMP) || PEEK_BITS(other, sock, sk_tsflags) || PEEK_BITS(own, sock, sk_tsflags))
+    u64 flags = SOCK(other).__sk_common.skc_flags;
+    if (flags & FLAG(SOCK_RCVTSTAMP) || SOCK(other).sk_tsflags || SOCK(own).sk_tsflags)
         return TCP_TIMESTAMPS;
     if (flags & FLAG(SOCK_URGINLINE))
         return TCP_URGENT;
-    if (PEEK(own, sock, __sk_common.skc_flags) & FLAG(SOCK_ZEROCOPY))
+    if (SOCK(own).__sk_common.skc_flags & FLAG(SOCK_ZEROCOPY))
         return TCP_ZEROCOPY;
     if (PEEK_BITS(other, tcp_sock, recvmsg_inq))
         return TCP_INQ;
-    if (PEEK(other, sock, sk_peek_off) >= 0)
+    if (SOCK(other).sk_peek_off >= 0)
         return TCP_PEEK_OFF;
-    if (PEEK(own, inet_connection_sock, icsk_ulp_ops) || PEEK(other, inet_connection_sock, icsk_ulp_ops))
+    if (own->inet_conn.icsk_ulp_ops || other->inet_conn.icsk_ulp_ops)
         return TCP_LAYER;
     return BYPASS;
 }
 
 /* Whether the open file of the other end speaks against it. */
-static inline enum counter file_against(u64 other)
+static inline enum counter file_against(const struct tcp_sock *other)
 {
-    u64 file = file_of(other);
+    const struct socket *socket = SOCK(other).sk_socket;
+    const struct file *file = socket ? socket->file : 0;
     if (!file)
         return TCP_UNACCEPTED;
-    if (!(PEEK(file, file, f_flags) & O_NONBLOCK))
+    if (!(file->f_flags & O_NONBLOCK))
         return TCP_BLOCKING;
-    if (PEEK(file, file, f_owner))
+    if (file->f_owner)
         return TCP_URGENT;
-    if (is_edge_triggered(file))
+    if (is_edge_triggered((u64)file))
         return TCP_EDGES;
-    struct address_space *mapping = PEEK(file, file, f_mapping);
-    return mapping && PEEK(mapping, address_space, i_mmap.rb_root.rb_node) ? TCP_ZEROCOPY : BYPASS;
+    const struct address_space *mapping = file->f_mapping;
+    return mapping && mapping->i_mmap.rb_root.rb_node ? TCP_ZEROCOPY : BYPASS;
 }
 
 /* Whether everything sent by TCP so far has been read. `own` is the sender's and locked, so nothing is added meanwhile. */
-static inline int is_read(u64 own, u64 other)
+static inline int is_read(const struct tcp_sock *own, const struct tcp_sock *other)
 {
-    u32 sent = PEEK(own, tcp_sock, write_seq);
-    return PEEK(own, tcp_sock, snd_una) == sent && PEEK(other, tcp_sock, rcv_nxt) == sent &&
-           PEEK(other, tcp_sock, copied_seq) == sent;
+    u32 sent = own->write_seq;
+    return own->snd_una == sent && other->rcv_nxt == sent && other->copied_seq == sent;
 }
 
 /* The first byte is about to go past TCP: from then on nobody leaves the map. An end that waits has to leave, so it sends by TCP until
@@ -377,10 +388,10 @@ static inline enum counter settle(struct direction *direction, u64 own_sock)
 }
 
 /* Whether there's room for a message with the other end. */
-static inline enum counter room(struct direction *direction)
+static inline enum counter room(struct direction *direction, const struct tcp_sock *other)
 {
-    int waiting = unread(direction->sock);
-    if (waiting >= PEEK(direction->sock, sock, sk_rcvbuf))
+    int waiting = unread(other);
+    if (waiting >= SOCK(other).sk_rcvbuf)
         return TCP_FULL;
     if (waiting == 0)
         direction->queued = 0;
@@ -388,7 +399,7 @@ static inline enum counter room(struct direction *direction)
 }
 
 /* By which way a message goes: BYPASS, or why by TCP. */
-static inline enum counter way(struct direction *direction, u64 own)
+static inline enum counter way(struct direction *direction, const struct tcp_sock *own)
 {
     if (is_off())
         return TCP_OFF;
@@ -397,19 +408,22 @@ static inline enum counter way(struct direction *direction, u64 own)
         if (!other)
             return TCP_ALONE;
         direction->sock = other->sock;
+        direction->tcp = other->tcp;
     }
-    u64 other = direction->sock;
+    const struct tcp_sock *other = direction->tcp;
+    if (!other)
+        return TCP_ALONE;
     if (!direction->is_bypassed && !is_read(own, other))
         return TCP_BEHIND;
     enum counter verdict = file_against(other);
     if (verdict == BYPASS)
         verdict = option_against(own, other);
     if (verdict == BYPASS && !direction->is_settled)
-        verdict = settle(direction, own);
+        verdict = settle(direction, (u64)own);
     /* Who waits for edges from now on isn't told of TCP's bytes behind ours: first it has to have read those. */
     if (verdict == TCP_EDGES && direction->is_bypassed && unread(other))
         verdict = BYPASS;
-    return verdict == BYPASS ? room(direction) : verdict;
+    return verdict == BYPASS ? room(direction, other) : verdict;
 }
 
 static inline void book(struct direction *direction, enum counter verdict, u32 bytes)
@@ -436,7 +450,7 @@ int midmile_friends_send(struct sk_msg_md *msg)
 {
     struct bpf_sock *sock = msg->sk;
     struct direction *direction = sock ? storage_of(&friends_directions, sock, 0, 0) : 0;
-    u64 own = sock ? (u64)tcp_sock_of(sock) : 0;
+    struct tcp_sock *own = sock ? tcp_sock_of(sock) : 0;
     if (!direction || !own)
         return SK_PASS;
     enum counter verdict = way(direction, own);
@@ -446,7 +460,7 @@ int midmile_friends_send(struct sk_msg_md *msg)
     if (watched_ns) {
         struct tapped head = { .at_ns = watched_ns,
                                .end = direction->own,
-                               .place = tap_place(direction, own),
+                               .place = tap_place(direction, (u64)own),
                                .what = verdict == BYPASS ? TAP_PAST_TCP : TAP_BY_TCP };
         tap_message(msg, &head);
     }

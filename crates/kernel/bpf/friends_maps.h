@@ -2,6 +2,7 @@
 #pragma once
 #include "counter.h"
 #include "friends.h"
+#include "socket.h"
 
 #define SOCKETS_MAX 65536
 #define SERVERS_MAX 4096
@@ -41,6 +42,7 @@ struct {
 /* What both ends of a connection see of each other. */
 struct shared {
     u64 sock;     /* its address in the kernel, to read there */
+    struct tcp_sock BY_POINTER *tcp; /* the same, to read at each message */
     u64 bypassed; /* a byte has gone past TCP, or is about to */
     u64 leaving;  /* no byte may any more */
 };
@@ -74,6 +76,7 @@ struct direction {
     struct end own;
     struct end other;
     u64 sock; /* the other end's, once it's known */
+    struct tcp_sock BY_POINTER *tcp; /* the same */
     u32 role;
     u32 is_bypassed; /* the last message went past TCP */
     u32 is_settled;  /* the first has: nobody leaves the map any more */

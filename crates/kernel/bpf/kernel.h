@@ -144,7 +144,8 @@ static u64 (*const netns_cookie)(void *context) = (void *)122;
 static void *(*const ring_reserve)(void *ring, u64 bytes, u64 flags) = (void *)131;
 static void (*const ring_submit)(void *record, u64 flags) = (void *)132;
 static void (*const ring_discard)(void *record, u64 flags) = (void *)133;
-static void *(*const tcp_sock_of)(void *sock) = (void *)137;
+struct tcp_sock;
+static struct tcp_sock *(*const tcp_sock_of)(void *sock) = (void *)137;
 
 static long (*const loop)(u32 times, void *step, void *context, u64 flags) = (void *)181;
 

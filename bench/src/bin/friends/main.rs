@@ -49,7 +49,7 @@ struct Options {
     #[arg(long, conflicts_with_all = ["one_cpu", "nagle", "milliseconds"])]
     far: bool,
     /// Friends by eBPF: programs in a cgroup of this bench's own, without and with `midmile friends attach`. Needs root.
-    #[arg(long, conflicts_with_all = ["one_cpu", "nagle", "milliseconds", "far", "relay"])]
+    #[arg(long, conflicts_with_all = ["nagle", "milliseconds", "far", "relay"])]
     cgroup: bool,
     /// A relay of midmile's between the two, alone on its CPU, whose legs ask for friends where the programs do.
     #[arg(long, conflicts_with_all = ["one_cpu", "far"])]
