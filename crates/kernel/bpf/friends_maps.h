@@ -41,8 +41,7 @@ struct {
 
 /* What both ends of a connection see of each other. */
 struct shared {
-    u64 sock;     /* its address in the kernel, to read there */
-    struct tcp_sock BY_POINTER *tcp; /* the same, to read at each message */
+    struct tcp_sock BY_POINTER *tcp;
     u64 bypassed; /* a byte has gone past TCP, or is about to */
     u64 leaving;  /* no byte may any more */
 };
@@ -75,16 +74,16 @@ enum role { NOBODY, WITNESS, DIALLED, ACCEPTED };
 struct direction {
     struct end own;
     struct end other;
-    u64 sock; /* the other end's, once it's known */
-    struct tcp_sock BY_POINTER *tcp; /* the same */
+    struct tcp_sock BY_POINTER *tcp; /* the other end's, once it's known */
     u32 role;
-    u32 is_bypassed; /* the last message went past TCP */
-    u32 is_settled;  /* the first has: nobody leaves the map any more */
-    u32 queued;      /* messages since the other end's queue was last seen empty */
-    u32 why;         /* the reason that was counted last in this stretch by TCP */
-    u32 skipped;     /* bytes that went past TCP, modulo 2^32 */
-    u32 watched;     /* what the kernel was asked for on a witness's account alone */
+    u8 is_bypassed; /* the last message went past TCP */
+    u8 is_settled;  /* the first has: nobody leaves the map any more */
+    u16 why;        /* the reason that was counted last in this stretch by TCP */
+    u32 queued;     /* messages since the other end's queue was last seen empty */
+    u32 skipped;    /* bytes that went past TCP, modulo 2^32 */
+    u32 watched;    /* what the kernel was asked for on a witness's account alone */
 };
+_Static_assert(sizeof(struct direction) == 128, "as much as fits the kernel's next size, with what it adds");
 
 struct {
     uint(type, MAP_TYPE_SK_STORAGE);
