@@ -79,7 +79,10 @@ fn had<'m>(lock: Lock<'m>, taken: Taken, check: &impl Fn() -> Result<(), Broken>
 #[cold]
 fn recall(lock: Lock<'_>, check: &impl Fn() -> Result<(), Broken>) -> Result<(), Busy> {
     figures::add(Figure::LocksRecalled, 1);
-    let (mut borrower, mut looks) = (lock.recall(threads::barrier), 0);
+    let barrier = || {
+        threads::barrier();
+    };
+    let (mut borrower, mut looks) = (lock.recall(barrier), 0);
     while let Some(held) = borrower {
         match looks {
             0..LOOKS => std::hint::spin_loop(),

@@ -103,7 +103,7 @@ pub(crate) struct SwitchLine {
     pub(crate) begun: AtomicU32,
     /// Bits: the writer has ended in order, the reader has gone.
     pub(crate) ends: AtomicU32,
-    /// 1 while the writer looks at `attention` without a fence: written by it.
+    /// 1 while the writer looks at `attention` without a fence: written by it, and by a reader that can't have a barrier any more.
     pub(crate) calm: AtomicU32,
 }
 

@@ -56,6 +56,11 @@ impl LockWords {
         self.able.fetch_or(1 << side, Ordering::Relaxed);
     }
 
+    /// One of them can't any more.
+    pub(crate) fn recalls_no_more(&self) {
+        self.able.store(0, Ordering::Relaxed);
+    }
+
     /// Whether both sides can.
     pub(crate) fn all_may_recall(&self) -> bool {
         self.able.load(Ordering::Relaxed) == BOTH

@@ -58,11 +58,11 @@ pub struct Take {
 pub struct Reader<'m> {
     flow: &'m Flow,
     ring: Area<'m>,
-    barrier: fn(),
+    barrier: fn() -> bool,
 }
 
 impl<'m> Reader<'m> {
-    pub(crate) fn new(flow: &'m Flow, ring: Area<'m>, barrier: fn()) -> Self {
+    pub(crate) fn new(flow: &'m Flow, ring: Area<'m>, barrier: fn() -> bool) -> Self {
         Self { flow, ring, barrier }
     }
 
@@ -340,8 +340,10 @@ impl<'m> Reader<'m> {
     /// To be woken was just wished for in `attention`. From here on either a look sees what the writer did, or the writer sees the wish: `writer/calm.rs`.
     fn has_wished(&self) {
         fence(Ordering::SeqCst);
-        if self.flow.switch.calm.load(Ordering::Relaxed) != 0 {
-            (self.barrier)();
+        if self.flow.switch.calm.load(Ordering::Relaxed) != 0 && !(self.barrier)() {
+            // The writer has its fence from now on.
+            self.flow.writer.lock.recalls_no_more();
+            self.flow.switch.calm.store(0, Ordering::Relaxed);
         }
     }
 

@@ -89,7 +89,7 @@ pub enum State {
 pub struct Segment<'m> {
     shared: &'m Shared,
     rings: [Area<'m>; 2],
-    barrier: fn(),
+    barrier: fn() -> bool,
 }
 
 impl<'m> Segment<'m> {
@@ -152,9 +152,9 @@ impl<'m> Segment<'m> {
     }
 
     /// The same, whose readers have this barrier: it has each CPU that runs a thread which may write carry out its stores and loads so far,
-    /// those of other processes too. Who says [`Segment::may_recall`] of a side needs it there.
+    /// those of other processes too; false: by waiting long enough, the kernel refuses. Who says [`Segment::may_recall`] of a side needs it there.
     #[must_use]
-    pub const fn with_barrier(self, barrier: fn()) -> Self {
+    pub const fn with_barrier(self, barrier: fn() -> bool) -> Self {
         Self { barrier, ..self }
     }
 
@@ -304,4 +304,6 @@ impl<'m> Segment<'m> {
 }
 
 /// The barrier of who says nothing of one.
-fn nothing() {}
+fn nothing() -> bool {
+    true
+}

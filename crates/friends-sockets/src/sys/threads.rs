@@ -56,12 +56,13 @@ pub(crate) fn are_reached() -> bool {
         .is_ok()
 }
 
-/// Each CPU that runs a thread of a process that is reached carries out what that has stored and loaded so far.
-pub(crate) fn barrier() {
+/// Each CPU that runs a thread of a process that is reached carries out what that has stored and loaded so far. False: by the time that has passed.
+pub(crate) fn barrier() -> bool {
     // SAFETY: no pointer is passed.
     let done = unsafe { system(libc::SYS_membarrier, [word(libc::MEMBARRIER_CMD_GLOBAL_EXPEDITED), 0, 0, 0, 0, 0]) };
     if done.is_err() {
         // A filter came since this process said that it can.
         futex::sleep(&AtomicU32::new(0), 0, DRAINED);
     }
+    done.is_ok()
 }

@@ -1,9 +1,9 @@
 //! Who is woken, and by what.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{CAPACITY, on_the_ring, taken};
-use crate::{Broken, Heap, Plain, Step, Taken, Wake};
+use crate::{Broken, Heap, Plain, Side, Step, Taken, Wake};
 
 const NOBODY: Wake = Wake { futex: false, bells: 0, pipe: false };
 const BELL: Wake = Wake { futex: false, bells: 1, pipe: false };
@@ -215,6 +215,37 @@ fn the_doorbell_of_a_ring_moves_to_the_pipe_where_it_is_empty() {
     assert_eq!(taken(reader, 1), b"x");
     assert_eq!(reader.sleep_by_bell(), Ok(true));
     assert_eq!(writer.put(b"y").expect("room").wake, Wake { pipe: true, ..BELL });
+}
+
+#[test]
+fn a_calm_writer_asks_its_reader_for_a_barrier_until_it_cannot_be_had() {
+    static BARRIERS: AtomicU32 = AtomicU32::new(0);
+    let heap = Heap::new(CAPACITY);
+    // The first can be had, the second not.
+    let segment = heap.create().with_barrier(|| BARRIERS.fetch_add(1, Ordering::Relaxed) < 1);
+    let (writer, reader) = on_the_ring(&segment);
+    let pieces = || {
+        for _ in 0..70 {
+            let put = writer.put(b"x").expect("room");
+            assert_eq!((put.wake, taken(reader, 1)), (NOBODY, b"x".to_vec()));
+        }
+    };
+    let sleeps = || {
+        assert!(reader.doze().expect("quiet").is_some());
+        assert_eq!((writer.put(b"x").expect("room").wake, taken(reader, 1)), (FUTEX, b"x".to_vec()));
+        BARRIERS.load(Ordering::Relaxed)
+    };
+    pieces();
+    assert_eq!(sleeps(), 0, "neither end has said that it can");
+    [Side::Offering, Side::Attached].into_iter().for_each(|side| segment.may_recall(side));
+    assert_eq!(sleeps(), 0, "exchanges need none");
+    pieces();
+    assert_eq!(sleeps(), 1);
+    assert_eq!(sleeps(), 1, "it was woken");
+    pieces();
+    assert_eq!(sleeps(), 2);
+    pieces();
+    assert_eq!(sleeps(), 2, "it couldn't be had: the writer has its fence");
 }
 
 #[test]
