@@ -375,10 +375,10 @@ mod tests {
     use crate::sys::threads;
 
     /// Sleeps, each beside a piece that is put at about the same time.
-    const SLEEPS: u32 = 5_000;
+    const SLEEPS: u32 = 3_000;
     const CAPACITY: usize = 4096;
     /// Pieces that make a writer calm, and one that has just woken its reader too.
-    const PIECES: usize = 130;
+    const PIECES: usize = (1 << 12) + 100;
     /// Bytes of the piece that is put then: the lines were read by the other CPU, so they take a while to be in the cache.
     const LAST: usize = 100;
     /// A pause in which the reader falls asleep.
@@ -399,6 +399,12 @@ mod tests {
         }
     }
 
+    /// Takes bytes of the ring, `left` at most.
+    fn take(reader: &Reader<'_>, left: usize) -> usize {
+        let mut into = [0; LAST];
+        reader.take(&mut into[..left.min(LAST)]).expect("nobody scribbles").count
+    }
+
     /// Both come to the same turn, put and fall asleep; answers how often the reader was asleep and the writer's to wake.
     fn put_and_sleep(segment: &Segment<'_>) -> usize {
         let (written, slept) = (AtomicU32::new(0), AtomicU32::new(0));
@@ -406,7 +412,11 @@ mod tests {
             let writing = scope.spawn(|| {
                 let writer = segment.outgoing(Side::Offering);
                 let woken = (1..=SLEEPS).map(|turn| {
-                    (0..PIECES).for_each(|_| assert_eq!(writer.put(b"x").expect("room").taken, 1));
+                    for _ in 0..PIECES {
+                        while writer.put(b"x").expect("nobody scribbles").taken == 0 {
+                            thread::yield_now();
+                        }
+                    }
                     written.store(turn, Ordering::Release);
                     // Mostly at the same time as the wish; now and then after the sleep has begun.
                     pause(if turn % 8 > 0 { turn % 64 } else { LONG });
@@ -418,14 +428,15 @@ mod tests {
             });
             let reader = segment.incoming(Side::Attached);
             let asleep = (1..=SLEEPS).map(|turn| {
+                let mut left = PIECES + LAST;
+                while left > LAST {
+                    left -= take(&reader, left);
+                }
                 until(&written, turn);
-                // Of the last piece there may be something among them already.
-                let mut left = PIECES + LAST - reader.take(&mut [0; PIECES]).expect("nobody scribbles").count;
-
                 let asleep = reader.doze().expect("nobody scribbles").is_some();
                 slept.store(turn, Ordering::Release);
                 while left > 0 {
-                    left -= reader.take(&mut [0; LAST][..left]).expect("nobody scribbles").count;
+                    left -= take(&reader, left);
                 }
                 asleep
             });

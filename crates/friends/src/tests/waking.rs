@@ -225,7 +225,7 @@ fn a_calm_writer_asks_its_reader_for_a_barrier_until_it_cannot_be_had() {
     let segment = heap.create().with_barrier(|| BARRIERS.fetch_add(1, Ordering::Relaxed) < 1);
     let (writer, reader) = on_the_ring(&segment);
     let pieces = || {
-        for _ in 0..70 {
+        for _ in 0..(1 << 12) + 10 {
             let put = writer.put(b"x").expect("room");
             assert_eq!((put.wake, taken(reader, 1)), (NOBODY, b"x".to_vec()));
         }
