@@ -11,12 +11,12 @@ use crate::sys::call;
 /// Receives in a row that found nothing at first, without a send between them, after which what comes is taken for a stream.
 const HEARD_MIN: u8 = 8;
 /// In what rests are counted, in nanoseconds; the first and the longest.
-const REST_UNIT: u64 = 20;
-const REST_FIRST: u8 = 25;
+const REST_UNIT: u64 = 40;
+const REST_FIRST: u8 = 13;
 const REST_MAX: u8 = 200;
 /// What a rest is to bring, in bytes.
-const LITTLE: usize = 8 << 10;
-const MUCH: usize = 16 << 10;
+const LITTLE: usize = 16 << 10;
+const MUCH: usize = 48 << 10;
 /// Looks at the clock are so many pauses apart.
 const PAUSES: u32 = 8;
 

@@ -17,8 +17,7 @@ const PART: usize = 4096;
 /// Bytes go into the socket by `act`, libc's own call.
 pub fn out(fd: i32, end: &End, act: impl FnOnce() -> Answer) -> Answer {
     let link = &end.link;
-    let (segment, side) = link.segment().map_err(|broken| link.reset(fd, broken))?;
-    let writer = segment.outgoing(side);
+    let writer = link.writer().map_err(|broken| link.reset(fd, broken))?;
     {
         let Ok(_held) = lock::of_writer(&writer) else { return reentered(!link.is(NONBLOCKING)) };
         let _owed = writer.back_to_tcp(Plain::Splice);
@@ -32,7 +31,7 @@ pub fn out(fd: i32, end: &End, act: impl FnOnce() -> Answer) -> Answer {
         let wake = writer.sent(count);
         link.rouse(fd, &writer, wake);
         figures::add(Figure::TcpOut, count);
-        link.tell(&segment, side);
+        link.tell(&writer);
     }
     answer
 }

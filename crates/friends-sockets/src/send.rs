@@ -1,7 +1,7 @@
 //! Sending on a friend: by the ring, or by TCP.
 
 use libc::{MSG_DONTWAIT, MSG_NOSIGNAL};
-use midmile_friends::{Broken, Plain, Segment, Side, Way, Writer};
+use midmile_friends::{Broken, Plain, Way, Writer};
 
 use crate::end::{self, End};
 use crate::figures::{self, Figure};
@@ -34,8 +34,6 @@ enum Turn {
 struct Send<'a, 'b> {
     fd: i32,
     link: &'a Link,
-    segment: Segment<'a>,
-    side: Side,
     writer: Writer<'a>,
     buffers: &'a mut Buffers<'b>,
     flags: i32,
@@ -49,9 +47,8 @@ pub fn send(fd: i32, end: &End, buffers: &mut Buffers<'_>, flags: i32) -> Answer
     if flags & !KNOWN != 0 {
         link.send_plain(fd, reason(flags));
     }
-    let (segment, side) = link.segment().map_err(|broken| link.reset(fd, broken))?;
-    let writer = segment.outgoing(side);
-    let answer = Send { fd, link, segment, side, writer, buffers, flags, sent: 0 }.run();
+    let writer = link.writer().map_err(|broken| link.reset(fd, broken))?;
+    let answer = Send { fd, link, writer, buffers, flags, sent: 0 }.run();
     if answer == Err(Errno(libc::EPIPE)) && flags & MSG_NOSIGNAL == 0 {
         call::raise_sigpipe();
     }
@@ -102,7 +99,7 @@ impl Send<'_, '_> {
             match turn.map_err(|broken| self.link.reset(self.fd, broken))? {
                 Turn::Done => return Ok(self.sent),
                 Turn::Failed(error) => return self.failed(error),
-                Turn::Full => match sleep.until_room(self.link, &self.writer, self.segment.capacity()) {
+                Turn::Full => match sleep.until_room(self.link, &self.writer, self.writer.capacity()) {
                     Ok(Woken::Look) => {}
                     Ok(Woken::Late) => self.link.leave_ring(self.fd, &self.writer, Plain::Full),
                     Err(error) => return self.failed(error),
@@ -175,7 +172,7 @@ impl Send<'_, '_> {
             room = put.taken > 0;
         }
         figures::add(Figure::RingOut, (self.sent - before) as u64);
-        self.link.tell(&self.segment, self.side);
+        self.link.tell(&self.writer);
         tap::tell(self.link, self.buffers, before, self.sent - before, true);
         Ok(self.buffers.left() == 0)
     }
@@ -217,7 +214,7 @@ impl Send<'_, '_> {
         let wake = self.writer.sent(count as u64);
         self.link.rouse(self.fd, &self.writer, wake);
         figures::add(Figure::TcpOut, count as u64);
-        self.link.tell(&self.segment, self.side);
+        self.link.tell(&self.writer);
         tap::tell(self.link, self.buffers, self.sent, count, false);
         self.sent += count;
         if table::still(self.fd, self.link) {

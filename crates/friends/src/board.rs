@@ -15,8 +15,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::name::Name;
 use crate::reason::Plain;
-use crate::segment::{Segment, Side};
-use crate::{Figure, layout};
+use crate::{Figure, Writer, layout};
 
 /// Entries of a board: connections of a process that can be told of.
 pub const ENTRIES: usize = 1 << 14;
@@ -193,9 +192,10 @@ impl Entry {
         self.attached.store(1, Ordering::Relaxed);
     }
 
-    /// Copies what was counted of what goes out from `side`. The caller holds the writer's lock: a few loads and stores.
-    pub fn tell(&self, segment: &Segment<'_>, side: Side) {
-        segment.tell(side, [&self.ring_bytes, &self.tcp_bytes, &self.bells, &self.wakes], &self.gate, &self.returns);
+    /// Copies what was counted of what a writer sends. The caller holds its lock: a few loads and stores.
+    #[inline]
+    pub fn tell(&self, writer: &Writer<'_>) {
+        writer.tell([&self.ring_bytes, &self.tcp_bytes, &self.bells, &self.wakes], &self.gate, &self.returns);
     }
 
     /// Bytes that the end has sent by either way, as was told last.
@@ -352,7 +352,7 @@ const _: () = {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Heap;
+    use crate::{Heap, Side};
     use std::net::{Ipv6Addr, SocketAddrV6};
 
     fn name() -> Name {
@@ -418,7 +418,7 @@ mod tests {
         assert_eq!(writer.back_to_tcp(Plain::Full), 0);
         writer.begin_tcp();
         assert_eq!(writer.sent(7).bells, 0);
-        entry.tell(&segment, Side::Offering);
+        entry.tell(&writer);
         let told = EntryTold::read(&bytes(&entry)).expect("it's in use");
         assert_eq!((told.name, told.attached, told.ring_bytes, told.tcp_bytes), (name(), true, 20, 12));
         assert_eq!((told.ring, told.last, told.switches, told.returns(Plain::Full)), (false, false, 1, 1));

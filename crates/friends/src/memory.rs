@@ -21,8 +21,13 @@ pub use modelled::Heap;
 /// The two ends of a ring's bytes from `at` on: how many stand before the ring's end.
 fn before_wrap(at: u64, length: usize, ring: usize) -> (usize, usize) {
     assert!(length <= ring, "a copy is no longer than its ring");
-    let index = usize::try_from(at & (ring as u64 - 1)).expect("below the ring's length");
+    let index = index(at, ring);
     (index, length.min(ring - index))
+}
+
+/// Where the place `at` is in a ring.
+fn index(at: u64, ring: usize) -> usize {
+    usize::try_from(at & (ring as u64 - 1)).expect("below the ring's length")
 }
 
 #[cfg(not(loom))]
@@ -32,14 +37,13 @@ mod mapped {
     use core::slice;
     use core::sync::atomic::AtomicU8;
 
-    use super::before_wrap;
+    use super::{before_wrap, index};
     use crate::layout::{DATA_AT, Shared};
     use crate::reason::BadSegment;
 
-    /// Bytes of a line, as caches have them.
-    const LINE: usize = 64;
-    /// How far lines are fetched ahead of what is written. More is no faster: from there on the processor sees by itself where the writes go.
-    const AHEAD: usize = 8 * LINE;
+    /// How far lines, of 64 bytes, are fetched ahead of what is written. More is no faster: from there on the processor sees by itself where the
+    /// writes go.
+    const AHEAD: usize = 8 * 64;
 
     /// A ring's bytes. Their number is a power of two.
     #[derive(Clone, Copy, Debug)]
@@ -53,17 +57,29 @@ mod mapped {
         }
 
         /// Copies into the ring, from the place `at` on, around its end.
+        #[inline]
         pub(crate) fn write(&self, at: u64, from: &[u8]) {
+            let index = index(at, self.bytes.len());
+            match self.bytes.get(index..index + from.len()) {
+                Some(place) => store(place, from),
+                None => self.write_around(at, from),
+            }
+        }
+
+        #[cold]
+        fn write_around(&self, at: u64, from: &[u8]) {
             let (index, first) = before_wrap(at, from.len(), self.bytes.len());
             store(&self.bytes[index..index + first], &from[..first]);
             store(&self.bytes[..from.len() - first], &from[first..]);
         }
 
         /// Has the processor fetch the lines from the place `at` on, to be written soon, without waiting for them: the reader's CPU has them still.
+        /// Not around the ring's end, which is one write of many.
+        #[inline]
         pub(crate) fn fetch_for_writing(&self, at: u64) {
-            let (index, first) = before_wrap(at, AHEAD.min(self.bytes.len()), self.bytes.len());
-            for line in (index..index + first).step_by(LINE) {
-                fetch_line(&raw const self.bytes[line]);
+            let index = index(at, self.bytes.len());
+            if let Some(lines) = self.bytes.get(index..).and_then(|bytes| bytes.first_chunk()) {
+                fetch_lines(lines);
             }
         }
 
@@ -90,17 +106,31 @@ mod mapped {
         unsafe { ptr::copy_nonoverlapping(from.as_ptr().cast::<u8>(), into.as_mut_ptr(), into.len()) }
     }
 
-    /// A hint, which changes nothing that a program can see; on processors that have none it's left out.
-    fn fetch_line(at: *const AtomicU8) {
+    /// A hint for each line, which changes nothing that a program can see; on processors that have none it's left out.
+    #[inline]
+    fn fetch_lines(lines: &[AtomicU8; AHEAD]) {
+        let at = lines.as_ptr();
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint, which neither reads nor writes for the program, wherever it points; those that don't know it pass over it.
+        // SAFETY: hints, which neither read nor write for the program, wherever they point; processors that don't know them pass over them.
         unsafe {
-            core::arch::asm!("prefetchw [{at}]", at = in(reg) at, options(nostack, preserves_flags));
+            core::arch::asm!(
+                "prefetchw [{at}]",
+                "prefetchw [{at} + 64]",
+                "prefetchw [{at} + 128]",
+                "prefetchw [{at} + 192]",
+                "prefetchw [{at} + 256]",
+                "prefetchw [{at} + 320]",
+                "prefetchw [{at} + 384]",
+                "prefetchw [{at} + 448]",
+                at = in(reg) at, options(nostack, preserves_flags, readonly)
+            );
         }
         #[cfg(target_arch = "aarch64")]
-        // SAFETY: as above.
-        unsafe {
-            core::arch::asm!("prfm pstl1keep, [{at}]", at = in(reg) at, options(nostack, preserves_flags));
+        for line in (0..AHEAD).step_by(64) {
+            // SAFETY: as above.
+            unsafe {
+                core::arch::asm!("prfm pstl1keep, [{at}]", at = in(reg) at.wrapping_add(line), options(nostack, preserves_flags));
+            }
         }
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let _ = at;

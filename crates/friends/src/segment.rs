@@ -8,8 +8,6 @@ use crate::layout::{DATA_AT, Flow, Shared};
 use crate::layout::{MAGIC, VERSION};
 use crate::memory::Area;
 use crate::reason::BadSegment;
-#[cfg(not(loom))]
-use crate::sync::AtomicU64;
 use crate::sync::Ordering;
 use crate::tally::Tally;
 use crate::{Reader, Writer};
@@ -279,23 +277,6 @@ impl<'m> Segment<'m> {
     #[must_use]
     pub fn tally(&self, side: Side) -> Tally {
         Tally::of(self.flow(side))
-    }
-
-    /// Copies a direction's counters to where a board has them: `counts` are bytes by the ring, bytes by TCP, doorbells and wakes. The
-    /// reasons are copied only where the way was switched since `gate` was.
-    #[cfg(not(loom))]
-    pub(crate) fn tell(&self, side: Side, counts: [&AtomicU64; 4], gate: &AtomicU64, returns: &[AtomicU64]) {
-        let flow = self.flow(side);
-        let read = |word: &AtomicU64| word.load(Ordering::Relaxed);
-        let bells = read(&flow.writer.bells);
-        let told =
-            [read(&flow.put.head), read(&flow.writer.tcp_sent).wrapping_sub(bells), bells, read(&flow.writer.wakes)];
-        counts.iter().zip(told).for_each(|(place, count)| place.store(count, Ordering::Relaxed));
-        let switched = crate::gate::Gate(read(&flow.switch.gate)).alone().0;
-        if read(gate) != switched {
-            returns.iter().zip(&flow.writer.returns).for_each(|(to, from)| to.store(read(from), Ordering::Relaxed));
-            gate.store(switched, Ordering::Relaxed);
-        }
     }
 
     fn flow(&self, from: Side) -> &'m Flow {

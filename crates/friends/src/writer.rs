@@ -74,6 +74,12 @@ impl<'m> Writer<'m> {
         Self { flow, ring }
     }
 
+    /// Bytes that the ring holds.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.ring.capacity()
+    }
+
     /// The lock that all who write this direction share.
     #[must_use]
     pub fn lock(&self) -> Lock<'m> {
@@ -121,19 +127,19 @@ impl<'m> Writer<'m> {
         }
         let mut done = Put { taken: 0, wake: Wake::default() };
         let head_word = &self.flow.put.head;
+        let mut head = head_word.load(Ordering::Relaxed);
         while done.taken < bytes.len() && done.wake == Wake::default() {
             let wanted = (bytes.len() - done.taken).min(PIECE);
-            let head = head_word.load(Ordering::Relaxed);
             let length = wanted.min(self.room_for(head, wanted)?);
             if length == 0 {
                 break;
             }
             self.ring.write(head, &bytes[done.taken..done.taken + length]);
-            let end = head.wrapping_add(length as u64);
-            head_word.store(end, Ordering::Release);
+            head = head.wrapping_add(length as u64);
+            head_word.store(head, Ordering::Release);
             done.taken += length;
             if length >= FETCHED_FROM {
-                self.ring.fetch_for_writing(end);
+                self.ring.fetch_for_writing(head);
             }
             done.wake = self.look_at_reader();
         }
@@ -296,6 +302,23 @@ impl<'m> Writer<'m> {
             self.rouse(self.flow.signals.attention.load(Ordering::Relaxed))
         } else {
             Wake::default()
+        }
+    }
+
+    /// Copies the direction's counters to where a board has them: `counts` are bytes by the ring, bytes by TCP, doorbells and wakes. The
+    /// reasons are copied only where the way was switched since `gate` was.
+    #[cfg(not(loom))]
+    pub(crate) fn tell(&self, counts: [&AtomicU64; 4], gate: &AtomicU64, returns: &[AtomicU64]) {
+        let flow = self.flow;
+        let read = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        let bells = read(&flow.writer.bells);
+        let told =
+            [read(&flow.put.head), read(&flow.writer.tcp_sent).wrapping_sub(bells), bells, read(&flow.writer.wakes)];
+        counts.iter().zip(told).for_each(|(place, count)| place.store(count, Ordering::Relaxed));
+        let switched = crate::gate::Gate(read(&flow.switch.gate)).alone().0;
+        if read(gate) != switched {
+            returns.iter().zip(&flow.writer.returns).for_each(|(to, from)| to.store(read(from), Ordering::Relaxed));
+            gate.store(switched, Ordering::Relaxed);
         }
     }
 

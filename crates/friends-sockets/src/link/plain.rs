@@ -17,9 +17,7 @@ impl Link {
         if let Ok(_held) = lock::of_writer(writer) {
             let _owed = writer.back_to_tcp(why);
             self.ring(fd, writer);
-            if let Ok((segment, side)) = self.segment() {
-                self.tell(&segment, side);
-            }
+            self.tell(writer);
             self.settle(fd, Way::Out);
         }
     }

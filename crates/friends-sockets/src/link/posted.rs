@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use midmile_friends::{Entry, Name, Plain, Segment, Side, State, Wish};
+use midmile_friends::{Entry, Name, Plain, State, Wish, Writer};
 
 use super::{Link, NONE};
 use crate::board;
@@ -76,9 +76,9 @@ impl Link {
 
     /// Tells of what this end sends. The writer's lock is held.
     #[inline]
-    pub(crate) fn tell(&self, segment: &Segment<'_>, side: Side) {
+    pub(crate) fn tell(&self, writer: &Writer<'_>) {
         if let Some(entry) = self.entry() {
-            entry.tell(segment, side);
+            entry.tell(writer);
         }
     }
 }

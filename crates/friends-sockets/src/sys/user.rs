@@ -22,10 +22,11 @@ pub struct Buffers<'a> {
     list: *const iovec,
     count: usize,
     single: iovec,
-    /// The next buffer, and how much of it is done.
+    /// The buffer that is used, from where on, and how much of it remains.
     part: usize,
-    within: usize,
-    /// Bytes that remain.
+    start: *mut u8,
+    length: usize,
+    /// Bytes that remain in all.
     left: usize,
     call: PhantomData<&'a ()>,
 }
@@ -58,7 +59,8 @@ impl Buffers<'_> {
     /// The buffer is valid for the direction that it's used in, as the call asks of the program, until the call returns.
     pub unsafe fn one(start: *const libc::c_void, length: usize) -> Self {
         let single = iovec { iov_base: start.cast_mut(), iov_len: length };
-        Self { list: std::ptr::null(), count: 1, single, part: 0, within: 0, left: length, call: PhantomData }
+        let (list, start) = (ptr::null(), start.cast_mut().cast());
+        Self { list, count: 1, single, part: 0, start, length, left: length, call: PhantomData }
     }
 
     /// Bytes of ours, to be sent.
@@ -78,11 +80,13 @@ impl Buffers<'_> {
         if count > PARTS_MAX {
             return Err(Errno(libc::EINVAL));
         }
-        let single = iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-        let mut all = Self { list, count, single, part: 0, within: 0, left: 0, call: PhantomData };
+        let single = iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+        let (start, length) = (ptr::null_mut(), 0);
+        let mut all = Self { list, count, single, part: 0, start, length, left: 0, call: PhantomData };
         for index in 0..count {
             all.left = all.left.checked_add(all.at(index).iov_len).ok_or(Errno(libc::EINVAL))?;
         }
+        all.use_part(0);
         if isize::try_from(all.left).is_err() {
             return Err(Errno(libc::EINVAL));
         }
@@ -104,38 +108,39 @@ impl Buffers<'_> {
         self.left
     }
 
+    /// Uses this buffer from its start on; none if there's none.
+    fn use_part(&mut self, part: usize) {
+        let none = iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+        let buffer = if part < self.count { self.at(part) } else { none };
+        self.part = part;
+        (self.start, self.length) = (buffer.iov_base.cast(), buffer.iov_len);
+    }
+
     /// Goes on by `bytes`, of those that remain.
+    #[inline]
     pub(crate) fn advance(&mut self, bytes: usize) {
         let mut bytes = bytes.min(self.left);
         self.left -= bytes;
-        while bytes > 0 {
-            let rest = self.at(self.part).iov_len - self.within;
-            if bytes < rest {
-                self.within += bytes;
-                return;
-            }
-            bytes -= rest;
-            self.part += 1;
-            self.within = 0;
+        while bytes > self.length && self.part < self.count {
+            bytes -= self.length;
+            self.use_part(self.part + 1);
         }
+        let last = bytes.min(self.length);
+        self.start = self.start.wrapping_add(last);
+        self.length -= last;
     }
 
     /// The next buffer that isn't used up.
+    #[inline]
     fn next(&mut self) -> Option<(*mut u8, usize)> {
-        while self.left > 0 && self.part < self.count {
-            let buffer = self.at(self.part);
-            if buffer.iov_len > self.within {
-                // SAFETY: `within` is below the buffer's length.
-                let start = unsafe { buffer.iov_base.cast::<u8>().add(self.within) };
-                return Some((start, buffer.iov_len - self.within));
-            }
-            self.part += 1;
-            self.within = 0;
+        while self.length == 0 && self.part + 1 < self.count {
+            self.use_part(self.part + 1);
         }
-        None
+        (self.length > 0).then_some((self.start, self.length))
     }
 
     /// What is to be sent next.
+    #[inline]
     pub(crate) fn outgoing(&mut self) -> Option<&[u8]> {
         let (start, length) = self.next()?;
         // SAFETY: the buffer is the program's, valid for reading while the call runs (`one`, `list`).
@@ -194,7 +199,7 @@ impl Buffers<'_> {
 
     /// Goes back to their start.
     pub(crate) fn rewind(&mut self) {
-        (self.part, self.within) = (0, 0);
+        self.use_part(0);
         self.left = (0..self.count).map(|index| self.at(index).iov_len).sum();
     }
 
@@ -207,7 +212,7 @@ impl Buffers<'_> {
 
     /// The buffers that remain, as many as fit into one system call.
     pub(super) fn batch(&mut self) -> ([iovec; BATCH], usize) {
-        let mut parts = [iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; BATCH];
+        let mut parts = [iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH];
         let mut filled = 0;
         if let Some((start, length)) = self.next() {
             parts[0] = iovec { iov_base: start.cast(), iov_len: length };
@@ -276,7 +281,7 @@ mod tests {
 
     #[test]
     fn refuses_what_the_kernel_refuses() {
-        let huge = [iovec { iov_base: std::ptr::null_mut(), iov_len: usize::MAX / 2 }; 3];
+        let huge = [iovec { iov_base: ptr::null_mut(), iov_len: usize::MAX / 2 }; 3];
         // SAFETY: the list is read, not its buffers.
         assert!(unsafe { Buffers::list(huge.as_ptr(), 3) }.is_err());
         // SAFETY: nothing is read of a list that is too long.
