@@ -1,5 +1,8 @@
 //! libc's names. Each function looks whether its descriptor is an end, and does what the program asked by the modules beside this one,
 //! or by libc's own function. Nothing is decided here.
+//!
+//! What a connection to another host calls stands together in the library, in `.text.hot`, which linkers put in one place: spread over as many pages as functions it costs a connection
+//! for one exchange half as much again (`docs/experiments/friends-bounds.md`).
 #![expect(unsafe_code, reason = "functions that C calls, with the program's pointers")]
 
 mod bare;

@@ -35,20 +35,31 @@ fn hash(peer: Ipv6Addr, key: u64) -> u64 {
 }
 
 /// Whether a connection that has just been begun or accepted is with another host. `peer`: its address, IPv4 as mapped IPv6; `None`: not known, and so
-/// isn't this. Costs a system call, where this peer wasn't asked for of late.
-pub(crate) fn is_far(fd: i32, peer: Option<Ipv6Addr>) -> bool {
+/// isn't this. `now`: the time, if it's at hand. Costs a system call, where this peer wasn't asked for of late.
+#[inline]
+pub(crate) fn is_far(fd: i32, peer: Option<Ipv6Addr>, now: Option<u64>) -> bool {
     let key = KEY.load(Relaxed);
-    let near = |peer: IpAddr| peer.is_loopback() || peer.is_unspecified();
-    let Some(peer) = peer.filter(|peer| key != 0 && !near(peer.to_canonical())) else { return false };
+    let Some(peer) = peer.filter(|_| key != 0) else { return false };
     let hash = hash(peer, key);
     let place = &TABLE[usize::try_from(hash % PEERS as u64).expect("less than there are places")];
-    let (known, now) = (place.load(Relaxed), (call::about_now() / 1_000_000_000) << 1);
+    let known = place.load(Relaxed);
+    let now = (now.unwrap_or_else(call::about_now) / 1_000_000_000) << 1;
     if (known ^ hash) & !(SECONDS | FAR) == 0 && (now.wrapping_sub(known & SECONDS) & SECONDS) >> 1 < HOLDS {
         return known & FAR != 0;
     }
+    ask_of(fd, peer, (place, hash & !(SECONDS | FAR) | now & SECONDS))
+}
+
+/// Asks it of the socket, and notes what was found in the peer's place, beneath such a word.
+#[inline(never)]
+fn ask_of(fd: i32, peer: Ipv6Addr, (place, word): (&AtomicU64, u64)) -> bool {
+    let near = |peer: IpAddr| peer.is_loopback() || peer.is_unspecified();
+    if near(peer.to_canonical()) {
+        return false;
+    }
     let Some(own) = ask::address(fd, ask::End::Own) else { return false };
     let far = *own.ip() != peer;
-    place.store(hash & !(SECONDS | FAR) | now & SECONDS | if far { FAR } else { 0 }, Relaxed);
+    place.store(word | if far { FAR } else { 0 }, Relaxed);
     far
 }
 
@@ -65,13 +76,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let dialled = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let fd = dialled.as_raw_fd();
-        assert!(!is_far(fd, None) && !is_far(fd, Some("::1".parse().unwrap())));
+        assert!(!is_far(fd, None, None) && !is_far(fd, Some("::1".parse().unwrap()), None));
         for near in ["::ffff:127.9.9.9", "::ffff:0.0.0.0", "::"] {
-            assert!(!is_far(fd, Some(near.parse().unwrap())), "{near} is this host's");
+            assert!(!is_far(fd, Some(near.parse().unwrap()), None), "{near} is this host's");
         }
         let stranger = Some("::ffff:192.0.2.7".parse().unwrap());
-        assert!(is_far(fd, stranger), "another than the socket's own");
-        assert!(is_far(-1, stranger), "known: the socket isn't asked");
-        assert!(!is_far(-1, Some("::ffff:192.0.2.8".parse().unwrap())), "another, and no socket to ask");
+        assert!(is_far(fd, stranger, None), "another than the socket's own");
+        assert!(is_far(-1, stranger, None), "known: the socket isn't asked");
+        assert!(!is_far(-1, Some("::ffff:192.0.2.8".parse().unwrap()), None), "another, and no socket to ask");
     }
 }

@@ -89,18 +89,25 @@ pub fn exiting() {
 }
 
 /// A connection was accepted, or `connect`ed, by `connecting` at that time. `peer`: its address, if it was at hand.
+#[inline]
 pub fn begun(fd: i32, peer: Option<Ipv6Addr>, connecting: Option<u64>) {
     if !settings::enabled() || table::is_stdio(fd) {
         return;
     }
-    if far::is_far(fd, peer) {
+    if far::is_far(fd, peer, connecting) {
         return figures::add(Figure::Far, 1);
     }
     table::begin(fd, connecting);
 }
 
 /// A descriptor is about to be closed or replaced: takes it out of the table. [`closed`] is to be called after it.
+#[inline]
 pub fn closing(fd: i32) -> Option<Held> {
+    if table::knows(fd) { closing_known(fd) } else { None }
+}
+
+#[inline(never)]
+fn closing_known(fd: i32) -> Option<Held> {
     // A child of vfork closes its copy, and not its parent's.
     if table::is_epoll(fd) && process::owns_tables() {
         table::forget_epoll(fd);
@@ -126,10 +133,16 @@ pub fn closing(fd: i32) -> Option<Held> {
 }
 
 /// The number of a descriptor that was closed where this library doesn't see it is another's by now: the end it was goes.
+#[inline]
 pub fn lost(fd: i32) {
-    // Nearly always there's none, and the process isn't asked about.
-    if table::find(fd).is_some()
-        && process::owns_tables()
+    if table::is(fd, |_| true) {
+        lost_end(fd);
+    }
+}
+
+#[cold]
+fn lost_end(fd: i32) {
+    if process::owns_tables()
         && let Some(held) = table::remove(fd)
     {
         if held.is_friend() && held.is_last() {
@@ -142,12 +155,20 @@ pub fn lost(fd: i32) {
 /// Sees that a descriptor's end, if it has one, is still of this very socket. Of one that libc's own calls serve for good that matters to nobody but
 /// the next socket of that number, which may become a friend a little later: it's asked for now and then. Nor is one asked for that an epoll
 /// has just shown to be it, for programs that take their sockets out and put them in again.
+#[inline]
 pub fn renew(fd: i32) {
+    if table::is(fd, |_| true) {
+        renew_end(fd);
+    }
+}
+
+#[inline(never)]
+fn renew_end(fd: i32) {
     let is_sure = |end: &End| {
         if end.has_given_up() { !end.link.lookout.is_due() } else { end.link.was_shown() }
     };
     if !table::is(fd, is_sure) && table::find(fd).is_some_and(|held| !held.link.identify(fd)) {
-        lost(fd);
+        lost_end(fd);
     }
 }
 

@@ -148,8 +148,9 @@ pub enum Spun {
     Found(epoll_event),
 }
 
-/// Before epoll_wait sleeps, at most for `limit` nanoseconds: looks at the rings of its friends. `ask` is
+/// Before epoll_wait sleeps, where [some friend may be told of by a pipe](bell::any), at most for `limit` nanoseconds: looks at the rings of its friends. `ask` is
 /// libc's own, which doesn't wait. What is found is so for the kernel too, since a doorbell stands in the pipe.
+#[inline(never)]
 pub fn spin_epoll(epoll: i32, limit: u64, ask: impl FnOnce() -> i32) -> Spun {
     /// Looks in a row that found something, for which the kernel isn't asked before.
     static FOUND: AtomicU32 = AtomicU32::new(0);
@@ -157,7 +158,7 @@ pub fn spin_epoll(epoll: i32, limit: u64, ask: impl FnOnce() -> i32) -> Spun {
     /// For each epoll, though some may share one.
     static HOPES: [Hope; 16] = [const { Hope::new() }; 16];
     let hope = &HOPES[epoll.cast_unsigned() as usize % HOPES.len()];
-    if limit == 0 || !bell::any() || !hope.is_wanted() {
+    if !hope.is_wanted() {
         return Spun::Wait;
     }
     let ends = bell::in_epoll(epoll);
@@ -250,15 +251,20 @@ pub fn put_set_right(asked: &Set<'_>, said: &mut Set<'_>, count: usize) -> i32 {
 }
 
 /// A descriptor was registered with epoll for these events, or its registration was changed. From here on the kernel says its readiness.
+#[inline]
 pub fn registered(epoll: i32, fd: i32, added: bool, event: epoll_event) {
     let is_input = event.events & (EPOLLIN | EPOLLRDNORM).cast_unsigned() != 0;
     let edges = event.events & EPOLLET.cast_unsigned() != 0;
-    let Some(held) = table::carrying(fd) else {
-        if is_input {
-            table::expect(fd, edges);
-        }
-        return;
-    };
+    if table::is(fd, |_| true) {
+        registered_end((epoll, fd), added, event, (is_input, edges));
+    } else if is_input {
+        table::expect(fd, edges);
+    }
+}
+
+#[inline(never)]
+fn registered_end((epoll, fd): (i32, i32), added: bool, event: epoll_event, (is_input, edges): (bool, bool)) {
+    let Some(held) = table::carrying(fd) else { return };
     let piped = held.link.bell.registered(&held.link, (epoll, fd), added, event);
     let is_watched = is_input || held.link.is(WATCHED);
     if !is_watched || piped && is_edged(&held, edges) {
@@ -307,7 +313,13 @@ fn is_edged(held: &Held, edges: bool) -> bool {
 }
 
 /// A descriptor is about to be taken out of an epoll; the end that it is, if it's known to stand there: see [`unregistered`].
+#[inline]
 pub fn unregistering(epoll: i32, fd: i32) -> Option<Held> {
+    if table::is(fd, |_| true) { unregistering_end(epoll, fd) } else { None }
+}
+
+#[inline(never)]
+fn unregistering_end(epoll: i32, fd: i32) -> Option<Held> {
     table::carrying(fd).filter(|held| held.link.bell.unregistering(&held.link, (epoll, fd)))
 }
 

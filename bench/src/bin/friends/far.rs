@@ -75,10 +75,12 @@ fn join() -> Result<[Namespace; 2]> {
 pub(crate) fn run(options: &Options, midmile: &Path, wanted: impl Fn(&Row) -> bool) -> Result<()> {
     let [_near, far] = join()?;
     let names = ENDS.map(|(name, _)| name);
-    ratios::run(options, (names, &PROGRAMS), wanted, |way, program| measure(midmile, &far, program, ENDS[way].1))
+    ratios::run(options, (names, &PROGRAMS), wanted, |way, program| {
+        measure(options, midmile, &far, program, ENDS[way].1)
+    })
 }
 
-fn measure(midmile: &Path, far: &Namespace, program: Program, library: &[Side]) -> Result<Measured> {
+fn measure(options: &Options, midmile: &Path, far: &Namespace, program: Program, library: &[Side]) -> Result<Measured> {
     let directory = std::env::temp_dir().join(format!("midmile-bench-friends-{}", std::process::id()));
     std::fs::create_dir_all(&directory)?;
     let figure = program.measure(&directory, FAR, FAR, |words, side| {
@@ -88,7 +90,7 @@ fn measure(midmile: &Path, far: &Namespace, program: Program, library: &[Side]) 
             Side::Server => far.within(inner.get_program()),
             Side::Client => Command::new(inner.get_program()),
         };
-        let cpu = if side == Side::Server { "1" } else { "0" };
+        let cpu = if side == Side::Server && !options.one_cpu { "1" } else { "0" };
         command.args(inner.get_args()).args(["-c", cpu]).args(words).stdin(Stdio::null());
         command
     });

@@ -46,7 +46,7 @@ struct Options {
     nagle: bool,
     /// Connections that aren't local: programs in two network namespaces, with the library at neither end, at the near one, at both. Needs
     /// root.
-    #[arg(long, conflicts_with_all = ["one_cpu", "nagle", "milliseconds"])]
+    #[arg(long, conflicts_with_all = ["nagle", "milliseconds"])]
     far: bool,
     /// Friends by eBPF: programs in a cgroup of this bench's own, without and with `midmile friends attach`. Needs root.
     #[arg(long, conflicts_with_all = ["nagle", "milliseconds", "far", "relay"])]

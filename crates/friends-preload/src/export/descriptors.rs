@@ -9,6 +9,7 @@ use midmile_friends_sockets::sys::{call, real, set_errno, user};
 use midmile_friends_sockets::{lifecycle, options, process, table};
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 pub(super) unsafe extern "C" fn socket(family: c_int, kind: c_int, protocol: c_int) -> c_int {
     // SAFETY: there is no pointer.
     let fd = unsafe { real::socket(family, kind, protocol) };
@@ -23,6 +24,7 @@ unsafe extern "C" fn __socket(family: c_int, kind: c_int, protocol: c_int) -> c_
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 pub(super) unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int {
     let began = call::about_now();
     // What was connected before is over: TCP disconnects, or refuses.
@@ -53,6 +55,7 @@ unsafe extern "C" fn __connect(fd: c_int, address: *const sockaddr, length: sock
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 pub(super) unsafe extern "C" fn accept(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int {
     // SAFETY: the program's length, if it wants the address.
     let room = unsafe { room(address, length) };
@@ -63,6 +66,7 @@ pub(super) unsafe extern "C" fn accept(fd: c_int, address: *mut sockaddr, length
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 pub(super) unsafe extern "C" fn accept4(
     fd: c_int,
     address: *mut sockaddr,
@@ -107,6 +111,7 @@ unsafe fn begun(fd: c_int, address: *const sockaddr, length: *const socklen_t, r
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 pub(super) unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
     let held = table::find(fd);
     if let Some(held) = &held {
@@ -123,6 +128,7 @@ pub(super) unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 unsafe extern "C" fn close(fd: c_int) -> c_int {
     if table::is_ours(fd) {
         // As far as the program knows, it isn't open.
@@ -233,6 +239,7 @@ fn replaced(fd: c_int, onto: c_int, act: impl FnOnce() -> c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 pub(super) unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
     // SAFETY: the program's argument goes on as it came.
     let answer = unsafe { real::fcntl(fd, command, argument) };
@@ -252,6 +259,7 @@ pub(super) unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: usize
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 unsafe extern "C" fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int {
     // SAFETY: the same function, where offsets have 64 bits.
     unsafe { fcntl(fd, command, argument) }
@@ -316,6 +324,7 @@ unsafe fn integer(value: *const c_void, length: socklen_t) -> Option<c_int> {
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 pub(super) unsafe extern "C" fn setsockopt(
     fd: c_int,
     level: c_int,

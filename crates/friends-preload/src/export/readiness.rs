@@ -51,6 +51,7 @@ unsafe fn list<'a>(descriptors: *mut pollfd, count: nfds_t) -> &'a mut [pollfd] 
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 pub(super) unsafe extern "C" fn poll(descriptors: *mut pollfd, count: nfds_t, limit: c_int) -> c_int {
     // SAFETY: the program's list has so many entries.
     let all = unsafe { list(descriptors, count) };
@@ -263,6 +264,7 @@ unsafe extern "C" fn pselect(
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 pub(super) unsafe extern "C" fn epoll_ctl(epoll: c_int, operation: c_int, fd: c_int, event: *mut epoll_event) -> c_int {
     if operation == libc::EPOLL_CTL_ADD {
         lifecycle::renew(fd);
@@ -307,7 +309,7 @@ unsafe fn found(events: *mut epoll_event, event: epoll_event) -> c_int {
     1
 }
 
-/// Looks at rings before it waits, where the operator said so; what epoll has told then.
+/// Looks at rings before it waits, where that may be worth it; what epoll has told then.
 ///
 /// # Safety
 /// `ask` and `wait` write as many events as they say, and the list has room for its count of them.
@@ -316,19 +318,24 @@ unsafe fn waited(
     (events, count): (*mut epoll_event, c_int),
     limit: c_int,
     ask: impl FnMut() -> c_int,
-    wait: impl FnOnce() -> c_int,
+    wait: impl Fn() -> c_int,
 ) -> c_int {
-    let answer = match ready::spin_epoll(epoll, nanoseconds(limit), ask) {
-        ready::Spun::Told(answer) => answer,
-        // SAFETY: the list has room for `count` of them.
-        ready::Spun::Found(event) if count > 0 && !events.is_null() => unsafe { found(events, event) },
-        ready::Spun::Wait | ready::Spun::Found(_) => wait(),
+    let answer = if limit == 0 || !bell::any() {
+        wait()
+    } else {
+        match ready::spin_epoll(epoll, nanoseconds(limit), ask) {
+            ready::Spun::Told(answer) => answer,
+            // SAFETY: the list has room for `count` of them.
+            ready::Spun::Found(event) if count > 0 && !events.is_null() => unsafe { found(events, event) },
+            ready::Spun::Wait | ready::Spun::Found(_) => wait(),
+        }
     };
     // SAFETY: so many were written.
     unsafe { merged(events, answer) }
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 pub(super) unsafe extern "C" fn epoll_wait(
     epoll: c_int,
     events: *mut epoll_event,

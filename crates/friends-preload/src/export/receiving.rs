@@ -26,6 +26,7 @@ fn counted(fd: c_int, held: &Held, stage: &Stage, consumes: bool, act: impl FnOn
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 pub(super) unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssize_t {
     // SAFETY: the program's buffer goes on as it came.
     let own = || unsafe { real::read(fd, buffer, length) };
@@ -46,6 +47,7 @@ unsafe extern "C" fn __read(fd: c_int, buffer: *mut c_void, length: size_t) -> s
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 unsafe extern "C" fn recv(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int) -> ssize_t {
     // SAFETY: the program's buffer goes on as it came.
     let own = || unsafe { real::recv(fd, buffer, length, flags) };
@@ -64,6 +66,7 @@ unsafe extern "C" fn __recv(fd: c_int, buffer: *mut c_void, length: size_t, flag
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 pub(super) unsafe extern "C" fn recvfrom(
     fd: c_int,
     buffer: *mut c_void,
@@ -90,6 +93,7 @@ pub(super) unsafe extern "C" fn recvfrom(
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 pub(super) unsafe extern "C" fn readv(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     // SAFETY: the program's pointers go on as they came.
     let own = || unsafe { real::readv(fd, parts, count) };
@@ -110,6 +114,7 @@ pub(super) unsafe extern "C" fn readv(fd: c_int, parts: *const iovec, count: c_i
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 pub(super) unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the program's pointers go on as they came.
     let own = || unsafe { real::recvmsg(fd, message, flags) };

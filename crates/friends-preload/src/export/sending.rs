@@ -49,6 +49,7 @@ unsafe fn send_one(
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 pub(super) unsafe extern "C" fn write(fd: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
     // SAFETY: the program's buffer goes on as it came.
     let own = || unsafe { real::write(fd, buffer, length) };
@@ -63,6 +64,7 @@ unsafe extern "C" fn __write(fd: c_int, buffer: *const c_void, length: size_t) -
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 unsafe extern "C" fn send(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int) -> ssize_t {
     // SAFETY: the program's buffer goes on as it came.
     let own = || unsafe { real::send(fd, buffer, length, flags) };
@@ -77,6 +79,7 @@ unsafe extern "C" fn __send(fd: c_int, buffer: *const c_void, length: size_t, fl
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 pub(super) unsafe extern "C" fn sendto(
     fd: c_int,
     buffer: *const c_void,
@@ -96,6 +99,7 @@ pub(super) unsafe extern "C" fn sendto(
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 pub(super) unsafe extern "C" fn writev(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     // SAFETY: the program's pointers go on as they came.
     let own = || unsafe { real::writev(fd, parts, count) };
@@ -113,6 +117,7 @@ pub(super) unsafe extern "C" fn writev(fd: c_int, parts: *const iovec, count: c_
 }
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot")]
 pub(super) unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the program's message goes on as it came.
     let own = || unsafe { real::sendmsg(fd, message, flags) };

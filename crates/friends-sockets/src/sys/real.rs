@@ -12,11 +12,16 @@ use libc::{
 };
 
 /// Where libc has `name`. Looked for at the library's start, so that a signal handler finds all of them.
+#[inline]
 fn address(known: &AtomicUsize, name: &CStr) -> usize {
-    let found = known.load(Ordering::Relaxed);
-    if found != 0 {
-        return found;
+    match known.load(Ordering::Relaxed) {
+        0 => look_up(known, name),
+        found => found,
     }
+}
+
+#[cold]
+fn look_up(known: &AtomicUsize, name: &CStr) -> usize {
     // SAFETY: the name is a string with its end, and RTLD_NEXT is a handle that this function knows.
     let found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) } as usize;
     // A program that calls it was linked with a libc that has it.
