@@ -62,7 +62,7 @@ impl Drop for Held {
 pub fn find(fd: i32) -> Option<Held> {
     let entry = entry(fd)?;
     let number = entry.load(Ordering::Relaxed);
-    if number == NONE { None } else { hold(entry, number) }
+    hold(entry, number, numbered(number)?)
 }
 
 /// Whether a descriptor is an end of which `wanted` says so. That may be over by the time it's heard.
@@ -74,7 +74,10 @@ pub(crate) fn is(fd: i32, wanted: impl Fn(&End) -> bool) -> bool {
 /// The end that a descriptor is, if `wanted` says so of it. One of which it doesn't costs a look, and isn't held.
 #[inline]
 pub(crate) fn find_if(fd: i32, wanted: impl Fn(&End) -> bool) -> Option<Held> {
-    if is(fd, &wanted) { find(fd).filter(|held| wanted(held)) } else { None }
+    let entry = entry(fd)?;
+    let number = entry.load(Ordering::Relaxed);
+    let end = numbered(number).filter(|end| wanted(end))?;
+    hold(entry, number, end).filter(|held| wanted(held))
 }
 
 /// The end that a descriptor is, if its bytes may have to go otherwise than by libc's own call.
@@ -83,8 +86,8 @@ pub fn carrying(fd: i32) -> Option<Held> {
     find_if(fd, |end| !end.has_given_up())
 }
 
-fn hold(entry: &AtomicU32, number: u32) -> Option<Held> {
-    let end = numbered(number)?;
+#[inline]
+fn hold(entry: &AtomicU32, number: u32, end: &'static End) -> Option<Held> {
     end.hold();
     let held = Held(end);
     // Closed in between, and perhaps another's by now: that one's call will come. Both sides' stores and looks are in one order.
@@ -237,9 +240,7 @@ pub(crate) fn other(fd: i32, end: &Held) -> Option<i32> {
 pub(crate) fn each(mut act: impl FnMut(i32, &Held)) {
     for (fd, entry) in (0..).zip(&TABLE[..REACH.load(Ordering::Relaxed).min(DESCRIPTORS)]) {
         let number = entry.load(Ordering::Relaxed);
-        if number != NONE
-            && let Some(held) = hold(entry, number)
-        {
+        if let Some(held) = numbered(number).and_then(|end| hold(entry, number, end)) {
             act(fd, &held);
         }
     }

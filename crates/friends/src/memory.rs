@@ -9,7 +9,7 @@
 #[cfg(not(loom))]
 pub(crate) use mapped::Area;
 #[cfg(not(loom))]
-pub(crate) use mapped::view;
+pub(crate) use mapped::{parts, view};
 #[cfg(loom)]
 pub(crate) use modelled::Area;
 
@@ -138,17 +138,24 @@ mod mapped {
 
     /// The words and the two rings in `memory`, that has to have just the length for rings of `capacity`.
     pub(crate) fn view(memory: &[AtomicU8], capacity: usize) -> Result<(&Shared, [Area<'_>; 2]), BadSegment> {
-        if !memory.as_ptr().addr().is_multiple_of(align_of::<Shared>()) {
-            return Err(BadSegment::Alignment);
-        }
         if crate::segment_bytes(capacity)? != memory.len() {
             return Err(BadSegment::Length);
         }
-        let (words, rings) = memory.split_at(DATA_AT);
+        parts(memory, capacity)
+    }
+
+    /// The same, where `memory` may be longer.
+    #[inline]
+    pub(crate) fn parts(memory: &[AtomicU8], capacity: usize) -> Result<(&Shared, [Area<'_>; 2]), BadSegment> {
+        if !memory.as_ptr().addr().is_multiple_of(align_of::<Shared>()) {
+            return Err(BadSegment::Alignment);
+        }
+        let (words, rings) = memory.split_at_checked(DATA_AT).ok_or(BadSegment::Length)?;
         // SAFETY: the address is aligned, and no `Shared` exceeds DATA_AT; it's made of atomics, as the bytes are, and any bits are
         // valid ones.
         let shared = unsafe { &*words.as_ptr().cast::<Shared>() };
-        let (first, second) = rings.split_at(capacity);
+        let (first, second) = rings.split_at_checked(capacity).ok_or(BadSegment::Length)?;
+        let second = second.get(..capacity).ok_or(BadSegment::Length)?;
         Ok((shared, [Area { bytes: first }, Area { bytes: second }]))
     }
 

@@ -145,8 +145,11 @@ impl<'m> Segment<'m> {
     #[cfg(not(loom))]
     #[inline]
     pub fn again(memory: &'m [AtomicU8]) -> Result<Self, BadSegment> {
-        let capacity = memory.len().saturating_sub(DATA_AT) / 2;
-        crate::memory::view(memory, capacity).map(|(shared, rings)| Self { shared, rings, barrier: nothing })
+        let capacity = memory.len().checked_sub(DATA_AT).ok_or(BadSegment::Length)? / 2;
+        if !capacity.is_power_of_two() {
+            return Err(BadSegment::Capacity);
+        }
+        crate::memory::parts(memory, capacity).map(|(shared, rings)| Self { shared, rings, barrier: nothing })
     }
 
     /// The same, whose readers have this barrier: it has each CPU that runs a thread which may write carry out its stores and loads so far,

@@ -125,25 +125,26 @@ impl<'m> Writer<'m> {
         if !self.gate().ring() {
             return Err(Broken::Gate);
         }
-        let mut done = Put { taken: 0, wake: Wake::default() };
         let head_word = &self.flow.put.head;
-        let mut head = head_word.load(Ordering::Relaxed);
-        while done.taken < bytes.len() && done.wake == Wake::default() {
-            let wanted = (bytes.len() - done.taken).min(PIECE);
+        let (mut taken, mut head) = (0, head_word.load(Ordering::Relaxed));
+        while taken < bytes.len() {
+            let wanted = (bytes.len() - taken).min(PIECE);
             let length = wanted.min(self.room_for(head, wanted)?);
             if length == 0 {
                 break;
             }
-            self.ring.write(head, &bytes[done.taken..done.taken + length]);
+            self.ring.write(head, &bytes[taken..taken + length]);
             head = head.wrapping_add(length as u64);
             head_word.store(head, Ordering::Release);
-            done.taken += length;
+            taken += length;
             if length >= FETCHED_FROM {
                 self.ring.fetch_for_writing(head);
             }
-            done.wake = self.look_at_reader();
+            if let Some(wake) = self.look_at_reader() {
+                return Ok(Put { taken, wake });
+            }
         }
-        Ok(done)
+        Ok(Put { taken, wake: Wake::default() })
     }
 
     /// So many of the doorbells that were asked for have been sent. Those that couldn't be (the socket's buffer is full) stay owed: they

@@ -36,7 +36,7 @@ struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 5)]
     rounds: u32,
     /// Milliseconds of one measurement.
-    #[arg(long, value_name = "COUNT", default_value_t = 300)]
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     milliseconds: u64,
     /// Both processes on one CPU.
     #[arg(long)]

@@ -18,9 +18,9 @@ use crate::sync::{Ordering, borrower_barrier, fence};
 const CALM_AFTER: u32 = if cfg!(loom) { 1 } else { 1 << 12 };
 
 impl Writer<'_> {
-    /// What the reader needs now that a piece was put. Either the reader, about to sleep, sees its bytes, or its wish to be woken is seen here.
+    /// What the reader needs now that a piece was put, if it needs anything. Either the reader, about to sleep, sees its bytes, or its wish to be woken is seen here.
     #[inline]
-    pub(super) fn look_at_reader(&self) -> Wake {
+    pub(super) fn look_at_reader(&self) -> Option<Wake> {
         let Flow { switch, signals, .. } = self.flow;
         if switch.calm.load(Ordering::Relaxed) != 0 {
             borrower_barrier();
@@ -28,7 +28,7 @@ impl Writer<'_> {
             self.grow_calm();
             fence(Ordering::SeqCst);
         }
-        if signals.attention.load(Ordering::Relaxed) == 0 { Wake::default() } else { self.attend() }
+        if signals.attention.load(Ordering::Relaxed) == 0 { None } else { self.attend() }
     }
 
     /// Counts a piece for which the writer has a fence, and does without from the next on.
@@ -44,16 +44,17 @@ impl Writer<'_> {
 
     /// The reader has said that it's to be woken, now or long ago.
     #[cold]
-    fn attend(&self) -> Wake {
+    fn attend(&self) -> Option<Wake> {
         let Flow { switch, signals, writer, .. } = self.flow;
         fence(Ordering::SeqCst);
         let wake = self.rouse(signals.attention.load(Ordering::Relaxed));
-        if wake != Wake::default() {
-            writer.calm_pieces.store(0, Ordering::Relaxed);
-            if switch.calm.load(Ordering::Relaxed) != 0 {
-                switch.calm.store(0, Ordering::Relaxed);
-            }
+        if wake == Wake::default() {
+            return None;
         }
-        wake
+        writer.calm_pieces.store(0, Ordering::Relaxed);
+        if switch.calm.load(Ordering::Relaxed) != 0 {
+            switch.calm.store(0, Ordering::Relaxed);
+        }
+        Some(wake)
     }
 }
