@@ -18,9 +18,9 @@ use rustix::process::geteuid;
 /// Instructions of the library's that a call on a connection may cost that isn't local. An exchange of 1,000 bytes by veth takes two
 /// processes 20 µs of CPU and more, in eight calls: at the usual two or three instructions a nanosecond this is less than a hundredth. Pythons differ by
 /// a few, for how often they wait.
-const INSTRUCTIONS_MAX: u64 = 60;
+const INSTRUCTIONS_MAX: u64 = 50;
 /// The same of a connection for one exchange, which takes each end's process 25 µs of CPU and more.
-const INSTRUCTIONS_OF_ONE_MAX: u64 = 750;
+const INSTRUCTIONS_OF_ONE_MAX: u64 = 500;
 /// Exchanges, or connections, of the two runs that are compared: what a run costs beside them is in both.
 const FEW: u64 = 50;
 const MANY: u64 = 350;
