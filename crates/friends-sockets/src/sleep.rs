@@ -381,8 +381,6 @@ mod tests {
     const PIECES: usize = (1 << 12) + 100;
     /// Bytes of the piece that is put then: the lines were read by the other CPU, so they take a while to be in the cache.
     const LAST: usize = 100;
-    /// A pause in which the reader falls asleep.
-    const LONG: u32 = 10_000;
 
     fn until(word: &AtomicU32, value: u32) {
         for look in 0.. {
@@ -393,10 +391,15 @@ mod tests {
         }
     }
 
-    fn pause(length: u32) {
-        for step in 0..length {
-            std::hint::black_box(step);
+    /// Puts all of them, as there's room; whether the reader was to be woken.
+    fn put(writer: &Writer<'_>, mut bytes: &[u8]) -> bool {
+        let mut wakes = false;
+        while !bytes.is_empty() {
+            let put = writer.put(bytes).expect("nobody scribbles");
+            (wakes, bytes) = (wakes || put.wake.futex, &bytes[put.taken..]);
+            (put.taken == 0).then(thread::yield_now);
         }
+        wakes
     }
 
     /// Takes bytes of the ring, `left` at most.
@@ -413,14 +416,14 @@ mod tests {
                 let writer = segment.outgoing(Side::Offering);
                 let woken = (1..=SLEEPS).map(|turn| {
                     for _ in 0..PIECES {
-                        while writer.put(b"x").expect("nobody scribbles").taken == 0 {
-                            thread::yield_now();
-                        }
+                        put(&writer, b"x");
                     }
                     written.store(turn, Ordering::Release);
                     // Mostly at the same time as the wish; now and then after the sleep has begun.
-                    pause(if turn % 8 > 0 { turn % 64 } else { LONG });
-                    let woken = writer.put(&[b'y'; LAST]).expect("room").wake.futex;
+                    for step in 0..if turn % 8 > 0 { turn % 64 } else { 10_000 } {
+                        std::hint::black_box(step);
+                    }
+                    let woken = put(&writer, &[b'y'; LAST]);
                     until(&slept, turn);
                     woken
                 });
