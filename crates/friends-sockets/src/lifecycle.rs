@@ -135,7 +135,7 @@ fn closing_known(fd: i32) -> Option<Held> {
 /// The number of a descriptor that was closed where this library doesn't see it is another's by now: the end it was goes.
 #[inline]
 pub fn lost(fd: i32) {
-    if table::is(fd, |_| true) {
+    if table::is_end(fd) {
         lost_end(fd);
     }
 }
@@ -157,7 +157,7 @@ fn lost_end(fd: i32) {
 /// has just shown to be it, for programs that take their sockets out and put them in again.
 #[inline]
 pub fn renew(fd: i32) {
-    if table::is(fd, |_| true) {
+    if table::is_end(fd) {
         renew_end(fd);
     }
 }

@@ -255,7 +255,7 @@ pub fn put_set_right(asked: &Set<'_>, said: &mut Set<'_>, count: usize) -> i32 {
 pub fn registered(epoll: i32, fd: i32, added: bool, event: epoll_event) {
     let is_input = event.events & (EPOLLIN | EPOLLRDNORM).cast_unsigned() != 0;
     let edges = event.events & EPOLLET.cast_unsigned() != 0;
-    if table::is(fd, |_| true) {
+    if table::is_end(fd) {
         registered_end((epoll, fd), added, event, (is_input, edges));
     } else if is_input {
         table::expect(fd, edges);
@@ -315,7 +315,7 @@ fn is_edged(held: &Held, edges: bool) -> bool {
 /// A descriptor is about to be taken out of an epoll; the end that it is, if it's known to stand there: see [`unregistered`].
 #[inline]
 pub fn unregistering(epoll: i32, fd: i32) -> Option<Held> {
-    if table::is(fd, |_| true) { unregistering_end(epoll, fd) } else { None }
+    if table::is_end(fd) { unregistering_end(epoll, fd) } else { None }
 }
 
 #[inline(never)]

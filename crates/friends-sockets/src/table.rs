@@ -71,6 +71,12 @@ pub(crate) fn is(fd: i32, wanted: impl Fn(&End) -> bool) -> bool {
     entry(fd).and_then(|entry| numbered(entry.load(Ordering::Relaxed))).is_some_and(wanted)
 }
 
+/// Whether a descriptor is an end. That may be over by the time it's heard.
+#[inline]
+pub(crate) fn is_end(fd: i32) -> bool {
+    is(fd, |_| true)
+}
+
 /// The end that a descriptor is, if `wanted` says so of it. One of which it doesn't costs a look, and isn't held.
 #[inline]
 pub(crate) fn find_if(fd: i32, wanted: impl Fn(&End) -> bool) -> Option<Held> {
