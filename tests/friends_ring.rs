@@ -269,7 +269,7 @@ fn what_processes_do_to_themselves_is_borne() {
 
 #[test]
 fn locks_that_are_lent_come_back() {
-    if let Some(friends) = checks("ring-lending", "lending.py", 8) {
+    if let Some(friends) = checks("ring-lending", "lending.py", 12) {
         friends.went_by_ring(1_000_000);
         assert!(friends.figure("locks_recalled") > 100, "they weren't lent");
     }

@@ -21,6 +21,11 @@ from faults import main, pair
 OFTEN = 60
 # How long a reader waits where it's cheap to wake, in seconds.
 DOZE = 0.01
+# Moments at which one is killed, and what lies between them, in seconds.
+MOMENTS = 60
+MOMENT = 5e-6
+# Records after which an end is what it will be.
+SEVERAL = 5
 RECORD = struct.Struct("<II")
 
 
@@ -172,6 +177,65 @@ def one_is_killed_while_writing_to_who_waits_by_epoll():
     one_is_killed_while_writing(lambda end: told_by(select.epoll, end))
 
 
+def one_is_killed_while_reading(reading, shared=False):
+    """Two processes share the end that reads, and what it waits by if that's `shared`. The one that reads is killed, and the other reads on to the
+    end: what the first had taken is gone with it, and nothing else."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    for turn in range(MOMENTS):
+        dialled, accepted = pair(OFTEN)
+        taken, say = os.pipe()
+        read = reading(accepted)
+        # What is waited by has been used.
+        for number in range(SEVERAL * shared):
+            write(dialled, 0, 1, number)
+            read(1)
+
+        def for_ever():
+            told = read if shared else reading(accepted)
+            while True:
+                told(1)
+                os.write(say, b"x")
+
+        child = in_child(for_ever)
+        # One by one: each is announced, and taken with what announced it; at some moment of the last it's killed.
+        for number in range(SEVERAL):
+            write(dialled, 0, 1, number)
+            os.read(taken, 1)
+        write(dialled, 0, 1, SEVERAL)
+        time.sleep(turn * MOMENT)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        write(dialled, 1, OFTEN)
+        got = []
+        while not got or got[-1] != (1, OFTEN - 1):
+            got += read(1)
+        left = [record for record in got if record[0] == 0]
+        expect(left == [(0, n) for n in range(SEVERAL + 1 - len(left), SEVERAL + 1)], f"what was left isn't whole: {got}")
+        expect(got[len(left) :] == [(1, n) for n in range(OFTEN)], f"what came after isn't whole: {got}")
+        expect(not select.select([accepted], [], [], 0.01)[0], "readable for nothing")
+        dialled.shutdown(socket.SHUT_WR)
+        accepted.setblocking(True)
+        expect(accepted.recv(1) == b"", "another end")
+        os.close(taken)
+        os.close(say)
+
+
+def one_that_blocks_is_killed_while_reading():
+    one_is_killed_while_reading(lambda end: lambda count: records(end, count))
+
+
+def one_that_polls_is_killed_while_reading():
+    one_is_killed_while_reading(lambda end: told_by(select.poll, end))
+
+
+def one_that_waits_by_epoll_is_killed_while_reading():
+    one_is_killed_while_reading(lambda end: told_by(select.epoll, end))
+
+
+def one_of_two_that_wait_by_an_epoll_is_killed_while_reading():
+    one_is_killed_while_reading(lambda end: told_by(select.epoll, end), shared=True)
+
+
 CHECKS = [
     threads_write_in_turn,
     threads_write_at_once,
@@ -181,6 +245,10 @@ CHECKS = [
     one_is_killed_while_writing_to_who_blocks,
     one_is_killed_while_writing_to_who_polls,
     one_is_killed_while_writing_to_who_waits_by_epoll,
+    one_that_blocks_is_killed_while_reading,
+    one_that_polls_is_killed_while_reading,
+    one_that_waits_by_epoll_is_killed_while_reading,
+    one_of_two_that_wait_by_an_epoll_is_killed_while_reading,
 ]
 
 if __name__ == "__main__":

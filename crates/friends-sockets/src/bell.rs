@@ -19,7 +19,7 @@ use libc::{EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDNORM
 use midmile_friends::{Broken, Reader};
 
 use crate::figures::{self, Figure};
-use crate::link::{EDGES, Link};
+use crate::link::{EDGES, Link, unsure};
 use crate::meeting;
 use crate::sys::map::{self, Owned};
 use crate::sys::{AGAIN, Answer, Errno, ask, call};
@@ -399,11 +399,12 @@ impl Bell {
 
     /// Takes what stands in the pipe, where the ring is empty; whether it is. The reader's lock is held.
     pub(crate) fn swallow(&self, reader: &Reader<'_>) -> Result<bool, Broken> {
+        let own = self.own.load(Ordering::Relaxed);
+        unsure::taken_from_pipe(own, reader)?;
         if reader.piped() == 0 {
             return Ok(true);
         }
         let count = usize::try_from(reader.let_go_piped()?).unwrap_or(usize::MAX);
-        let own = self.own.load(Ordering::Relaxed);
         if count == 0 {
             return Ok(false);
         }

@@ -4,7 +4,7 @@ mod lookout;
 mod offer;
 mod plain;
 mod posted;
-mod unsure;
+pub(crate) mod unsure;
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;

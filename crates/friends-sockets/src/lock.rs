@@ -47,10 +47,7 @@ impl Drop for Guard<'_> {
 
 /// The lock of who writes.
 pub(crate) fn of_writer<'m>(writer: &Writer<'m>) -> Result<Guard<'m>, Busy> {
-    take(writer.lock(), || {
-        writer.taken_over();
-        Ok(())
-    })
+    take(writer.lock(), || writer.taken_over())
 }
 
 /// The lock of who reads.
@@ -58,26 +55,26 @@ pub(crate) fn of_reader<'m>(reader: &Reader<'m>) -> Result<Guard<'m>, Busy> {
     take(reader.lock(), || reader.taken_over())
 }
 
-fn take<'m>(lock: Lock<'m>, check: impl Fn() -> Result<(), Broken>) -> Result<Guard<'m>, Busy> {
+fn take<'m>(lock: Lock<'m>, taken_over: impl Fn()) -> Result<Guard<'m>, Busy> {
     let owner = Owner::new(call::thread()).expect("threads' numbers are below 2^22");
     match lock.try_lock(owner, false) {
-        Ok(taken) => had(lock, taken, &check),
-        Err(held) => wait(lock, owner, held, check),
+        Ok(taken) => had(lock, taken, &taken_over),
+        Err(held) => wait(lock, owner, held, taken_over),
     }
 }
 
 /// The lock that was taken, once it's the caller's alone.
-fn had<'m>(lock: Lock<'m>, taken: Taken, check: &impl Fn() -> Result<(), Broken>) -> Result<Guard<'m>, Busy> {
+fn had<'m>(lock: Lock<'m>, taken: Taken, taken_over: &impl Fn()) -> Result<Guard<'m>, Busy> {
     let guard = Guard { lock, taken };
     if taken == Taken::Lent {
-        recall(lock, check)?;
+        recall(lock, taken_over)?;
     }
     Ok(guard)
 }
 
 /// Waits until the thread that the lock is lent to isn't inside.
 #[cold]
-fn recall(lock: Lock<'_>, check: &impl Fn() -> Result<(), Broken>) -> Result<(), Busy> {
+fn recall(lock: Lock<'_>, taken_over: &impl Fn()) -> Result<(), Busy> {
     figures::add(Figure::LocksRecalled, 1);
     let barrier = || {
         threads::barrier();
@@ -89,7 +86,8 @@ fn recall(lock: Lock<'_>, check: &impl Fn() -> Result<(), Broken>) -> Result<(),
             LOOKS..YIELDS => call::give_way(),
             _ if !call::lives(held.thread()) => {
                 lock.bury();
-                return check().map_err(Busy::Broken);
+                taken_over();
+                return Ok(());
             }
             YIELDS..RECALL_MAX => drop(futex::sleep(&AtomicU32::new(0), 0, NAP)),
             _ => return Err(Busy::Broken(Broken::Abandoned)),
@@ -101,12 +99,7 @@ fn recall(lock: Lock<'_>, check: &impl Fn() -> Result<(), Broken>) -> Result<(),
 }
 
 #[cold]
-fn wait<'m>(
-    lock: Lock<'m>,
-    owner: Owner,
-    mut held: Held,
-    check: impl Fn() -> Result<(), Broken>,
-) -> Result<Guard<'m>, Busy> {
+fn wait<'m>(lock: Lock<'m>, owner: Owner, mut held: Held, taken_over: impl Fn()) -> Result<Guard<'m>, Busy> {
     let (mut looks, mut naps) = (0, 0);
     loop {
         if held.thread() == owner.thread() {
@@ -130,15 +123,16 @@ fn wait<'m>(
             return Err(Busy::Broken(Broken::Abandoned));
         }
         match lock.try_lock(owner, looks >= LOOKS) {
-            Ok(taken) => return had(lock, taken, &check),
+            Ok(taken) => return had(lock, taken, &taken_over),
             Err(now) => held = now,
         }
         if looks >= LOOKS
             && !call::lives(held.thread())
             && let Some(taken) = lock.take_over(held, owner)
         {
-            let guard = had(lock, taken, &check)?;
-            return check().map(|()| guard).map_err(Busy::Broken);
+            let guard = had(lock, taken, &taken_over)?;
+            taken_over();
+            return Ok(guard);
         }
     }
 }

@@ -5,7 +5,7 @@ use midmile_friends::{Broken, Plain, Reader, Step, View};
 
 use crate::end::{End, Way};
 use crate::figures::{self, Figure};
-use crate::link::{KILLED, Link, NONBLOCKING, WATCHED};
+use crate::link::{KILLED, Link, NONBLOCKING, WATCHED, unsure};
 use crate::lock::{self, Busy};
 use crate::sleep::{self, Woken};
 use crate::sys::user::Buffers;
@@ -354,6 +354,7 @@ impl Receive<'_, '_> {
 
     /// Looks without taking, over the ring's end into TCP's bytes.
     fn peek(&mut self) -> Result<Turn, Broken> {
+        unsure::taken_from_socket(self.fd, &self.reader)?;
         let view = self.reader.view()?;
         if view.ring == 0 {
             return self.peek_at_tcp();
@@ -424,8 +425,9 @@ impl Receive<'_, '_> {
 
 /// Takes doorbells from the socket, as a step has said; how many had come. The reader's lock is held.
 pub(crate) fn swallow(fd: i32, link: &Link, reader: &Reader<'_>, count: usize) -> Result<usize, Broken> {
+    let before = unsure::taken_from_socket(fd, reader)?;
     let mut bells = [0; BELLS];
-    let part = count.min(BELLS);
+    let part = count.saturating_sub(before).min(BELLS);
     let answer = call::draw(fd, &mut bells[..part], false);
     if let Err(error) = answer
         && error != AGAIN
@@ -434,7 +436,7 @@ pub(crate) fn swallow(fd: i32, link: &Link, reader: &Reader<'_>, count: usize) -
     }
     let taken = answer.unwrap_or(0);
     reader.swallowed(&bells[..taken])?;
-    Ok(taken)
+    Ok(before + taken)
 }
 
 /// As [`swallow`], but waits for doorbells that were announced and haven't come: the peer is about to send them. One that came later would

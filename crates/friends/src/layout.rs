@@ -161,7 +161,7 @@ pub(crate) struct WriterLines {
 #[repr(C, align(128))]
 pub(crate) struct ReaderLine {
     pub(crate) lock: LockWords,
-    /// 1 while doorbells are taken from the socket and aren't counted.
+    /// Bits: whether doorbells are taken from the socket, or the pipe, and aren't counted; whether one was killed at that.
     pub(crate) swallowing: AtomicU32,
     /// The head as last seen.
     pub(crate) seen_head: AtomicU64,

@@ -35,8 +35,8 @@
 //! - **A demand** for TCP holds from the writer's next call on. A reader that can't wait takes the writer's lock and switches itself.
 //! - **Ends** are the connection's: the kernel tells them, and wakes who waits there. The end is true only where the ring is empty on a look after it.
 //! - **Killed holders.** The locks have their owners. One killed inside a send or a receive by TCP leaves a count raised, so that its direction
-//!   stays with TCP, where nothing has to be known. One killed in the middle of a copy has published nothing. One killed between a doorbell and its
-//!   count leaves a mark, and the connection is reset ([`Broken::Abandoned`]).
+//!   stays with TCP, where nothing has to be known. One killed in the middle of a copy has published nothing. One killed between a doorbell, sent
+//!   or taken, and its count leaves a mark, and the next who has to do with doorbells asks the kernel whether it was.
 //!
 //! # Trust
 //! The peer may write anything anywhere at any time. No position leads outside a ring ([`Broken::Positions`]); no loop waits for a peer; all

@@ -221,7 +221,7 @@ impl<'m> Lock<'m> {
         self.words.word.swap(0, Ordering::Release) & WAITERS != 0
     }
 
-    /// Takes the lock from an owner that the caller has found to be dead; `None`: it has changed hands. The caller asks
+    /// Takes the lock from an owner that the caller has found to be dead; `None`: it has changed hands. The caller says
     /// [`crate::Writer::taken_over`] or [`crate::Reader::taken_over`] before anything else but a recall.
     #[must_use]
     pub fn take_over(self, held: Held, owner: Owner) -> Option<Taken> {

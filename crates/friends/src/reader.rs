@@ -1,6 +1,7 @@
 //! The reader of a direction.
 
 mod pipe;
+pub(crate) mod unsure;
 
 use crate::attention::{ALWAYS, FUTEX, SLEEPER, WATCHED};
 use crate::gate::{Gate, INSIDE};
@@ -10,6 +11,7 @@ use crate::memory::Area;
 use crate::reason::{Broken, Plain};
 use crate::sync::{AtomicU32, Ordering, fence};
 use crate::writer::{Doze, FINISHED, LEFT, LOOKS_MAX, PIECE, between, distance};
+use unsure::SOCKET;
 
 /// A writer that sleeps is looked for each time that a whole such part of the ring has been taken.
 const PARTS: u64 = 8;
@@ -103,7 +105,7 @@ impl<'m> Reader<'m> {
             }
             if view.bells > 0 {
                 if self.let_go(view.bells)? {
-                    self.flow.reader.swallowing.store(1, Ordering::Relaxed);
+                    self.begins(SOCKET);
                     return Ok(Step::Bells(usize::try_from(view.bells).unwrap_or(usize::MAX)));
                 }
             } else if gate.ring() {
@@ -204,7 +206,7 @@ impl<'m> Reader<'m> {
     /// [`Broken::Bell`]: one isn't a doorbell.
     pub fn swallowed(&self, bells: &[u8]) -> Result<(), Broken> {
         self.flow.signals.tcp_read.fetch_add(bells.len() as u64, Ordering::Release);
-        self.flow.reader.swallowing.store(0, Ordering::Relaxed);
+        self.ends(SOCKET);
         if bells.iter().all(|&bell| bell == 0) { Ok(()) } else { Err(Broken::Bell) }
     }
 
@@ -212,7 +214,7 @@ impl<'m> Reader<'m> {
     /// [`View::bells`], and of a watched reader only where data stand behind them, or else the socket seems to hold nothing. Then
     /// [`Reader::swallowed`].
     pub fn begin_swallow(&self) {
-        self.flow.reader.swallowing.store(1, Ordering::Relaxed);
+        self.begins(SOCKET);
     }
 
     /// The kernel shows a byte in the socket, though a step said [`Step::Empty`]. `Ok`: it's explained now, step again.
@@ -325,16 +327,6 @@ impl<'m> Reader<'m> {
     #[must_use]
     pub fn finished(&self) -> bool {
         self.flow.switch.ends.load(Ordering::Acquire) & FINISHED != 0
-    }
-
-    /// To be asked after [`Lock::take_over`]. A dead owner that was inside a receive by TCP keeps the direction there, and needs no
-    /// mend; what it had copied from the ring and not taken is still there.
-    ///
-    /// # Errors
-    /// [`Broken::Abandoned`]: it was swallowing doorbells, and how many it got isn't known.
-    pub fn taken_over(&self) -> Result<(), Broken> {
-        let swallowing = self.flow.reader.swallowing.load(Ordering::Relaxed) != 0;
-        if swallowing { Err(Broken::Abandoned) } else { Ok(()) }
     }
 
     /// To be woken was just wished for in `attention`. From here on either a look sees what the writer did, or the writer sees the wish: `writer/calm.rs`.

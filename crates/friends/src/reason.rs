@@ -97,7 +97,7 @@ pub enum Broken {
     /// A byte came by TCP in a stretch of the ring and nobody had announced it.
     #[error("a byte came by TCP that nobody announced")]
     Stray,
-    /// A holder of the lock was killed between a system call and its count: what went by TCP isn't known.
+    /// A holder of the lock was killed between a system call and its count, and what went by TCP the kernel can't say.
     #[error("an end was killed where it can't be taken over")]
     Abandoned,
 }

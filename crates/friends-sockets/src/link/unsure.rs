@@ -1,9 +1,9 @@
-//! Doorbells over which a thread was killed: whether they were sent, the kernel's counts say.
+//! Doorbells over which a thread was killed: whether they were sent, or taken, the kernel's counts say.
 
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use midmile_friends::{Broken, Writer};
+use midmile_friends::{Broken, Reader, Writer};
 
 use super::Link;
 use crate::sys::{ask, futex};
@@ -23,6 +23,28 @@ impl Link {
         let found = if pipe { found.and_then(|()| by_pipe(self, writer)) } else { found };
         found.map_err(|broken| self.reset(fd, broken)).is_ok()
     }
+}
+
+/// Finds out what became of doorbells in the socket whose reader was killed, and says so; how many it had taken. The caller holds the
+/// reader's lock.
+pub(crate) fn taken_from_socket(fd: i32, reader: &Reader<'_>) -> Result<usize, Broken> {
+    if reader.is_unsure().0 { reader.has_received(ask::received(fd)) } else { Ok(0) }
+}
+
+/// The same of those in this end's pipe.
+pub(crate) fn taken_from_pipe(own: i32, reader: &Reader<'_>) -> Result<(), Broken> {
+    if !reader.is_unsure().1 {
+        return Ok(());
+    }
+    for _ in 0..LOOKS {
+        let before = reader.pipe_announced();
+        let holds = ask::unread(own).unwrap_or(0);
+        match before.filter(|_| reader.pipe_announced() == before) {
+            Some(announced) => return reader.pipe_holds(holds, announced),
+            None => drop(futex::sleep(&AtomicU32::new(0), 0, NAP)),
+        }
+    }
+    Err(Broken::Abandoned)
 }
 
 fn by_tcp(link: &Link, fd: i32, writer: &Writer<'_>) -> Result<(), Broken> {

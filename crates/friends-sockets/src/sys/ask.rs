@@ -15,7 +15,11 @@ const SO_COOKIE: c_int = 57;
 
 /// States in which data can be sent (net/tcp_states.h).
 const TCP_ESTABLISHED: u8 = 1;
+const TCP_TIME_WAIT: u8 = 6;
+const TCP_CLOSE: u8 = 7;
 const TCP_CLOSE_WAIT: u8 = 8;
+const TCP_LAST_ACK: u8 = 9;
+const TCP_CLOSING: u8 = 11;
 
 /// Bytes that crossed, as TCP counts them (`TCP_INFO`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +155,22 @@ pub(crate) fn sent(fd: c_int) -> Option<u64> {
     }
 }
 
+/// Bytes that were ever received and read. `None`: the connection is over. The caller sees to it that nobody reads.
+pub(crate) fn received(fd: c_int) -> Option<u64> {
+    loop {
+        let (before, waiting, after) = (counted(fd)?, unread(fd)?, counted(fd)?);
+        // TCP counts the FIN too (tcp_queue_rcv in net/ipv4/tcp_input.c), and ioctl doesn't.
+        let end = match after.state {
+            TCP_CLOSE_WAIT | TCP_LAST_ACK | TCP_CLOSING | TCP_TIME_WAIT => 1,
+            TCP_CLOSE => return None,
+            _ => 0,
+        };
+        if before.received == after.received && before.state == after.state {
+            return after.received.checked_sub(waiting + end);
+        }
+    }
+}
+
 /// The descriptor's flags (`F_GETFL`), 0 if it isn't open.
 pub(crate) fn flags(fd: c_int) -> c_int {
     let kept = errno();
@@ -207,5 +227,36 @@ pub(super) fn address_in(six: &libc::sockaddr_in6) -> Option<SocketAddrV6> {
             Some(SocketAddrV6::new(four.to_ipv6_mapped(), u16::from_be(six.sin6_port), 0, 0))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn what_was_read_is_known_before_and_after_the_end_came() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut dialled = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut accepted, _) = listener.accept().unwrap();
+        let fd = accepted.as_raw_fd();
+        assert_eq!(received(fd), Some(0));
+        dialled.write_all(b"twelve bytes").unwrap();
+        accepted.read_exact(&mut [0; 5]).unwrap();
+        assert_eq!(received(fd), Some(5));
+        dialled.shutdown(Shutdown::Write).unwrap();
+        // The end comes, with bytes before it, and is read.
+        accepted.peek(&mut [0; 12]).unwrap();
+        assert_eq!(received(fd), Some(5));
+        accepted.read_exact(&mut [0; 7]).unwrap();
+        assert_eq!(received(fd), Some(12));
+        assert_eq!(accepted.read(&mut [0; 1]).unwrap(), 0);
+        assert_eq!(received(fd), Some(12));
+        accepted.shutdown(Shutdown::Write).unwrap();
+        assert!([Some(12), None].contains(&received(fd)));
     }
 }

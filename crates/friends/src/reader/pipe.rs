@@ -10,6 +10,7 @@
 //! The writer announces a doorbell before it's written, so what is [`Reader::piped`] may still be on its way.
 
 use super::Reader;
+use super::unsure::PIPE;
 use crate::attention::{ALWAYS, PIPED, WATCHED};
 use crate::layout::Flow;
 use crate::lock::Lock;
@@ -87,7 +88,7 @@ impl Reader<'_> {
     /// # Errors
     /// [`Broken::Positions`].
     pub fn let_go_piped(&self) -> Result<u64, Broken> {
-        let Flow { put, signals, reader, .. } = self.flow;
+        let Flow { put, signals, .. } = self.flow;
         let bells = self.piped();
         if bells == 0 {
             return Ok(0);
@@ -99,14 +100,13 @@ impl Reader<'_> {
         if distance(put.head.load(Ordering::Acquire), self.tail(), self.ring.capacity())? != 0 {
             return Ok(0);
         }
-        reader.swallowing.store(1, Ordering::Relaxed);
+        self.begins(PIPE);
         Ok(bells)
     }
 
     /// So many were taken from the pipe.
     pub fn pipe_taken(&self, count: u64) {
         self.flow.signals.pipe_read.fetch_add(count, Ordering::Release);
-        // Who sees that it's over sees the count: `Writer::pipe_expects`.
-        self.flow.reader.swallowing.store(0, Ordering::Release);
+        self.ends(PIPE);
     }
 }

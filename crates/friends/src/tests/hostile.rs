@@ -51,7 +51,11 @@ fn read(reader: Reader<'_>, dice: &mut Dice<'_>) -> Result<(), Broken> {
         4 => reader.watch_edges().map(drop),
         5 => reader.unannounced(),
         6 => reader.is_plain().map(drop),
-        7 => reader.taken_over(),
+        7 => {
+            reader.taken_over();
+            let (received, announced) = (dice.below(100) as u64, reader.pipe_announced().unwrap_or(1));
+            reader.has_received(Some(received)).map(drop).and_then(|()| reader.pipe_holds(0, announced))
+        }
         _ => match reader.step()? {
             Step::Ring(count) => reader.skip(count).map(drop),
             Step::Bells(count) => reader.swallowed(&vec![1; count.min(2)]),

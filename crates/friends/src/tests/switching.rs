@@ -162,7 +162,8 @@ fn what_a_killed_holder_leaves_is_safe_or_known() {
     let heap = Heap::new(CAPACITY);
     let (writer, reader) = ends(&heap.create());
     assert_eq!(reader.step(), Ok(Step::Tcp));
-    assert_eq!((reader.taken_over(), writer.way()), (Ok(()), Ok(Way::Tcp)));
+    reader.taken_over();
+    assert_eq!((reader.is_unsure(), writer.way()), ((false, false), Ok(Way::Tcp)));
     let heap = Heap::new(CAPACITY);
     let (writer, _) = ends(&heap.create());
     writer.begin_tcp();
@@ -193,7 +194,18 @@ fn what_a_killed_holder_leaves_is_safe_or_known() {
     assert_eq!(writer.is_unsure(), (false, false), "nothing was owed");
     assert_eq!(taken(reader, 1), b"x");
     assert_eq!(reader.step(), Ok(Step::Bells(1)));
-    assert_eq!(reader.taken_over(), Err(Broken::Abandoned));
-    assert_eq!(reader.swallowed(&[0]), Ok(()));
-    assert_eq!(reader.taken_over(), Ok(()));
+    reader.taken_over();
+    assert_eq!(
+        (reader.is_unsure(), reader.step()),
+        ((true, false), Ok(Step::Bells(1))),
+        "it's looked for when some are taken"
+    );
+    assert_eq!(reader.has_received(Some(sent + 1)), Err(Broken::Abandoned), "more than was announced");
+    assert_eq!(reader.has_received(Some(sent - 2)), Err(Broken::Abandoned), "less than was counted");
+    assert_eq!((reader.has_received(Some(sent - 1)), reader.is_unsure().0), (Ok(0), false), "it wasn't taken");
+    reader.taken_over();
+    assert_eq!((reader.has_received(Some(sent)), reader.swallowed(&[])), (Ok(1), Ok(())), "it was");
+    assert_eq!((reader.is_unsure(), reader.step()), ((false, false), Ok(Step::Empty)));
+    reader.taken_over();
+    assert_eq!(reader.is_unsure(), (false, false), "none was being taken");
 }

@@ -277,6 +277,30 @@ fn a_doorbell_whose_sender_was_killed_is_found_in_the_pipe_or_owed() {
 }
 
 #[test]
+fn doorbells_whose_reader_was_killed_are_found_in_the_pipe_or_taken() {
+    let heap = Heap::new(CAPACITY);
+    let (writer, reader) = on_the_ring(&heap.create());
+    assert_eq!(reader.watch_piped(false), Ok(true));
+    let pipe = Wake { pipe: true, ..NOBODY };
+    for (held, left) in [(1, 1), (0, 0)] {
+        assert_eq!(writer.put(b"x").expect("room").wake, pipe);
+        assert_eq!(reader.pipe_announced(), None, "it isn't written yet");
+        writer.pipe_rang();
+        assert_eq!((taken(reader, 1), reader.let_go_piped()), (b"x".to_vec(), Ok(1)));
+        reader.taken_over();
+        let announced = reader.pipe_announced().expect("it's written");
+        assert_eq!((reader.is_unsure(), writer.pipe_expects()), ((false, true), None));
+        assert_eq!(reader.pipe_holds(announced + 1, announced), Err(Broken::Abandoned), "more than was announced");
+        assert_eq!((reader.pipe_holds(held, announced), reader.is_unsure()), (Ok(()), (false, false)));
+        assert_eq!(reader.piped(), left);
+        assert_eq!(reader.let_go_piped(), Ok(left));
+        if left > 0 {
+            reader.pipe_taken(left);
+        }
+    }
+}
+
+#[test]
 fn a_pipe_rests_where_nobody_looks_at_it() {
     let heap = Heap::new(CAPACITY);
     let (writer, reader) = on_the_ring(&heap.create());

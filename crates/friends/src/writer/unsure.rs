@@ -2,6 +2,7 @@
 
 use super::Writer;
 use crate::layout::WriterLines;
+use crate::reader::unsure::{PIPE, UNSURE_PIPE};
 use crate::reason::Broken;
 use crate::sync::{AtomicU32, Ordering};
 
@@ -42,7 +43,7 @@ impl Writer<'_> {
     /// lock is asked for that: it may have it and wait for the writer's. The answer holds if it's the same after the pipe was looked at.
     #[must_use]
     pub fn pipe_expects(&self) -> Option<u64> {
-        let swallowing = self.flow.reader.swallowing.load(Ordering::Acquire) != 0;
+        let swallowing = self.flow.reader.swallowing.load(Ordering::Acquire) & (PIPE | UNSURE_PIPE) != 0;
         let read = self.flow.signals.pipe_read.load(Ordering::Acquire);
         (!swallowing).then(|| self.flow.switch.piped.load(Ordering::Relaxed).saturating_sub(read))
     }
