@@ -185,6 +185,31 @@ fn a_server_that_was_there_before_is_known_from_its_first_answer_on() {
 }
 
 #[test]
+fn who_begins_to_wait_for_edges_is_sent_to_by_tcp() {
+    let Some(cgroup) = Cgroup::new() else { return };
+    let _attached = cgroup.attach(&[]);
+    let mut traffic = Traffic::start(&cgroup, &["wait"]);
+    let mut say = |who: &str| {
+        let before = cgroup.bytes();
+        writeln!(traffic.child.stdin.as_mut().unwrap(), "{who}").unwrap();
+        assert_eq!(traffic.line(), "said");
+        cgroup.bytes() - before
+    };
+    say("one who polls");
+    let mut edges_and = |edges: &str, levels: &str| {
+        assert_eq!(say(edges), 0, "{}", cgroup.attachment());
+        say(levels);
+        // Once what went by TCP is acknowledged.
+        until("messages that skip TCP", || (say("") == 40).then_some(()));
+    };
+    // Beside an epoll that waits for levels; where one changes, the older of the two, and again the newer.
+    edges_and("edges", "levels");
+    edges_and("edges before", "levels before");
+    edges_and("edges again", "none");
+    assert_eq!(cgroup.attachment()["reasons"]["end-edges"], 3);
+}
+
+#[test]
 fn a_gateway_counts_the_friends_of_its_host() {
     let Some(cgroup) = Cgroup::new() else { return };
     let _attached = cgroup.attach(&[]);

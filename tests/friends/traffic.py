@@ -3,12 +3,14 @@
 
     traffic.py flow [--port N]   streams on eight connections; "flowing", and at the next line of standard input "intact BYTES"
     traffic.py ask               a server; "flowing", and at each line two questions on a new connection, "answered"
+    traffic.py wait              one connection; for each line that says who is to wait for an end of it, that and ten messages to it, "said"
     traffic.py unread [--port N] sends bytes that nobody reads yet; "waiting", and at the next line more, "intact BYTES" once all is read
 
 All sockets are O_NONBLOCK. Anything else than "intact" is what went wrong, and the exit code is 1.
 """
 import hashlib
 import random
+import select
 import socket
 import sys
 import threading
@@ -111,9 +113,49 @@ def ask(port):
     return count
 
 
+def wait(port):
+    """Who waits for the end that accepted: a level-triggered epoll, always, and whoever was named."""
+    listening = socket.create_server(("127.0.0.1", port))
+    for _ in range(2):
+        # By the first it's known how the server waits.
+        dialled, (accepted, _) = dial(listening), listening.accept()
+        for one, other in ((dialled, accepted), (accepted, dialled)) * 2:
+            one.sendall(b"word")
+            exactly(other, 4)
+    level, other = select.epoll(), select.epoll()
+    level.register(accepted, select.EPOLLIN)
+
+    def poll():
+        """Stands among those who wait, for an error that doesn't come."""
+        poller = select.poll()
+        poller.register(accepted, 0)
+        threading.Thread(target=poller.poll, daemon=True).start()
+
+    levels, edges = select.EPOLLIN, select.EPOLLIN | select.EPOLLET
+    acts = {
+        "edges": lambda: other.register(accepted, edges),
+        "levels": lambda: other.modify(accepted, levels),
+        "edges before": lambda: level.modify(accepted, edges),
+        "levels before": lambda: level.modify(accepted, levels),
+        "edges again": lambda: other.modify(accepted, edges),
+        "none": lambda: other.unregister(accepted),
+        "one who polls": poll,
+        "": lambda: None,
+    }
+    print("waiting", flush=True)
+    count = 0
+    for line in sys.stdin:
+        acts[line.strip()]()
+        for _ in range(10):
+            dialled.sendall(b"word")
+            count += len(exactly(accepted, 4))
+        print("said", flush=True)
+    return count
+
+
 def main():
     socket.setdefaulttimeout(STUCK_SECONDS)
-    work = {"ask": ask, "flow": flow, "unread": unread}[sys.argv[1]]
+    work = {"ask": ask, "flow": flow, "unread": unread, "wait": wait}[sys.argv[1]]
     port = int(sys.argv[3]) if sys.argv[2:3] == ["--port"] else 0
     try:
         print("intact", work(port), flush=True)

@@ -80,6 +80,14 @@ static inline struct direction *direction_of(struct bpf_sock_ops *ops, u64 flags
     return sock ? storage_of(&friends_directions, sock, 0, flags) : 0;
 }
 
+/* What the other end of a direction shows. */
+static inline struct shared *other_of(const struct direction *direction)
+{
+    struct end turned;
+    turn(&direction->own, &turned);
+    return map_lookup(&friends_ends, &turned);
+}
+
 static inline struct tcp_sock *tcp_of(struct bpf_sock_ops *ops)
 {
     struct bpf_sock *sock = ops->sk;
@@ -123,7 +131,7 @@ static inline void forget(struct direction *direction)
 {
     if (direction->role == DIALLED || direction->role == ACCEPTED) {
         map_delete(&friends_ends, &direction->own);
-        map_delete(&friends_sockets, &direction->own);
+        map_delete(&friends_sockets, &direction->name);
     }
     direction->role = NOBODY;
 }
@@ -134,17 +142,17 @@ static inline enum counter make_friend(struct bpf_sock_ops *ops, const struct en
     if (!direction)
         return NO_ROOM;
     direction->own = *end;
-    turn(end, &direction->other);
+    direction->name = (struct name){ socket_cookie(ops), ktime_ns() };
     /* In one store: the verifier takes no half of a pointer's. */
     *(volatile u64 *)&direction->tcp = 0;
     direction->is_bypassed = direction->is_settled = direction->queued = direction->why = direction->skipped = 0;
-    struct shared shared = {};
+    struct shared shared = { .name = direction->name };
     if (map_update(&friends_ends, &direction->own, &shared, ANY))
         return NO_ROOM;
     struct shared *kept = map_lookup(&friends_ends, &direction->own);
     if (kept)
         kept->tcp = tcp_of(ops);
-    long error = sock_hash_update(ops, &friends_sockets, &direction->own, ANY);
+    long error = sock_hash_update(ops, &friends_sockets, &direction->name, ANY);
     if (error) {
         map_delete(&friends_ends, &direction->own);
         return error == -E2BIG ? NO_ROOM : NO_KERNEL;
@@ -228,8 +236,10 @@ static inline void meet(struct bpf_sock_ops *ops, int has_dialled)
  * what the other has said (as in settle): so never do both go ahead. */
 static inline void leave(struct direction *direction, u64 sock)
 {
+    struct end turned;
+    turn(&direction->own, &turned);
     struct shared *own = map_lookup(&friends_ends, &direction->own);
-    struct shared *other = map_lookup(&friends_ends, &direction->other);
+    struct shared *other = map_lookup(&friends_ends, &turned);
     if (!own || own->leaving)
         return;
     __sync_lock_test_and_set(&own->leaving, 1);
@@ -237,9 +247,10 @@ static inline void leave(struct direction *direction, u64 sock)
         __sync_lock_test_and_set(&other->leaving, 1);
     if (*(volatile u64 *)&own->bypassed || (other && *(volatile u64 *)&other->bypassed))
         return;
-    map_delete(&friends_sockets, &direction->own);
-    map_delete(&friends_sockets, &direction->other);
-    map_delete(&friends_ends, &direction->other);
+    map_delete(&friends_sockets, &direction->name);
+    if (other)
+        map_delete(&friends_sockets, &other->name);
+    map_delete(&friends_ends, &turned);
     map_delete(&friends_ends, &direction->own);
     direction->role = NOBODY;
     tap_event(direction, sock, TAP_LEFT);
@@ -264,7 +275,7 @@ static inline void observe(struct bpf_sock_ops *ops)
     }
     /* Between accept(2) and fcntl(2) the end that accepted may seem to wait: it is asked when it has sent something itself. */
     if (waits == WAITS_NOT && direction->role == ACCEPTED) {
-        struct shared *other = map_lookup(&friends_ends, &direction->other);
+        struct shared *other = other_of(direction);
         if (other)
             waits = waiting_of((u64)other->tcp);
     }
@@ -357,7 +368,7 @@ static inline enum counter file_against(const struct tcp_sock *other)
         return TCP_BLOCKING;
     if (file->f_owner)
         return TCP_URGENT;
-    if (is_edge_triggered((u64)file))
+    if (is_edge_triggered((u64)socket))
         return TCP_EDGES;
     const struct address_space *mapping = file->f_mapping;
     return mapping && mapping->i_mmap.rb_root.rb_node ? TCP_ZEROCOPY : BYPASS;
@@ -378,7 +389,7 @@ static inline enum counter settle(struct direction *direction, u64 own_sock)
     if (waits != WAITS_NOT)
         return waits == WAITS_FOR_EDGES ? TCP_EDGES : TCP_BLOCKING;
     struct shared *own = map_lookup(&friends_ends, &direction->own);
-    struct shared *other = map_lookup(&friends_ends, &direction->other);
+    struct shared *other = other_of(direction);
     if (!own || !other)
         return TCP_ALONE;
     __sync_lock_test_and_set(&own->bypassed, 1);
@@ -405,9 +416,10 @@ static inline enum counter way(struct direction *direction, const struct tcp_soc
     if (is_off())
         return TCP_OFF;
     if (!direction->tcp) {
-        struct shared *found = map_lookup(&friends_ends, &direction->other);
+        struct shared *found = other_of(direction);
         if (!found)
             return TCP_ALONE;
+        direction->other = found->name;
         direction->tcp = found->tcp;
     }
     const struct tcp_sock *other = direction->tcp;

@@ -12,7 +12,7 @@ struct end {
     u16 remote_port;
     u32 padding;
 };
-_Static_assert(sizeof(struct end) == 48, "src/friends.rs counts by keys of as many bytes");
+_Static_assert(sizeof(struct end) == 48, "no hole is a part of a key");
 
 /* The end at the other side. */
 static inline void turn(const struct end *end, struct end *other)

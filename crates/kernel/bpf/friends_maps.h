@@ -31,17 +31,25 @@ struct {
     type(value, u8);
 } friends_ports SEC(".maps");
 
-/* Friends' sockets. */
+/* What an end's socket is called among friends' sockets. The name is hashed for each message, and shorter than the end. A socket may have several
+ * connections, one after the other: what is sent to one mustn't come to the next. */
+struct name {
+    u64 cookie;
+    u64 since_ns;
+};
+
+/* Friends' sockets. src/friends.rs counts by keys of as many bytes. */
 struct {
     uint(type, MAP_TYPE_SOCKHASH);
     uint(max_entries, SOCKETS_MAX);
-    type(key, struct end);
+    type(key, struct name);
     type(value, u32);
 } friends_sockets SEC(".maps");
 
 /* What both ends of a connection see of each other. */
 struct shared {
     struct tcp_sock BY_POINTER *tcp;
+    struct name name;
     u64 bypassed; /* a byte has gone past TCP, or is about to */
     u64 leaving;  /* no byte may any more */
 };
@@ -73,8 +81,9 @@ enum role { NOBODY, WITNESS, DIALLED, ACCEPTED };
 /* Kept with each socket that matters to us: the direction from it to the other end. */
 struct direction {
     struct end own;
-    struct end other;
-    struct tcp_sock BY_POINTER *tcp; /* the other end's, once it's known */
+    struct name name;
+    struct name other; /* the other end's, and its socket, once they're known */
+    struct tcp_sock BY_POINTER *tcp;
     u32 role;
     u8 is_bypassed; /* the last message went past TCP */
     u8 is_settled;  /* the first has: nobody leaves the map any more */
@@ -83,7 +92,7 @@ struct direction {
     u32 skipped;    /* bytes that went past TCP, modulo 2^32 */
     u32 watched;    /* what the kernel was asked for on a witness's account alone */
 };
-_Static_assert(sizeof(struct direction) == 128, "as much as fits the kernel's next size, with what it adds");
+_Static_assert(sizeof(struct direction) <= 128, "as much as fits the kernel's next size, with what it adds");
 
 struct {
     uint(type, MAP_TYPE_SK_STORAGE);

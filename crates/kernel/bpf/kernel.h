@@ -130,6 +130,7 @@ static long (*const map_delete)(void *map, const void *key) = (void *)3;
 static u64 (*const ktime_ns)(void) = (void *)5;
 static u32 (*const cpu_number)(void) = (void *)8;
 static long (*const skb_pull)(struct __sk_buff *skb, u32 bytes) = (void *)39;
+static u64 (*const socket_cookie)(void *context) = (void *)46;
 static long (*const sock_ops_setsockopt)(struct bpf_sock_ops *ops, int level, int name, void *value, int bytes) = (void *)49;
 static long (*const redirect_map)(void *map, u64 key, u64 otherwise) = (void *)51;
 static long (*const sock_ops_watch)(struct bpf_sock_ops *ops, int flags) = (void *)59;

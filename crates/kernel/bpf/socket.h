@@ -18,27 +18,38 @@ struct rb_root_cached {
 struct address_space {
     struct rb_root_cached i_mmap;
 } RELOCATED;
-struct hlist_node {
-    struct hlist_node *next;
+struct list_head {
+    struct list_head *next;
 } RELOCATED;
-struct hlist_head {
-    struct hlist_node *first;
+struct wait_queue_head {
+    struct list_head head;
+} RELOCATED;
+struct wait_queue_entry {
+    struct list_head entry;
 } RELOCATED;
 struct epoll_event {
     u32 events;
 } RELOCATED;
 struct epitem {
-    struct hlist_node fllink;
     struct epoll_event event;
+} RELOCATED;
+/* How an epoll instance waits for a file. */
+struct eppoll_entry {
+    struct epitem *base;
+    struct wait_queue_entry wait;
+    struct wait_queue_head *whead;
 } RELOCATED;
 struct file {
     struct address_space *f_mapping;
     u32 f_flags;
-    struct hlist_head *f_ep; /* the epoll instances that it is in */
     void *f_owner; /* Linux 6.12; who is to get signals */
+} RELOCATED;
+struct socket_wq {
+    struct wait_queue_head wait;
 } RELOCATED;
 struct socket {
     struct file *file;
+    struct socket_wq wq; /* who waits for it */
 } RELOCATED;
 struct sock_common {
     unsigned long skc_flags;
@@ -85,8 +96,8 @@ enum sock_flags { SOCK_URGINLINE = 9997, SOCK_RCVTSTAMP = 9998, SOCK_ZEROCOPY = 
 
 enum { O_NONBLOCK = 04000 };
 #define EPOLLET (1u << 31)
-/* Epoll instances that we look at; who is in more is taken for an edge-triggered one. */
-#define EPOLLS_MAX 4
+/* Who waits for a socket and is looked at; of one for which more wait it's taken that some wait for edges. */
+#define WAITERS_MAX 4
 enum { TCP_STATE_ESTABLISHED = 1, TCP_STATE_FIN_WAIT1 = 4, TCP_STATE_CLOSE = 7, TCP_STATE_CLOSE_WAIT = 8, TCP_STATE_LAST_ACK = 9 };
 
 /* The field of `address`, which is a struct `kind`; 0 where it can't be read. The address is taken first: all that is written within
@@ -114,30 +125,27 @@ enum { TCP_STATE_ESTABLISHED = 1, TCP_STATE_FIN_WAIT1 = 4, TCP_STATE_CLOSE = 7, 
 /* The bit of a flag of `enum sock_flags`; clang's number for an enumerator's value is 1. */
 #define FLAG(name) (1ul << __builtin_preserve_enum_value(*(typeof(enum sock_flags) *)name, 1))
 
-/* The open file of a socket; none of one that nobody has accepted yet. */
-static inline u64 file_of(u64 sock)
-{
-    if (!sock)
-        return 0;
-    struct socket *socket = PEEK(sock, sock, sk_socket);
-    return socket ? (u64)PEEK(socket, socket, file) : 0;
-}
+#define OFFSET(kind, field) __builtin_preserve_field_info(((struct kind *)0)->field, 0)
 
-/* Whether a file is in an epoll instance by EPOLLET. */
-static inline int is_edge_triggered(u64 file)
+/* Whether an epoll instance waits for a socket by EPOLLET. Those who wait stand in the list that the kernel walks to wake them: so who sends has it
+ * near, other than the file's own list of epoll instances, beside which each system call of a program with threads counts itself. What isn't
+ * an epoll instance's doesn't lead back to the list's head, or to nothing that can be read. */
+static inline int is_edge_triggered(u64 socket)
 {
-    struct hlist_head *head = PEEK(file, file, f_ep);
-    struct hlist_node *node = head ? PEEK(head, hlist_head, first) : 0;
-    u64 offset = __builtin_preserve_field_info(((struct epitem *)0)->fllink, 0);
+    u64 head = socket + OFFSET(socket, wq.wait), end = head + OFFSET(wait_queue_head, head);
+    u64 next = (u64)PEEK(end, list_head, next);
 #pragma unroll
-    for (int i = 0; i < EPOLLS_MAX; i++) {
-        if (!node)
+    for (int i = 0; i < WAITERS_MAX; i++) {
+        if (next == end || !next)
             return 0;
-        if (PEEK((u64)node - offset, epitem, event.events) & EPOLLET)
+        u8 entry[64];
+        read_kernel(entry, sizeof(entry), (void *)(next - OFFSET(eppoll_entry, wait.entry)));
+        if (*(u64 *)(entry + OFFSET(eppoll_entry, whead)) == head &&
+            PEEK(*(u64 *)(entry + OFFSET(eppoll_entry, base)), epitem, event.events) & EPOLLET)
             return 1;
-        node = PEEK(node, hlist_node, next);
+        next = *(u64 *)(entry + OFFSET(eppoll_entry, wait.entry.next));
     }
-    return node != 0;
+    return next != end;
 }
 
 /* How a program waits for a socket: in its calls, for its edges, or otherwise. */
@@ -145,12 +153,13 @@ enum waiting { NOT_ACCEPTED, WAITS_NOT, WAITS, WAITS_FOR_EDGES };
 
 static inline enum waiting waiting_of(u64 sock)
 {
-    u64 file = file_of(sock);
+    struct socket *socket = sock ? PEEK(sock, sock, sk_socket) : 0;
+    struct file *file = socket ? PEEK(socket, socket, file) : 0;
     if (!file)
         return NOT_ACCEPTED;
     if (!(PEEK(file, file, f_flags) & O_NONBLOCK))
         return WAITS;
-    return is_edge_triggered(file) ? WAITS_FOR_EDGES : WAITS_NOT;
+    return is_edge_triggered((u64)socket) ? WAITS_FOR_EDGES : WAITS_NOT;
 }
 
 /* Bytes that wait in a socket to be received, as the kernel charges them. */

@@ -39,9 +39,8 @@ const WHAT: &str = "friends";
 /// nothing would say so: they are refused.
 const SINCE: Release = Release { major: 6, minor: 13 };
 
-/// `struct end` of `bpf/friends.h`.
-type EndKey = [u8; 48];
-type Sockets = SockHash<MapData, EndKey>;
+/// By `struct name` of `bpf/friends_maps.h`.
+type Sockets = SockHash<MapData, [u8; 16]>;
 
 /// Why friends can't be had for a cgroup.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,6 @@
 """Sockets that are shared, handed on, used again, and many at once."""
 import array
+import contextlib
 import ctypes
 import os
 import resource
@@ -15,11 +16,14 @@ AF_UNSPEC_ADDRESS = bytes(16)
 
 @check
 def another_connection_by_the_same_socket():
-    """connect(2) with AF_UNSPEC ends a connection, and the socket begins another."""
-    listening, end = listener(), socket.socket()
+    """connect(2) with AF_UNSPEC ends a connection, and the socket begins another, to which the peer of the one before has nothing to say."""
+    listening, end, before = listener(), socket.socket(), None
     for number in range(30):
         end.connect(listening.getsockname())
         accepted, _ = listening.accept()
+        for _ in range(3 if before else 0):
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                before.send(b"of the connection before")
         for _ in range(3):
             end.send(b"question %d" % number)
             expect(accepted.recv(20) == b"question %d" % number, "another question")
@@ -28,7 +32,7 @@ def another_connection_by_the_same_socket():
         if number % 2:
             accepted.send(b"of the connection before")
         expect(LIBC.connect(end.fileno(), AF_UNSPEC_ADDRESS, 16) == 0, "it can't be ended")
-        accepted.close()
+        before = accepted
 
 
 @check
