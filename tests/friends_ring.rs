@@ -276,6 +276,28 @@ fn locks_that_are_lent_come_back() {
 }
 
 #[test]
+fn calls_that_a_handler_leaves_or_interrupts_do_as_on_tcp() {
+    if lacks(&["cc"]) {
+        return;
+    }
+    let friends = Friends::new("ring-leaps");
+    let program = friends.scratch.path("leaps");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/friends/leaps.c");
+    said(Command::new("cc").args(["-O2", "-o", &program, source]));
+    for what in ["leave", "wait", "look"] {
+        for stack in ["", "above"] {
+            let mut command = Command::new(&program);
+            command.arg(what).args(Some(stack).filter(|stack| !stack.is_empty()));
+            assert_eq!(said(&mut command), "pass\n", "TCP: {what} {stack}");
+            assert_eq!(said(&mut friends.with(&command)), "pass\n", "{what} {stack}");
+        }
+    }
+    friends.went_by_ring(100_000_000);
+    assert!(friends.figure("locks_taken_back") > 100, "no call was left inside");
+    assert!(friends.figure("reentered") > 10, "no call was interrupted inside");
+}
+
+#[test]
 fn epoll_hears_of_all_by_pipes() {
     if lacks(&["python3"]) {
         return;

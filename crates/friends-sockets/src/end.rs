@@ -15,6 +15,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use crate::family::Family;
+use crate::leap;
 use crate::link::Link;
 use crate::pool;
 use crate::sys::{call, threads};
@@ -152,6 +153,19 @@ impl End {
         if threads::add(&self.held, -1) == 1 {
             self.free();
         }
+    }
+
+    /// A call that uses it was left, and never lets it go. Beside it so many do use it.
+    pub(crate) fn was_left(&self, users: i32) {
+        if self.held.load(Ordering::Relaxed) > users {
+            self.let_go();
+        }
+    }
+
+    /// As [`leap::asleep`], in a call that uses this end.
+    #[inline]
+    pub fn asleep<T>(&self, sleep: impl FnOnce() -> T) -> T {
+        leap::asleep(&self.link, sleep)
     }
 
     /// One more descriptor is this end.

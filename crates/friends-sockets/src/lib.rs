@@ -18,7 +18,7 @@
 //! - A descriptor that isn't an end costs one look at a table.
 //! - Whatever isn't understood makes a connection stay, or become again, plain TCP at a known place in its stream.
 //! - No call allocates, and none but those of sleeping programs sleeps: all may come from signal handlers. A handler that uses the very
-//!   connection in whose call it interrupted its thread is told EAGAIN, or EINTR where it would have slept.
+//!   connection in whose call it interrupted its thread is told EAGAIN, or EINTR where it would have slept. It may leave by siglongjmp(3): `leap`.
 //! - What sleeps for the program is libc's own function wherever it sleeps for long; a cancelled thread unwinds through here, which is
 //!   why the preload library is built to abort and not to unwind (`profile.preload`): such frames let others unwind.
 //! - Tables are the process's: one copy of this crate in a process has all its ends.
@@ -33,6 +33,7 @@ mod family;
 mod far;
 mod figures;
 mod gather;
+mod leap;
 pub mod lifecycle;
 mod link;
 mod lock;

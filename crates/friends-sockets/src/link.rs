@@ -197,6 +197,12 @@ impl Link {
         Ok((segment, side))
     }
 
+    /// Whether a word of a segment is in this one's.
+    pub(crate) fn has(&self, word: &AtomicU32) -> bool {
+        let (start, length) = (self.start.load(Ordering::Relaxed), self.length.load(Ordering::Relaxed));
+        std::ptr::from_ref(word).addr().wrapping_sub(start) < length
+    }
+
     /// Whether the peer last waited on the CPU on which this end is about to.
     pub(crate) fn is_beside_peer(&self) -> bool {
         self.segment().is_ok_and(|(segment, side)| segment.waits_on(side, call::cpu()))

@@ -1,4 +1,5 @@
-//! Taking the locks of a segment: sleeping for them, recalling them where they are lent, and taking them over from threads that were killed.
+//! Taking the locks of a segment: sleeping for them, recalling them where they are lent, taking them over from threads that were killed, and back
+//! from calls that were left.
 
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -6,6 +7,7 @@ use std::time::Duration;
 use midmile_friends::{Broken, Held, Lock, Owner, Reader, Taken, Writer};
 
 use crate::figures::{self, Figure};
+use crate::leap::{self, Place};
 use crate::sys::{call, futex, threads};
 
 /// Looks before sleeping: who holds a lock copies at most a piece of the ring and makes one system call.
@@ -35,6 +37,7 @@ pub(crate) enum Busy {
 pub(crate) struct Guard<'m> {
     lock: Lock<'m>,
     taken: Taken,
+    _place: Place,
 }
 
 impl Drop for Guard<'_> {
@@ -57,15 +60,17 @@ pub(crate) fn of_reader<'m>(reader: &Reader<'m>) -> Result<Guard<'m>, Busy> {
 
 fn take<'m>(lock: Lock<'m>, taken_over: impl Fn()) -> Result<Guard<'m>, Busy> {
     let owner = Owner::new(call::thread()).expect("threads' numbers are below 2^22");
+    // Before the lock is had: a handler that finds it with its own thread asks whose it is.
+    let place = Place::take();
     match lock.try_lock(owner, false) {
-        Ok(taken) => had(lock, taken, &taken_over),
-        Err(held) => wait(lock, owner, held, taken_over),
+        Ok(taken) => had(lock, taken, place, &taken_over),
+        Err(held) => wait(lock, owner, held, place, taken_over),
     }
 }
 
 /// The lock that was taken, once it's the caller's alone.
-fn had<'m>(lock: Lock<'m>, taken: Taken, taken_over: &impl Fn()) -> Result<Guard<'m>, Busy> {
-    let guard = Guard { lock, taken };
+fn had<'m>(lock: Lock<'m>, taken: Taken, place: Place, taken_over: &impl Fn()) -> Result<Guard<'m>, Busy> {
+    let guard = Guard { lock, taken, _place: place };
     if taken == Taken::Lent {
         recall(lock, taken_over)?;
     }
@@ -99,15 +104,30 @@ fn recall(lock: Lock<'_>, taken_over: &impl Fn()) -> Result<(), Busy> {
 }
 
 #[cold]
-fn wait<'m>(lock: Lock<'m>, owner: Owner, mut held: Held, taken_over: impl Fn()) -> Result<Guard<'m>, Busy> {
+fn wait<'m>(
+    lock: Lock<'m>,
+    owner: Owner,
+    mut held: Held,
+    place: Place,
+    taken_over: impl Fn(),
+) -> Result<Guard<'m>, Busy> {
     let (mut looks, mut naps) = (0, 0);
     loop {
-        if held.thread() == owner.thread() {
+        let is_own = held.thread() == owner.thread();
+        if is_own && !place.was_left() {
             figures::add(Figure::Reentered, 1);
             return Err(Busy::Own);
         }
         looks += 1;
-        if looks < LOOKS {
+        if is_own {
+            figures::add(Figure::LocksTakenBack, 1);
+            taken_over();
+            if let Some(taken) = lock.take_back(held, owner) {
+                // Its end is this call's too.
+                leap::give_back(1, |link| link.has(lock.futex()));
+                return had(lock, taken, place, &taken_over);
+            }
+        } else if looks < LOOKS {
             std::hint::spin_loop();
         } else if let Some(value) = lock.wait(held) {
             match futex::sleep(lock.futex(), value, NAP) {
@@ -123,14 +143,14 @@ fn wait<'m>(lock: Lock<'m>, owner: Owner, mut held: Held, taken_over: impl Fn())
             return Err(Busy::Broken(Broken::Abandoned));
         }
         match lock.try_lock(owner, looks >= LOOKS) {
-            Ok(taken) => return had(lock, taken, &taken_over),
+            Ok(taken) => return had(lock, taken, place, &taken_over),
             Err(now) => held = now,
         }
         if looks >= LOOKS
             && !call::lives(held.thread())
             && let Some(taken) = lock.take_over(held, owner)
         {
-            let guard = had(lock, taken, &taken_over)?;
+            let guard = had(lock, taken, place, &taken_over)?;
             taken_over();
             return Ok(guard);
         }

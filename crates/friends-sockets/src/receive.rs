@@ -5,6 +5,7 @@ use midmile_friends::{Broken, Plain, Reader, Step, View};
 
 use crate::end::{End, Way};
 use crate::figures::{self, Figure};
+use crate::leap;
 use crate::link::{KILLED, Link, NONBLOCKING, WATCHED, unsure};
 use crate::lock::{self, Busy};
 use crate::sleep::{self, Woken};
@@ -116,7 +117,7 @@ impl Receive<'_, '_> {
                 self.start_over();
                 continue;
             }
-            match sleep.until_something(self.fd, self.link, &self.reader) {
+            match leap::asleep(self.link, || sleep.until_something(self.fd, self.link, &self.reader)) {
                 Ok(Woken::Look) => {}
                 // A receive of no bytes waits all the same, and then has what it asked for.
                 Ok(Woken::Late) if self.wanted() == 0 => return Ok(0),
@@ -131,7 +132,7 @@ impl Receive<'_, '_> {
 
     /// The peer hasn't attached: the ring isn't used before it does, so this receive may sleep as it would without us.
     fn before_the_ring(&mut self) -> Answer {
-        let answer = call::receive_sleeping(self.fd, self.buffers, self.flags);
+        let answer = leap::asleep(self.link, || call::receive_sleeping(self.fd, self.buffers, self.flags));
         let counted = if self.flags & MSG_PEEK == 0 { *answer.as_ref().unwrap_or(&0) } else { 0 };
         self.reader.leave_tcp(counted as u64);
         figures::add(Figure::TcpIn, counted as u64);

@@ -10,7 +10,7 @@ use crate::lock::{self, Busy};
 use crate::sleep::{self, Sleep, Woken};
 use crate::sys::user::Buffers;
 use crate::sys::{AGAIN, Answer, Errno, STALE, call};
-use crate::{table, tap};
+use crate::{leap, table, tap};
 
 /// Flags that mean the same by the ring; others are the kernel's to honour.
 const KNOWN: i32 = MSG_DONTWAIT | MSG_NOSIGNAL | libc::MSG_MORE | libc::MSG_EOR | libc::MSG_DONTROUTE;
@@ -99,11 +99,14 @@ impl Send<'_, '_> {
             match turn.map_err(|broken| self.link.reset(self.fd, broken))? {
                 Turn::Done => return Ok(self.sent),
                 Turn::Failed(error) => return self.failed(error),
-                Turn::Full => match sleep.until_room(self.link, &self.writer, self.writer.capacity()) {
-                    Ok(Woken::Look) => {}
-                    Ok(Woken::Late) => self.link.leave_ring(self.fd, &self.writer, Plain::Full),
-                    Err(error) => return self.failed(error),
-                },
+                Turn::Full => {
+                    match leap::asleep(self.link, || sleep.until_room(self.link, &self.writer, self.writer.capacity()))
+                    {
+                        Ok(Woken::Look) => {}
+                        Ok(Woken::Late) => self.link.leave_ring(self.fd, &self.writer, Plain::Full),
+                        Err(error) => return self.failed(error),
+                    }
+                }
                 Turn::Sleep => match self.by_tcp_sleeping() {
                     Err(error) => return self.failed(error),
                     // The kernel's send ended early: a signal, a time limit, or an error that it tells by the next.
@@ -224,8 +227,10 @@ impl Send<'_, '_> {
 
     /// Sends by TCP without the lock, and sleeps as the socket says; whether the kernel took all it was given. The send has begun.
     fn by_tcp_sleeping(&mut self) -> Result<bool, Errno> {
-        let answer =
-            self.clear_debt().and_then(|()| call::send_sleeping(self.fd, self.buffers, self.flags | MSG_NOSIGNAL));
+        let flags = self.flags | MSG_NOSIGNAL;
+        let answer = self
+            .clear_debt()
+            .and_then(|()| leap::asleep(self.link, || call::send_sleeping(self.fd, self.buffers, flags)));
         let count = answer.as_ref().map_or(0, |(count, _)| *count);
         // Without the lock it isn't counted, and the direction stays with TCP for good: as it should, where a handler interrupted.
         if let Ok(_held) = lock::of_writer(&self.writer) {

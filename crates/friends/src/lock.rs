@@ -230,6 +230,21 @@ impl<'m> Lock<'m> {
         taken.ok().map(|_| self.standing(owner))
     }
 
+    /// Takes the lock back from a call of the owner's own thread that was left, and never gives it back; as after [`Lock::take_over`], but that the caller has
+    /// said so of what the lock is for before. `None`: it was recalled meanwhile, or was on the way to be; try again.
+    #[must_use]
+    pub fn take_back(self, held: Held, owner: Owner) -> Option<Taken> {
+        let LockWords { lent, inside, .. } = self.words;
+        if inside.load(Ordering::Relaxed) != owner.thread() {
+            return self.take_over(held, owner);
+        }
+        if lent.load(Ordering::Relaxed) == owner.thread() {
+            return Some(Taken::Borrowed);
+        }
+        inside.store(0, Ordering::Release);
+        None
+    }
+
     /// Says of a lock that isn't given back that nobody has it: who asks for it is told thread 0, and needn't wait for that. The owner, should
     /// it come back after all, frees it.
     pub fn forsake(self, held: Held) {

@@ -15,7 +15,7 @@ use midmile_friends_sockets::table::{self, Held};
 
 /// A receive that libc's own does: counted, where the end may become a friend.
 fn counted(fd: c_int, held: &Held, stage: &Stage, consumes: bool, act: impl FnOnce() -> ssize_t) -> ssize_t {
-    let answer = act();
+    let answer = held.asleep(act);
     if *stage == Stage::Counted {
         held.counted(Way::In, if consumes { moved(answer) } else { 0 });
         if answer > 0 {

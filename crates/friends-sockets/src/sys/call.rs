@@ -152,6 +152,14 @@ pub(crate) fn thread() -> u32 {
     })
 }
 
+/// Whether this thread runs a signal's handler on a stack of its own (sigaltstack(2)).
+pub(crate) fn is_on_signal_stack() -> bool {
+    let mut stack = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: 0, ss_size: 0 };
+    // SAFETY: nothing is set, and what is told is put into a stack_t of ours.
+    let answer = unsafe { (real::syscall())(libc::SYS_sigaltstack, 0_usize, &raw mut stack) };
+    answer == 0 && stack.ss_flags & libc::SS_ONSTACK != 0
+}
+
 /// Whether a thread of this number lives, anywhere that we can see.
 pub(crate) fn lives(thread: u32) -> bool {
     let kept = errno();

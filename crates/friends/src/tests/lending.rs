@@ -101,3 +101,34 @@ fn a_borrower_that_was_killed_inside_is_buried() {
     assert!(!lock.unlock(Taken::Lent) && !lock.is_held());
     assert_eq!(take(lock, 9), Taken::Owned);
 }
+
+#[test]
+fn a_lock_that_its_thread_left_taken_is_had_back() {
+    let heap = Heap::new(4096);
+    let lock = heap.create().outgoing(Side::Offering).lock();
+    let back = |lock: Lock<'_>| {
+        let held = lock.try_lock(owner(7), false).expect_err("it was left");
+        assert_eq!(held.thread(), 7);
+        lock.take_back(held, owner(7))
+    };
+    assert_eq!(lock.try_lock(owner(7), false), Ok(Taken::Owned));
+    assert_eq!(back(lock), Some(Taken::Owned));
+    assert!(lock.unlock(Taken::Owned), "who slept for it is woken");
+    assert!(!lock.is_held());
+
+    let lock = lent(&heap.create(), 7);
+    assert_eq!(lock.try_lock(owner(7), false), Ok(Taken::Borrowed));
+    assert_eq!(back(lock), Some(Taken::Borrowed));
+    assert!(!lock.unlock(Taken::Borrowed));
+    assert_eq!(take(lock, 7), Taken::Borrowed, "it's lent still");
+
+    // One who recalls waits for the call that was left: it has the lock, and not the thread that comes back.
+    assert_eq!(lock.try_lock(owner(7), false), Ok(Taken::Borrowed));
+    assert_eq!(lock.try_lock(owner(8), false), Ok(Taken::Lent));
+    assert_eq!(lock.recall(|| {}).map(crate::Held::thread), Some(7));
+    assert_eq!(back(lock), None);
+    assert_eq!(lock.borrower(), None);
+    assert_eq!(lock.try_lock(owner(7), false).expect_err("the other has it").thread(), 8);
+    assert!(!lock.unlock(Taken::Lent));
+    assert_eq!(take(lock, 7), Taken::Owned);
+}
