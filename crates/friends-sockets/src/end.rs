@@ -18,6 +18,7 @@ use crate::family::Family;
 use crate::leap;
 use crate::link::Link;
 use crate::pool;
+use crate::sys::own::own;
 use crate::sys::{call, threads};
 
 const FREE: u32 = 0;
@@ -261,7 +262,7 @@ impl End {
 
     /// Goes through the gate; `None` if this very thread is inside, interrupted by the signal whose handler calls.
     fn enter(&self) -> Option<Inside<'_>> {
-        let own = call::thread();
+        let own = own().number();
         loop {
             match self.gate.compare_exchange_weak(0, own, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Some(Inside(self)),

@@ -16,6 +16,7 @@ use crate::bell::Bell;
 use crate::end::Way;
 use crate::figures::{self, Figure};
 use crate::gather::Gathering;
+use crate::leap::Stand;
 use crate::lock;
 use crate::recall;
 use crate::sleep::{CatchUp, Hope};
@@ -69,6 +70,10 @@ pub(crate) struct Link {
     /// Sends since it was offered, while nobody has taken it up.
     unanswered: AtomicU32,
     marks: AtomicU32,
+    /// Where the calls stand that have the locks: who reads, who writes, who writes to this end.
+    pub(crate) reading: Stand,
+    pub(crate) writing: Stand,
+    pub(crate) of_peer: Stand,
     /// `SO_RCVTIMEO` in microseconds; 0: none.
     limit: AtomicU64,
     /// An error that the kernel has told and the program hasn't heard.
@@ -103,6 +108,9 @@ impl Link {
             offered: AtomicI32::new(NONE),
             unanswered: AtomicU32::new(0),
             marks: AtomicU32::new(0),
+            reading: Stand::new(),
+            writing: Stand::new(),
+            of_peer: Stand::new(),
             limit: AtomicU64::new(0),
             error: AtomicI32::new(0),
             gathering: Gathering::new(),
@@ -195,12 +203,6 @@ impl Link {
         let segment = mapping.segment_again().map_err(|_| Broken::Positions)?;
         let side = if self.attached.load(Ordering::Relaxed) { Side::Attached } else { Side::Offering };
         Ok((segment, side))
-    }
-
-    /// Whether a word of a segment is in this one's.
-    pub(crate) fn has(&self, word: &AtomicU32) -> bool {
-        let (start, length) = (self.start.load(Ordering::Relaxed), self.length.load(Ordering::Relaxed));
-        std::ptr::from_ref(word).addr().wrapping_sub(start) < length
     }
 
     /// Whether the peer last waited on the CPU on which this end is about to.
@@ -323,7 +325,7 @@ impl Link {
         if !recall::is_reachable(fd, &segment, side) {
             return;
         }
-        let Ok(_held) = lock::of_reader(&reader) else { return };
+        let Ok(_held) = lock::of_reader(self, &reader) else { return };
         if !self.is(NONBLOCKING | WATCHED) {
             reader.unwatch();
             // A peer that forked meanwhile asked for them to stay.

@@ -1,13 +1,15 @@
 //! Taking the locks of a segment: sleeping for them, recalling them where they are lent, taking them over from threads that were killed, and back
 //! from calls that were left.
 
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 use std::time::Duration;
 
 use midmile_friends::{Broken, Held, Lock, Owner, Reader, Taken, Writer};
 
 use crate::figures::{self, Figure};
-use crate::leap::{self, Place};
+use crate::leap::{Place, Stand, is_from_left};
+use crate::link::Link;
+use crate::sys::own::own;
 use crate::sys::{call, futex, threads};
 
 /// Looks before sleeping: who holds a lock copies at most a piece of the ring and makes one system call.
@@ -37,7 +39,6 @@ pub(crate) enum Busy {
 pub(crate) struct Guard<'m> {
     lock: Lock<'m>,
     taken: Taken,
-    _place: Place,
 }
 
 impl Drop for Guard<'_> {
@@ -48,29 +49,47 @@ impl Drop for Guard<'_> {
     }
 }
 
-/// The lock of who writes.
-pub(crate) fn of_writer<'m>(writer: &Writer<'m>) -> Result<Guard<'m>, Busy> {
-    take(writer.lock(), || writer.taken_over())
+/// The lock of who writes to a link.
+pub(crate) fn of_writer<'m>(link: &Link, writer: &Writer<'m>) -> Result<Guard<'m>, Busy> {
+    take(link, &link.writing, writer.lock(), || writer.taken_over())
 }
 
 /// The lock of who reads.
-pub(crate) fn of_reader<'m>(reader: &Reader<'m>) -> Result<Guard<'m>, Busy> {
-    take(reader.lock(), || reader.taken_over())
+pub(crate) fn of_reader<'m>(link: &Link, reader: &Reader<'m>) -> Result<Guard<'m>, Busy> {
+    take(link, &link.reading, reader.lock(), || reader.taken_over())
 }
 
-fn take<'m>(lock: Lock<'m>, taken_over: impl Fn()) -> Result<Guard<'m>, Busy> {
-    let owner = Owner::new(call::thread()).expect("threads' numbers are below 2^22");
-    // Before the lock is had: a handler that finds it with its own thread asks whose it is.
-    let place = Place::take();
-    match lock.try_lock(owner, false) {
-        Ok(taken) => had(lock, taken, place, &taken_over),
-        Err(held) => wait(lock, owner, held, place, taken_over),
-    }
+/// The lock of who writes to a link at its other end, for what this end has to do there.
+pub(crate) fn of_peer<'m>(link: &Link, writer: &Writer<'m>) -> Result<Guard<'m>, Busy> {
+    take(link, &link.of_peer, writer.lock(), || writer.taken_over())
+}
+
+fn take<'m>(link: &Link, stand: &Stand, lock: Lock<'m>, taken_over: impl Fn()) -> Result<Guard<'m>, Busy> {
+    let thread = own().number();
+    let owner = Owner::new(thread).expect("threads' numbers are below 2^22");
+    let (before, here) = (stand.get(), Place::here(thread));
+    stand.set(here);
+    // A handler in this thread sees it in this order.
+    compiler_fence(Ordering::SeqCst);
+    let taken = match lock.try_lock(owner, false) {
+        Ok(taken) => had(lock, taken, &taken_over),
+        Err(held) if held.thread() != thread || is_from_left(link, before, here) => {
+            wait(lock, owner, held, &taken_over)
+        }
+        Err(_) => {
+            stand.set(before);
+            figures::add(Figure::Reentered, 1);
+            return Err(Busy::Own);
+        }
+    };
+    stand.set(here);
+    taken
 }
 
 /// The lock that was taken, once it's the caller's alone.
-fn had<'m>(lock: Lock<'m>, taken: Taken, place: Place, taken_over: &impl Fn()) -> Result<Guard<'m>, Busy> {
-    let guard = Guard { lock, taken, _place: place };
+#[inline]
+fn had<'m>(lock: Lock<'m>, taken: Taken, taken_over: &impl Fn()) -> Result<Guard<'m>, Busy> {
+    let guard = Guard { lock, taken };
     if taken == Taken::Lent {
         recall(lock, taken_over)?;
     }
@@ -103,29 +122,17 @@ fn recall(lock: Lock<'_>, taken_over: &impl Fn()) -> Result<(), Busy> {
     Ok(())
 }
 
+/// Waits for a lock, which may be one that a call of this thread had that was left.
 #[cold]
-fn wait<'m>(
-    lock: Lock<'m>,
-    owner: Owner,
-    mut held: Held,
-    place: Place,
-    taken_over: impl Fn(),
-) -> Result<Guard<'m>, Busy> {
+fn wait<'m>(lock: Lock<'m>, owner: Owner, mut held: Held, taken_over: &impl Fn()) -> Result<Guard<'m>, Busy> {
     let (mut looks, mut naps) = (0, 0);
     loop {
-        let is_own = held.thread() == owner.thread();
-        if is_own && !place.was_left() {
-            figures::add(Figure::Reentered, 1);
-            return Err(Busy::Own);
-        }
         looks += 1;
-        if is_own {
+        if held.thread() == owner.thread() {
             figures::add(Figure::LocksTakenBack, 1);
             taken_over();
             if let Some(taken) = lock.take_back(held, owner) {
-                // Its end is this call's too.
-                leap::give_back(1, |link| link.has(lock.futex()));
-                return had(lock, taken, place, &taken_over);
+                return had(lock, taken, taken_over);
             }
         } else if looks < LOOKS {
             std::hint::spin_loop();
@@ -143,14 +150,14 @@ fn wait<'m>(
             return Err(Busy::Broken(Broken::Abandoned));
         }
         match lock.try_lock(owner, looks >= LOOKS) {
-            Ok(taken) => return had(lock, taken, place, &taken_over),
+            Ok(taken) => return had(lock, taken, taken_over),
             Err(now) => held = now,
         }
         if looks >= LOOKS
             && !call::lives(held.thread())
             && let Some(taken) = lock.take_over(held, owner)
         {
-            let guard = had(lock, taken, place, &taken_over)?;
+            let guard = had(lock, taken, taken_over)?;
             taken_over();
             return Ok(guard);
         }
@@ -174,7 +181,8 @@ mod tests {
 
     /// Adds one where two who are inside at once would lose one.
     fn add(writer: &Writer<'_>, count: &AtomicU32) {
-        let _held = of_writer(writer).expect("its threads live");
+        let link = Link::new();
+        let _held = of_writer(&link, writer).expect("its threads live");
         count.store(count.load(Relaxed) + 1, Relaxed);
     }
 

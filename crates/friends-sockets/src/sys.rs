@@ -10,6 +10,7 @@ pub mod call;
 pub mod control;
 pub(crate) mod futex;
 pub(crate) mod map;
+pub(crate) mod own;
 pub mod real;
 pub(crate) mod threads;
 pub mod user;

@@ -70,8 +70,8 @@ figures! {
     Untold = "tap_untold";
     /// Locks that were lent to one thread, and that another had back.
     LocksRecalled = "locks_recalled";
-    /// Locks that a thread had back from calls of its own that a signal's handler had left.
-    LocksTakenBack = "locks_taken_back";
     /// Calls of a signal's handler that interrupted the library in the same connection.
     Reentered = "reentered";
+    /// Locks that a thread had back from calls of its own that a signal's handler had left.
+    LocksTakenBack = "locks_taken_back";
 }

@@ -5,6 +5,7 @@ use std::os::raw::c_int;
 
 use libc::{MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, msghdr};
 
+use super::own::own;
 use super::user::Buffers;
 use super::{Answer, Errno, checked, errno, real, set_errno, system, word};
 
@@ -129,27 +130,9 @@ pub(crate) fn set_linger(fd: c_int, linger: libc::linger) {
 
 /// The signal that a write to a connection that is over gives the thread.
 pub(crate) fn raise_sigpipe() {
-    let (process, thread) = (process(), thread());
+    let (process, thread) = (process(), own().number());
     // SAFETY: no pointer is passed; the thread is the calling one.
     unsafe { (real::syscall())(libc::SYS_tgkill, process, thread, libc::SIGPIPE) };
-}
-
-/// This thread's number.
-pub(crate) fn thread() -> u32 {
-    use std::cell::Cell;
-    thread_local!(static NUMBER: Cell<(u32, u32)> = const { Cell::new((0, 0)) });
-    NUMBER.with(|number| {
-        let (process, known) = number.get();
-        // A child after fork is another thread than its parent's that it was copied from.
-        if known != 0 && process == crate::process::generation() {
-            return known;
-        }
-        // SAFETY: the call has no arguments.
-        let own = unsafe { (real::syscall())(libc::SYS_gettid) };
-        let own = u32::try_from(own).expect("a thread's number is positive");
-        number.set((crate::process::generation(), own));
-        own
-    })
 }
 
 /// Whether this thread runs a signal's handler on a stack of its own (sigaltstack(2)).

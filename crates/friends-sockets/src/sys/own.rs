@@ -1,0 +1,53 @@
+//! What is kept for each thread.
+
+use std::cell::Cell;
+use std::ptr;
+
+use super::real;
+use crate::leap::Place;
+use crate::process;
+
+/// One thread's. It's found once in a call: to find it costs more than to use it.
+#[derive(Debug)]
+pub(crate) struct Own {
+    /// Its number, and the generation of processes in which it has that; 0: it hasn't been asked for.
+    number: Cell<u32>,
+    generation: Cell<u32>,
+    /// Where the innermost call stands that sleeps, and its end's link, by its address.
+    pub(crate) asleep: Cell<Option<(Place, usize)>>,
+}
+
+thread_local! {
+    static OWN: Own = const {
+        Own { number: Cell::new(0), generation: Cell::new(0), asleep: Cell::new(None) }
+    };
+}
+
+/// This thread's.
+#[inline]
+pub(crate) fn own() -> &'static Own {
+    OWN.with(|own| {
+        // SAFETY: it has no destructor, so it's there as long as its thread; and cells can't be handed to another.
+        unsafe { &*ptr::from_ref(own) }
+    })
+}
+
+impl Own {
+    /// The thread's number.
+    #[inline]
+    pub(crate) fn number(&self) -> u32 {
+        let known = self.number.get();
+        // A child after fork is another thread than its parent's that it was copied from.
+        if known != 0 && self.generation.get() == process::generation() { known } else { self.ask() }
+    }
+
+    #[cold]
+    fn ask(&self) -> u32 {
+        // SAFETY: the call has no arguments.
+        let number = unsafe { (real::syscall())(libc::SYS_gettid) };
+        let number = u32::try_from(number).expect("a thread's number is positive");
+        self.generation.set(process::generation());
+        self.number.set(number);
+        number
+    }
+}
