@@ -7,7 +7,7 @@
 //!                 │ table     is the descriptor an end, of the pool?  no ──► libc
 //!                 │ end       counted ──► libc, and count the bytes ──► befriend ──► meeting: offers, segments
 //!                 ▼ friend
-//!               send, receive, moves ──► link: midmile_friends, on the segment     lock, sleep, gather
+//!               send, receive, moves ──► link: midmile_friends, on the segment     lock, sleep, gather, leap
 //!               ready      poll, select, epoll     bell: its doorbells by a pipe
 //!               options    fcntl, ioctl, socket options
 //!               board, tap   what the operator wishes, what he is told
