@@ -72,11 +72,11 @@ static size_t next_size(void)
     return 1 + (state >> 8) % LARGEST;
 }
 
-/* Each write has another byte than the one before, wherever that was left. */
+/* A write that was answered is followed by one of another byte. */
 static void write_and_leave(void)
 {
     static unsigned char bytes[LARGEST];
-    for (volatile unsigned number = 0;; number++) {
+    for (volatile unsigned number = 0;;) {
         memset(bytes, (int)(number & 255), sizeof(bytes));
         size_t size = next_size();
         if (sigsetjmp(place, 1))
@@ -86,6 +86,7 @@ static void write_and_leave(void)
         inside = 0;
         if (sent < 0)
             fail("write", errno);
+        number++;
     }
 }
 

@@ -156,9 +156,9 @@ impl End {
         }
     }
 
-    /// A call that uses it was left, and never lets it go. Beside it so many do use it.
-    pub(crate) fn was_left(&self, users: i32) {
-        if self.held.load(Ordering::Relaxed) > users {
+    /// A call that uses it was left, and never lets it go. A child after fork has no such.
+    pub(crate) fn was_left(&self) {
+        if self.held.load(Ordering::Relaxed) > 0 {
             self.let_go();
         }
     }

@@ -54,7 +54,7 @@ pub fn forking() {
         } else if let Ok((segment, side)) = held.link.segment() {
             segment.hold(side);
             let writer = segment.outgoing(side);
-            if let Ok(_held) = lock::of_writer(&held.link, &writer)
+            if let Ok(_held) = lock::of_writer(&writer)
                 && writer.keep_rung().is_ok()
             {
                 held.link.ring(fd, &writer);
@@ -335,7 +335,7 @@ pub fn shut(held: &Held, how: i32) {
         finish(&writer);
         // From here on the kernel answers who writes. Doorbells can't follow a FIN; what is in the ring needs none: the end wakes too.
         writer.demand(Plain::Left);
-        if let Ok(_held) = lock::of_writer(&held.link, &writer) {
+        if let Ok(_held) = lock::of_writer(&writer) {
             let _owed = writer.back_to_tcp(Plain::Left);
         }
     }

@@ -16,7 +16,6 @@ use crate::bell::Bell;
 use crate::end::Way;
 use crate::figures::{self, Figure};
 use crate::gather::Gathering;
-use crate::leap::Stand;
 use crate::lock;
 use crate::recall;
 use crate::sleep::{CatchUp, Hope};
@@ -70,10 +69,6 @@ pub(crate) struct Link {
     /// Sends since it was offered, while nobody has taken it up.
     unanswered: AtomicU32,
     marks: AtomicU32,
-    /// Where the calls stand that have the locks: who reads, who writes, who writes to this end.
-    pub(crate) reading: Stand,
-    pub(crate) writing: Stand,
-    pub(crate) of_peer: Stand,
     /// `SO_RCVTIMEO` in microseconds; 0: none.
     limit: AtomicU64,
     /// An error that the kernel has told and the program hasn't heard.
@@ -108,9 +103,6 @@ impl Link {
             offered: AtomicI32::new(NONE),
             unanswered: AtomicU32::new(0),
             marks: AtomicU32::new(0),
-            reading: Stand::new(),
-            writing: Stand::new(),
-            of_peer: Stand::new(),
             limit: AtomicU64::new(0),
             error: AtomicI32::new(0),
             gathering: Gathering::new(),
@@ -325,7 +317,7 @@ impl Link {
         if !recall::is_reachable(fd, &segment, side) {
             return;
         }
-        let Ok(_held) = lock::of_reader(self, &reader) else { return };
+        let Ok(_held) = lock::of_reader(&reader) else { return };
         if !self.is(NONBLOCKING | WATCHED) {
             reader.unwatch();
             // A peer that forked meanwhile asked for them to stay.

@@ -4,11 +4,10 @@
 use std::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 use std::time::Duration;
 
-use midmile_friends::{Broken, Held, Lock, Owner, Reader, Taken, Writer};
+use midmile_friends::{Broken, Held, Lock, Owner, Place, Reader, Taken, Writer};
 
 use crate::figures::{self, Figure};
-use crate::leap::{Place, Stand, is_from_left};
-use crate::link::Link;
+use crate::leap;
 use crate::sys::own::own;
 use crate::sys::{call, futex, threads};
 
@@ -49,40 +48,36 @@ impl Drop for Guard<'_> {
     }
 }
 
-/// The lock of who writes to a link.
-pub(crate) fn of_writer<'m>(link: &Link, writer: &Writer<'m>) -> Result<Guard<'m>, Busy> {
-    take(link, &link.writing, writer.lock(), || writer.taken_over())
+/// The lock of who writes.
+pub(crate) fn of_writer<'m>(writer: &Writer<'m>) -> Result<Guard<'m>, Busy> {
+    take(writer.lock(), || writer.taken_over())
 }
 
 /// The lock of who reads.
-pub(crate) fn of_reader<'m>(link: &Link, reader: &Reader<'m>) -> Result<Guard<'m>, Busy> {
-    take(link, &link.reading, reader.lock(), || reader.taken_over())
+pub(crate) fn of_reader<'m>(reader: &Reader<'m>) -> Result<Guard<'m>, Busy> {
+    take(reader.lock(), || reader.taken_over())
 }
 
-/// The lock of who writes to a link at its other end, for what this end has to do there.
-pub(crate) fn of_peer<'m>(link: &Link, writer: &Writer<'m>) -> Result<Guard<'m>, Busy> {
-    take(link, &link.of_peer, writer.lock(), || writer.taken_over())
-}
-
-fn take<'m>(link: &Link, stand: &Stand, lock: Lock<'m>, taken_over: impl Fn()) -> Result<Guard<'m>, Busy> {
-    let thread = own().number();
-    let owner = Owner::new(thread).expect("threads' numbers are below 2^22");
-    let (before, here) = (stand.get(), Place::here(thread));
-    stand.set(here);
+fn take<'m>(lock: Lock<'m>, taken_over: impl Fn()) -> Result<Guard<'m>, Busy> {
+    let own = own();
+    let owner = Owner::new(own.number()).expect("threads' numbers are below 2^22");
+    let (before, height) = (lock.place(), leap::height(own));
+    let place = Place::new(owner, height);
+    lock.set_place(place);
     // A handler in this thread sees it in this order.
     compiler_fence(Ordering::SeqCst);
     let taken = match lock.try_lock(owner, false) {
         Ok(taken) => had(lock, taken, &taken_over),
-        Err(held) if held.thread() != thread || is_from_left(link, before, here) => {
+        Err(held) if held.thread() != owner.thread() || leap::was_left(before.height(owner), height) => {
             wait(lock, owner, held, &taken_over)
         }
         Err(_) => {
-            stand.set(before);
+            lock.set_place(before);
             figures::add(Figure::Reentered, 1);
             return Err(Busy::Own);
         }
     };
-    stand.set(here);
+    lock.set_place(place);
     taken
 }
 
@@ -181,8 +176,7 @@ mod tests {
 
     /// Adds one where two who are inside at once would lose one.
     fn add(writer: &Writer<'_>, count: &AtomicU32) {
-        let link = Link::new();
-        let _held = of_writer(&link, writer).expect("its threads live");
+        let _held = of_writer(writer).expect("its threads live");
         count.store(count.load(Relaxed) + 1, Relaxed);
     }
 

@@ -4,7 +4,7 @@ use midmile_friends::{Plain, Reader, Step};
 
 use crate::end::End;
 use crate::figures::{self, Figure};
-use crate::link::{Link, NONBLOCKING};
+use crate::link::NONBLOCKING;
 use crate::lock;
 use crate::receive;
 use crate::sleep::reentered;
@@ -19,7 +19,7 @@ pub fn out(fd: i32, end: &End, act: impl FnOnce() -> Answer) -> Answer {
     let link = &end.link;
     let writer = link.writer().map_err(|broken| link.reset(fd, broken))?;
     {
-        let Ok(_held) = lock::of_writer(link, &writer) else { return reentered(!link.is(NONBLOCKING)) };
+        let Ok(_held) = lock::of_writer(&writer) else { return reentered(!link.is(NONBLOCKING)) };
         let _owed = writer.back_to_tcp(Plain::Splice);
         writer.begin_tcp();
         link.ring(fd, &writer);
@@ -27,7 +27,7 @@ pub fn out(fd: i32, end: &End, act: impl FnOnce() -> Answer) -> Answer {
     }
     let answer = act();
     let count = *answer.as_ref().unwrap_or(&0) as u64;
-    if let Ok(_held) = lock::of_writer(link, &writer) {
+    if let Ok(_held) = lock::of_writer(&writer) {
         let wake = writer.sent(count);
         link.rouse(fd, &writer, wake);
         figures::add(Figure::TcpOut, count);
@@ -43,7 +43,7 @@ pub fn into_pipe(fd: i32, end: &End, pipe: i32, count: usize, waits: bool, act: 
     let reader = link.reader().map_err(|broken| link.reset(fd, broken))?;
     let waits = waits && !link.is(NONBLOCKING);
     loop {
-        let step = match lock::of_reader(link, &reader) {
+        let step = match lock::of_reader(&reader) {
             Ok(_held) if !table::still(fd, link) => return Err(Errno(libc::EBADF)),
             Ok(_held) => reader.step().and_then(|step| match step {
                 Step::Bells(bells) => receive::swallow(fd, link, &reader, bells).map(|_| step),
@@ -58,7 +58,7 @@ pub fn into_pipe(fd: i32, end: &End, pipe: i32, count: usize, waits: bool, act: 
                 return answer;
             }
             Step::Ring(_) if count == 0 => return Ok(0),
-            Step::Ring(_) => match copy(link, &reader, pipe, count) {
+            Step::Ring(_) => match copy(&reader, pipe, count) {
                 Err(AGAIN) if waits => drop(call::wait_for(pipe, libc::POLLOUT, -1)?),
                 Ok(0) => {}
                 answer => return answer,
@@ -71,10 +71,10 @@ pub fn into_pipe(fd: i32, end: &End, pipe: i32, count: usize, waits: bool, act: 
 }
 
 /// Copies bytes of the ring into a pipe, as many as it takes at once.
-fn copy(link: &Link, reader: &Reader<'_>, pipe: i32, count: usize) -> Answer {
+fn copy(reader: &Reader<'_>, pipe: i32, count: usize) -> Answer {
     let mut bytes = [0; PART];
     let mut copied = 0;
-    let Ok(_held) = lock::of_reader(link, reader) else { return Ok(0) };
+    let Ok(_held) = lock::of_reader(reader) else { return Ok(0) };
     while copied < count {
         let length = (count - copied).min(PART);
         let Ok(length) = reader.peek(0, &mut bytes[..length]) else { break };

@@ -151,7 +151,7 @@ pub fn watch(held: &Held, edges: bool) -> bool {
         // It's said when the end begins to receive by the protocol.
         return true;
     }
-    let Ok(_held) = crate::lock::of_reader(link, &reader) else { return true };
+    let Ok(_held) = crate::lock::of_reader(&reader) else { return true };
     let quiet = if edges { reader.watch_edges() } else { reader.watch() };
     quiet.unwrap_or(true) || reader.view().is_ok_and(|view| view.bells > 0)
 }
@@ -168,7 +168,7 @@ pub fn unread(held: &Held, counted: i32) -> i32 {
     if !held.is_friend() || !held.link.is_engaged() {
         return counted;
     }
-    let Ok(_held) = crate::lock::of_reader(&held.link, &reader) else { return counted };
+    let Ok(_held) = crate::lock::of_reader(&reader) else { return counted };
     let Ok(view) = reader.view() else { return counted };
     let data = i64::from(counted).saturating_sub_unsigned(view.bells).max(0);
     let data = if view.tcp { data } else { 0 };

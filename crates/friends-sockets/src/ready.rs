@@ -28,7 +28,7 @@ enum Look {
 fn look(fd: i32, held: &Held) -> Look {
     let link = &held.link;
     let Ok(reader) = link.reader() else { return Look::Kernel };
-    let Ok(_held) = lock::of_reader(&held.link, &reader) else { return Look::Kernel };
+    let Ok(_held) = lock::of_reader(&reader) else { return Look::Kernel };
     loop {
         match reader.step() {
             Ok(Step::Ring(_)) => return Look::Ready,
@@ -271,8 +271,10 @@ fn registered_end((epoll, fd): (i32, i32), added: bool, event: epoll_event, (is_
         return;
     }
     options::watch(&held, edges);
-    if is_unrung(fd, &held) {
-        recall::attract(fd, &held.link);
+    if is_unrung(fd, &held)
+        && let Ok((segment, side)) = held.link.segment()
+    {
+        recall::attract(fd, &segment, side);
     }
 }
 
@@ -284,8 +286,10 @@ pub(crate) fn registered_by_drainer(epoll: i32, fd: i32, event: epoll_event) {
         return;
     }
     options::watch(&held, false);
-    if is_unrung(fd, &held) {
-        recall::attract(fd, &held.link);
+    if is_unrung(fd, &held)
+        && let Ok((segment, side)) = held.link.segment()
+    {
+        recall::attract(fd, &segment, side);
     }
 }
 
@@ -302,7 +306,7 @@ fn is_edged(held: &Held, edges: bool) -> bool {
     let Ok(reader) = held.link.reader() else { return false };
     if edges && !held.link.is(EDGES) {
         held.link.mark(EDGES, true);
-        let Ok(_held) = lock::of_reader(&held.link, &reader) else { return false };
+        let Ok(_held) = lock::of_reader(&reader) else { return false };
         reader.pipe_edges();
     }
     true
@@ -330,6 +334,6 @@ fn is_unrung(fd: i32, held: &Held) -> bool {
         return false;
     }
     let Ok(reader) = held.link.reader() else { return false };
-    let Ok(_held) = lock::of_reader(&held.link, &reader) else { return false };
+    let Ok(_held) = lock::of_reader(&reader) else { return false };
     reader.view().is_ok_and(|view| view.ring > 0 && view.bells == 0)
 }

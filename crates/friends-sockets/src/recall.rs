@@ -7,23 +7,21 @@
 use midmile_friends::{Plain, Segment, Side};
 
 use crate::figures::{self, Figure};
-use crate::link::Link;
 use crate::lock;
 use crate::sys::map::{self, Mapping, Owned};
 use crate::sys::user::Buffers;
 use crate::sys::{ask, call};
 
-/// Turns the direction that comes in to TCP, and sends what its ring holds by TCP from the peer's socket, if it can.
+/// Turns the direction that comes in at `side` to TCP, and sends what its ring holds by TCP from the peer's socket, if it can.
 /// The peer's writing lock is held, so that nothing is sent behind what the ring holds meanwhile.
-pub(crate) fn recall(fd: i32, link: &Link, why: Plain) {
-    let Ok((segment, side)) = link.segment() else { return };
+pub(crate) fn recall(fd: i32, segment: &Segment<'_>, side: Side, why: Plain) {
     let (reader, writer) = (segment.incoming(side), segment.outgoing(side.other()));
     if writer.has_sent_behind() || writer.owed() > 0 {
         return;
     }
-    let Ok(_held) = lock::of_reader(link, &reader) else { return };
+    let Ok(_held) = lock::of_reader(&reader) else { return };
     let Ok(length @ 1..) = reader.available() else { return };
-    let (Some(socket), Ok(room)) = (socket_of_peer(fd, &segment, side), Mapping::room(length)) else { return };
+    let (Some(socket), Ok(room)) = (socket_of_peer(fd, segment, side), Mapping::room(length)) else { return };
     let sent = room.with(|bytes| {
         let whole = reader.peek(0, bytes) == Ok(length);
         let _owed = writer.back_to_tcp(why);
@@ -45,11 +43,10 @@ pub(crate) fn recall(fd: i32, link: &Link, why: Plain) {
 }
 
 /// Has a doorbell sent to our socket, from the peer's, for what its ring holds: readiness is looked at from now on.
-pub(crate) fn attract(fd: i32, link: &Link) {
-    let Ok((segment, side)) = link.segment() else { return };
+pub(crate) fn attract(fd: i32, segment: &Segment<'_>, side: Side) {
     let writer = segment.outgoing(side.other());
-    let Ok(_held) = lock::of_peer(link, &writer) else { return };
-    let Some(socket) = socket_of_peer(fd, &segment, side) else { return figures::add(Figure::Unrung, 1) };
+    let Ok(_held) = lock::of_writer(&writer) else { return };
+    let Some(socket) = socket_of_peer(fd, segment, side) else { return figures::add(Figure::Unrung, 1) };
     let Ok(bells @ 1..) = writer.attract() else { return };
     if writer.is_unsure().0 {
         // The peer finds out when it rings next.

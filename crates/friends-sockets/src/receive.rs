@@ -86,7 +86,7 @@ impl Receive<'_, '_> {
                 return self.before_the_ring();
             }
             self.dozes = blocking && sleep.may_doze() && !self.link.is(KILLED);
-            let turn = match lock::of_reader(self.link, &self.reader) {
+            let turn = match lock::of_reader(&self.reader) {
                 // Closed by another thread: its number may be another's.
                 Ok(_held) if !table::still(self.fd, self.link) => return self.gone(),
                 Ok(_held) => self.turn(),
@@ -465,7 +465,7 @@ pub(crate) fn await_bells(fd: i32, link: &Link, reader: &Reader<'_>, count: usiz
 /// Takes the doorbells that stand before TCP's data, where the ring is empty: from now on the kernel alone is read.
 pub(crate) fn swallow_before_data(fd: i32, link: &Link) {
     let Ok(reader) = link.reader() else { return };
-    let Ok(_held) = lock::of_reader(link, &reader) else { return };
+    let Ok(_held) = lock::of_reader(&reader) else { return };
     let mut looks = 0;
     loop {
         match reader.step() {

@@ -89,7 +89,7 @@ impl Send<'_, '_> {
             self.link.catching_up.wait(&self.writer)?;
         }
         loop {
-            let turn = match lock::of_writer(self.link, &self.writer) {
+            let turn = match lock::of_writer(&self.writer) {
                 // Closed by another thread: its number may be another's.
                 Ok(_held) if !table::still(self.fd, self.link) => return self.failed(Errno(libc::EBADF)),
                 Ok(_held) => self.turn(blocking),
@@ -233,7 +233,7 @@ impl Send<'_, '_> {
             .and_then(|()| leap::asleep(self.link, || call::send_sleeping(self.fd, self.buffers, flags)));
         let count = answer.as_ref().map_or(0, |(count, _)| *count);
         // Without the lock it isn't counted, and the direction stays with TCP for good: as it should, where a handler interrupted.
-        if let Ok(_held) = lock::of_writer(self.link, &self.writer) {
+        if let Ok(_held) = lock::of_writer(&self.writer) {
             self.ended(count);
         } else {
             self.sent += count;
@@ -244,7 +244,7 @@ impl Send<'_, '_> {
     /// Sends doorbells that are owed, ahead of data.
     fn clear_debt(&self) -> Result<(), Errno> {
         loop {
-            let Ok(_held) = lock::of_writer(self.link, &self.writer) else { return Ok(()) };
+            let Ok(_held) = lock::of_writer(&self.writer) else { return Ok(()) };
             if self.writer.owed() == 0 || self.link.ring(self.fd, &self.writer) {
                 return Ok(());
             }

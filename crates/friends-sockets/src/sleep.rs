@@ -273,7 +273,7 @@ impl Sleep {
             }
         }
         if !self.dozed {
-            if let Some(woken) = self.doze(link, reader, rest)? {
+            if let Some(woken) = self.doze(reader, rest)? {
                 return Ok(woken);
             }
             self.dozed = true;
@@ -281,12 +281,12 @@ impl Sleep {
         if !table::still(fd, link) {
             return Ok(Woken::Look);
         }
-        self.by_bell(fd, link, reader, rest)
+        self.by_bell(fd, reader, rest)
     }
 
     /// Sleeps by the futex; `None` where the kernel has to be asked.
-    fn doze(&mut self, link: &Link, reader: &Reader<'_>, rest: Option<Duration>) -> Result<Option<Woken>, Errno> {
-        let doze = match lock::of_reader(link, reader) {
+    fn doze(&mut self, reader: &Reader<'_>, rest: Option<Duration>) -> Result<Option<Woken>, Errno> {
+        let doze = match lock::of_reader(reader) {
             Ok(_held) => reader.doze(),
             Err(Busy::Own | Busy::Broken(_)) => return Ok(Some(Woken::Look)),
         };
@@ -306,8 +306,8 @@ impl Sleep {
     }
 
     /// Sleeps in the kernel.
-    fn by_bell(&mut self, fd: i32, link: &Link, reader: &Reader<'_>, rest: Option<Duration>) -> Result<Woken, Errno> {
-        let quiet = match lock::of_reader(link, reader) {
+    fn by_bell(&mut self, fd: i32, reader: &Reader<'_>, rest: Option<Duration>) -> Result<Woken, Errno> {
+        let quiet = match lock::of_reader(reader) {
             Ok(_held) => reader.sleep_by_bell(),
             Err(Busy::Own | Busy::Broken(_)) => return Ok(Woken::Look),
         };
@@ -342,7 +342,7 @@ impl Sleep {
                 return Ok(Woken::Look);
             }
         }
-        let doze = match lock::of_writer(link, writer) {
+        let doze = match lock::of_writer(writer) {
             Ok(_held) => writer.wait_for_room(),
             Err(Busy::Own | Busy::Broken(_)) => return Ok(Woken::Late),
         };

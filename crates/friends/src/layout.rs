@@ -1,4 +1,4 @@
-//! What lies where in a segment: version 2.
+//! What lies where in a segment: version 3.
 //!
 //! ```text
 //!    0  header      magic, version, capacity, nonce, state       written once by the offering end; the state by both
@@ -20,7 +20,7 @@ use crate::sync::{AtomicU32, AtomicU64};
 pub(crate) const MAGIC: u64 = u64::from_be_bytes(*b"\xf1midmile");
 /// Version of the layout and of the protocol.
 #[cfg(not(loom))]
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 /// Where the rings begin.
 pub(crate) const DATA_AT: usize = 4096;
 /// Room for the counters of reasons; there are fewer.

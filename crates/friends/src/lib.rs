@@ -84,7 +84,7 @@ pub use board::{
     BOARD_BYTES, Board, ENTRIES, ENTRY_BYTES, Entry, EntryTold, HEAD_BYTES, Head, HeadTold, TAP_AT, WISH_AT, Wish,
 };
 pub use figure::Figure;
-pub use lock::{Held, Lock, Owner, Taken};
+pub use lock::{Held, Lock, Owner, Place, Taken};
 #[cfg(any(test, fuzzing, loom))]
 pub use memory::Heap;
 /// A modelled world whose decisions are the fuzzer's.

@@ -19,7 +19,7 @@
 
 use core::num::NonZeroU32;
 
-use crate::sync::{AtomicU32, Ordering, borrower_barrier};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, borrower_barrier};
 
 const WAITERS: u32 = 1 << 31;
 const OWNER_MASK: u32 = (1 << 30) - 1;
@@ -48,6 +48,8 @@ pub(crate) struct LockWords {
     /// Who took it last by the word, and how often in a row.
     last: AtomicU32,
     row: AtomicU32,
+    /// Where the call stands that has it or was the last to ask for it: [`Place`].
+    place: AtomicU64,
 }
 
 impl LockWords {
@@ -95,6 +97,25 @@ pub enum Taken {
     Borrowed,
     /// By the word, but it's lent to another, who may have it too: [`Lock::recall`] before anything else.
     Lent,
+}
+
+/// Where a call stands that has a lock or asks for it, as it has said. It means something to its own thread alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(u64);
+
+impl Place {
+    /// A call of this thread; higher is further up its stack.
+    #[must_use]
+    pub fn new(owner: Owner, height: u32) -> Self {
+        Self(u64::from(owner.thread()) << 32 | u64::from(height))
+    }
+
+    /// How high a call of this thread stands; `None`: it's another's.
+    #[must_use]
+    pub fn height(self, owner: Owner) -> Option<u32> {
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+        (self.0 >> 32 == u64::from(owner.thread())).then_some(self.0 as u32)
+    }
 }
 
 /// Someone has the lock.
@@ -228,6 +249,18 @@ impl<'m> Lock<'m> {
         let mine = owner.thread() | WAITERS;
         let taken = self.words.word.compare_exchange(held.word, mine, Ordering::Acquire, Ordering::Relaxed);
         taken.ok().map(|_| self.standing(owner))
+    }
+
+    /// Where the call stands that has the lock or was the last to ask for it.
+    #[must_use]
+    pub fn place(self) -> Place {
+        Place(self.words.place.load(Ordering::Relaxed))
+    }
+
+    /// Says where the caller stands, or puts back what it found. Whoever asks for the lock says so before, and again when it has it: a
+    /// handler may have come in between.
+    pub fn set_place(self, place: Place) {
+        self.words.place.store(place.0, Ordering::Relaxed);
     }
 
     /// Takes the lock back from a call of the owner's own thread that was left, and never gives it back; as after [`Lock::take_over`], but that the caller has

@@ -14,7 +14,7 @@ const OWED_LOOKS: u32 = 1000;
 impl Link {
     /// Leaves the ring, for this once or for good.
     pub(crate) fn leave_ring(&self, fd: i32, writer: &Writer<'_>, why: Plain) {
-        if let Ok(_held) = lock::of_writer(self, writer) {
+        if let Ok(_held) = lock::of_writer(writer) {
             let _owed = writer.back_to_tcp(why);
             self.ring(fd, writer);
             self.tell(writer);
@@ -43,8 +43,8 @@ impl Link {
         if matches!(why, Plain::Exec | Plain::Passed | Plain::Unknown) && self.is_attached() {
             // What the ring holds is for who gets the socket. Before the demand, which the peer would meet by itself.
             let writer = segment.outgoing(side.other());
-            if let Ok(_held) = lock::of_peer(self, &writer) {
-                recall(fd, self, why);
+            if let Ok(_held) = lock::of_writer(&writer) {
+                recall(fd, &segment, side, why);
             }
         }
         if reader.demand(why) {
@@ -55,7 +55,7 @@ impl Link {
         }
         let writer = segment.outgoing(side.other());
         for _ in 0..OWED_LOOKS {
-            match lock::of_peer(self, &writer) {
+            match lock::of_writer(&writer) {
                 // Doorbells that it owes are its to send, ahead of its data.
                 Ok(_held) if writer.back_to_tcp(why) == 0 => break,
                 Ok(_held) => {}
@@ -64,7 +64,7 @@ impl Link {
             call::give_way();
         }
         crate::receive::swallow_before_data(fd, self);
-        if let Ok(_held) = lock::of_reader(self, &reader) {
+        if let Ok(_held) = lock::of_reader(&reader) {
             self.settle(fd, Way::In);
         }
     }

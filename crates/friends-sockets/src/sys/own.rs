@@ -4,8 +4,10 @@ use std::cell::Cell;
 use std::ptr;
 
 use super::real;
-use crate::leap::Place;
 use crate::process;
+
+/// More bytes than a stack has, and half of what 32 bits can tell.
+const BELOW: usize = 1 << 31;
 
 /// One thread's. It's found once in a call: to find it costs more than to use it.
 #[derive(Debug)]
@@ -13,13 +15,15 @@ pub(crate) struct Own {
     /// Its number, and the generation of processes in which it has that; 0: it hasn't been asked for.
     number: Cell<u32>,
     generation: Cell<u32>,
-    /// Where the innermost call stands that sleeps, and its end's link, by its address.
-    pub(crate) asleep: Cell<Option<(Place, usize)>>,
+    /// How high the innermost call stands that sleeps, and its end's link, by its address.
+    pub(crate) asleep: Cell<Option<(u32, usize)>>,
+    /// An address below all of its stack; 0: it wasn't asked for.
+    below: Cell<usize>,
 }
 
 thread_local! {
     static OWN: Own = const {
-        Own { number: Cell::new(0), generation: Cell::new(0), asleep: Cell::new(None) }
+        Own { number: Cell::new(0), generation: Cell::new(0), asleep: Cell::new(None), below: Cell::new(0) }
     };
 }
 
@@ -39,6 +43,16 @@ impl Own {
         let known = self.number.get();
         // A child after fork is another thread than its parent's that it was copied from.
         if known != 0 && self.generation.get() == process::generation() { known } else { self.ask() }
+    }
+
+    /// An address below all of the thread's stack, as far from the first call that asked for it as no stack is large.
+    #[inline]
+    pub(crate) fn below_stack(&self) -> usize {
+        if self.below.get() == 0 {
+            let local = 0_u8;
+            self.below.set((&raw const local).addr().wrapping_sub(BELOW));
+        }
+        self.below.get()
     }
 
     #[cold]

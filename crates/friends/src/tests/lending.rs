@@ -1,6 +1,6 @@
 //! Locks that are lent to a thread, and recalled.
 
-use crate::{Heap, Lock, Owner, Segment, Side, Taken};
+use crate::{Heap, Lock, Owner, Place, Segment, Side, Taken};
 
 /// More takes in a row than it needs for a lock to be lent.
 const OFTEN: u32 = 100;
@@ -131,4 +131,13 @@ fn a_lock_that_its_thread_left_taken_is_had_back() {
     assert_eq!(lock.try_lock(owner(7), false).expect_err("the other has it").thread(), 8);
     assert!(!lock.unlock(Taken::Lent));
     assert_eq!(take(lock, 7), Taken::Owned);
+}
+
+#[test]
+fn where_a_call_stands_only_its_own_thread_is_told() {
+    let heap = Heap::new(4096);
+    let lock = heap.create().outgoing(Side::Offering).lock();
+    assert_eq!(lock.place().height(owner(7)), None, "nobody has said");
+    lock.set_place(Place::new(owner(7), u32::MAX));
+    assert_eq!((lock.place().height(owner(7)), lock.place().height(owner(8))), (Some(u32::MAX), None));
 }
