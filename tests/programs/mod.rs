@@ -12,6 +12,7 @@ pub(crate) mod dialer;
 pub(crate) mod gateways;
 pub(crate) mod mute;
 pub(crate) mod nginx;
+pub(crate) mod postgres;
 pub(crate) mod relay;
 pub(crate) mod wan;
 

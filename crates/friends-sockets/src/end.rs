@@ -163,7 +163,7 @@ impl End {
         }
     }
 
-    /// As [`leap::asleep`], in a call that uses this end.
+    /// Sleeps in a call that uses this end. If that is left by siglongjmp(3), the end is given back when the thread sleeps again.
     #[inline]
     pub fn asleep<T>(&self, sleep: impl FnOnce() -> T) -> T {
         leap::asleep(&self.link, sleep)
