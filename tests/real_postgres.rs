@@ -1,5 +1,4 @@
 //! PostgreSQL and pgbench through the relay: transactions that have to add up, and a connection for each.
-#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
 
 mod process;
 mod programs;
