@@ -41,6 +41,9 @@ impl Cgroup {
         let mut within = Command::new("sh");
         within.args(["-c", "echo $$ >\"$0/cgroup.procs\" && exec \"$@\"", self.path()]);
         within.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+        command.get_envs().for_each(|(name, value)| {
+            value.map(|value| within.env(name, value));
+        });
         within
     }
 
