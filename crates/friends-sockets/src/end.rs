@@ -18,8 +18,8 @@ use crate::family::Family;
 use crate::leap;
 use crate::link::Link;
 use crate::pool;
-use crate::sys::own::own;
 use crate::sys::{call, threads};
+use crate::thread::{Own, own};
 
 const FREE: u32 = 0;
 const TAKEN: u32 = 1;
@@ -262,7 +262,7 @@ impl End {
 
     /// Goes through the gate; `None` if this very thread is inside, interrupted by the signal whose handler calls.
     fn enter(&self) -> Option<Inside<'_>> {
-        let own = own().number();
+        let own = own(Own::number);
         loop {
             match self.gate.compare_exchange_weak(0, own, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Some(Inside(self)),

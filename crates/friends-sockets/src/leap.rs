@@ -9,7 +9,7 @@ use std::hint::black_box;
 use crate::link::Link;
 use crate::pool;
 use crate::sys::call;
-use crate::sys::own::{Own, own};
+use crate::thread::{Own, own};
 
 /// Below the call that it interrupts a handler has a frame of the kernel's, in which the CPU's registers are: more than a kilobyte. Half of it is
 /// for the frames between a call and where it says that it stands.
@@ -32,9 +32,10 @@ pub(crate) fn was_left(before: Option<u32>, now: u32) -> bool {
 
 /// A call sleeps that uses an end: if it's left, the end is given back when the thread sleeps again. Until then it isn't freed.
 pub(crate) fn asleep<T>(link: &Link, sleep: impl FnOnce() -> T) -> T {
-    let own = own();
-    let here = height(own);
-    let mut before = own.asleep.replace(Some((here, std::ptr::from_ref(link).addr())));
+    let (here, mut before) = own(|own| {
+        let here = height(own);
+        (here, own.asleep.replace(Some((here, std::ptr::from_ref(link).addr()))))
+    });
     if let Some((height, left)) = before
         && was_left(Some(height), here)
     {
@@ -42,7 +43,7 @@ pub(crate) fn asleep<T>(link: &Link, sleep: impl FnOnce() -> T) -> T {
         before = None;
     }
     let answer = sleep();
-    own.asleep.set(before);
+    own(|own| own.asleep.set(before));
     answer
 }
 

@@ -53,3 +53,4 @@ mod sleep;
 pub mod sys;
 pub mod table;
 mod tap;
+mod thread;

@@ -8,8 +8,8 @@ use midmile_friends::{Broken, Held, Lock, Owner, Place, Reader, Taken, Writer};
 
 use crate::figures::{self, Figure};
 use crate::leap;
-use crate::sys::own::own;
 use crate::sys::{call, futex, threads};
+use crate::thread::own;
 
 /// Looks before sleeping: who holds a lock copies at most a piece of the ring and makes one system call.
 const LOOKS: u32 = 200;
@@ -59,9 +59,9 @@ pub(crate) fn of_reader<'m>(reader: &Reader<'m>) -> Result<Guard<'m>, Busy> {
 }
 
 fn take<'m>(lock: Lock<'m>, taken_over: impl Fn()) -> Result<Guard<'m>, Busy> {
-    let own = own();
-    let owner = Owner::new(own.number()).expect("threads' numbers are below 2^22");
-    let (before, height) = (lock.place(), leap::height(own));
+    let (number, height) = own(|own| (own.number(), leap::height(own)));
+    let owner = Owner::new(number).expect("threads' numbers are below 2^22");
+    let before = lock.place();
     let place = Place::new(owner, height);
     lock.set_place(place);
     // A handler in this thread sees it in this order.

@@ -10,7 +10,6 @@ pub mod call;
 pub mod control;
 pub(crate) mod futex;
 pub(crate) mod map;
-pub(crate) mod own;
 pub mod real;
 pub(crate) mod threads;
 pub mod user;

@@ -5,9 +5,9 @@ use std::os::raw::c_int;
 
 use libc::{MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, msghdr};
 
-use super::own::own;
 use super::user::Buffers;
 use super::{Answer, Errno, checked, errno, real, set_errno, system, word};
+use crate::thread::{Own, own};
 
 fn header() -> msghdr {
     // SAFETY: all of its fields may be zero: no address, no buffers, no control data.
@@ -130,9 +130,16 @@ pub(crate) fn set_linger(fd: c_int, linger: libc::linger) {
 
 /// The signal that a write to a connection that is over gives the thread.
 pub(crate) fn raise_sigpipe() {
-    let (process, thread) = (process(), own().number());
+    let (process, thread) = (process(), own(Own::number));
     // SAFETY: no pointer is passed; the thread is the calling one.
     unsafe { (real::syscall())(libc::SYS_tgkill, process, thread, libc::SIGPIPE) };
+}
+
+/// This thread's number, asked of the kernel each time: [`Own::number`] knows it.
+pub(crate) fn thread() -> u32 {
+    // SAFETY: the call has no arguments.
+    let number = unsafe { (real::syscall())(libc::SYS_gettid) };
+    u32::try_from(number).expect("a thread's number is positive")
 }
 
 /// Whether this thread runs a signal's handler on a stack of its own (sigaltstack(2)).

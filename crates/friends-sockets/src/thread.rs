@@ -1,10 +1,9 @@
 //! What is kept for each thread.
 
 use std::cell::Cell;
-use std::ptr;
 
-use super::real;
 use crate::process;
+use crate::sys::call;
 
 /// More bytes than a stack has, and half of what 32 bits can tell.
 const BELOW: usize = 1 << 31;
@@ -27,13 +26,10 @@ thread_local! {
     };
 }
 
-/// This thread's.
+/// Does something with this thread's.
 #[inline]
-pub(crate) fn own() -> &'static Own {
-    OWN.with(|own| {
-        // SAFETY: it has no destructor, so it's there as long as its thread; and cells can't be handed to another.
-        unsafe { &*ptr::from_ref(own) }
-    })
+pub(crate) fn own<T>(act: impl FnOnce(&Own) -> T) -> T {
+    OWN.with(act)
 }
 
 impl Own {
@@ -57,9 +53,7 @@ impl Own {
 
     #[cold]
     fn ask(&self) -> u32 {
-        // SAFETY: the call has no arguments.
-        let number = unsafe { (real::syscall())(libc::SYS_gettid) };
-        let number = u32::try_from(number).expect("a thread's number is positive");
+        let number = call::thread();
         self.generation.set(process::generation());
         self.number.set(number);
         number
