@@ -106,8 +106,8 @@ fn a_backend_without_a_listener_is_a_named_end() {
     let relay = Relay::between(&routes, &[]);
     for listen in &relay.listen {
         let output = curl(&[&format!("http://{listen}/")]).output().unwrap();
-        // The reset comes so soon that curl may call it a connection that failed (7), not one that was cut (56).
-        assert!(matches!(output.status.code(), Some(7 | 56)), "{}", text(&output.stderr));
+        // The reset may come so soon that curl calls it a connection that failed (7) or a send that did (55), not one that was cut (56).
+        assert!(matches!(output.status.code(), Some(7 | 55 | 56)), "{}", text(&output.stderr));
     }
     relay.settled();
     assert_eq!((relay.ends("dial-refused"), relay.ends("dial-unreachable")), (1, 1), "{:#}", relay.status());
