@@ -100,11 +100,8 @@ impl Send<'_, '_> {
                 Turn::Done => return Ok(self.sent),
                 Turn::Failed(error) => return self.failed(error),
                 Turn::Full => {
-                    match leap::asleep(self.link, || sleep.until_room(self.link, &self.writer, self.writer.capacity()))
-                    {
-                        Ok(Woken::Look) => {}
-                        Ok(Woken::Late) => self.link.leave_ring(self.fd, &self.writer, Plain::Full),
-                        Err(error) => return self.failed(error),
+                    if let Err(error) = self.wait_for_room(&mut sleep) {
+                        return self.failed(error);
                     }
                 }
                 Turn::Sleep => match self.by_tcp_sleeping() {
@@ -129,6 +126,7 @@ impl Send<'_, '_> {
     }
 
     /// A peer that was killed reads nothing more, and only the kernel knows: it's asked now and then.
+    #[cold]
     fn look_after_peer(&self) {
         let events = call::look_at(self.fd, libc::POLLRDHUP);
         let over = events & (libc::POLLERR | libc::POLLHUP) != 0;
@@ -163,16 +161,17 @@ impl Send<'_, '_> {
     /// Puts bytes into the ring; whether all are in it.
     fn by_ring(&mut self) -> Result<bool, Broken> {
         let before = self.sent;
-        let mut room = true;
         if self.buffers.are_several() {
             self.together()?;
         }
-        while room && let Some(bytes) = self.buffers.outgoing() {
+        while let Some(bytes) = self.buffers.outgoing() {
             let put = self.writer.put(bytes)?;
             self.link.rouse(self.fd, &self.writer, put.wake);
             self.buffers.advance(put.taken);
             self.sent += put.taken;
-            room = put.taken > 0;
+            if put.taken == 0 || self.buffers.left() == 0 {
+                break;
+            }
         }
         figures::add(Figure::RingOut, (self.sent - before) as u64);
         self.link.tell(&self.writer);
@@ -225,7 +224,19 @@ impl Send<'_, '_> {
         }
     }
 
+    /// Sleeps until there is room in the ring, or leaves that where there's none for too long.
+    #[inline(never)]
+    fn wait_for_room(&self, sleep: &mut Sleep) -> Result<(), Errno> {
+        let (link, writer) = (self.link, &self.writer);
+        match leap::asleep(link, || sleep.until_room(link, writer, writer.capacity()))? {
+            Woken::Look => {}
+            Woken::Late => link.leave_ring(self.fd, writer, Plain::Full),
+        }
+        Ok(())
+    }
+
     /// Sends by TCP without the lock, and sleeps as the socket says; whether the kernel took all it was given. The send has begun.
+    #[inline(never)]
     fn by_tcp_sleeping(&mut self) -> Result<bool, Errno> {
         let flags = self.flags | MSG_NOSIGNAL;
         let answer = self

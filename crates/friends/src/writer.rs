@@ -121,6 +121,7 @@ impl<'m> Writer<'m> {
     ///
     /// # Errors
     /// [`Broken::Positions`]; [`Broken::Gate`] where [`Writer::way`] didn't say [`Way::Ring`] under this very lock.
+    #[inline(always)]
     pub fn put(&self, bytes: &[u8]) -> Result<Put, Broken> {
         if !self.gate().ring() {
             return Err(Broken::Gate);
