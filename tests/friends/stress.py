@@ -320,7 +320,12 @@ def both(sock, options, index, is_client):
 
     def send():
         sending.run()
-        sock.shutdown(socket.SHUT_WR)
+        try:
+            sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            # The other side was killed before it had read all, which reset the connection.
+            if not options.kill or error.errno != errno.ENOTCONN:
+                raise
 
     if dies:
         delay = chance.random() * 0.3
