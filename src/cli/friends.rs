@@ -153,9 +153,10 @@ pub(crate) struct FriendsSwitchArgs {
 #[derive(Args, Debug)]
 #[command(after_help = RUN_EXAMPLES)]
 pub(crate) struct FriendsRunArgs {
-    /// Microseconds that a receive, poll or epoll_wait looks at the shared memory before it sleeps; it takes its CPU for that long.
-    #[arg(long, value_name = "COUNT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000))]
-    pub(crate) spin_us: u32,
+    /// Microseconds that a call looks at the shared memory before it sleeps, which takes its CPU for that long: 0 to 10000, 0 for never; auto: up to 50,
+    /// where looks of late have been worth it.
+    #[arg(long, value_name = "COUNT", default_value = "auto", value_parser = spin)]
+    pub(crate) spin_us: String,
     /// Where ends find each other [default: midmile-friends beneath $XDG_RUNTIME_DIR, /run or /tmp].
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) runtime_dir: Option<PathBuf>,
@@ -188,4 +189,10 @@ pub(crate) struct FriendsTapArgs {
     /// Write a capture (pcapng) to this file, "-" for standard output, instead of lines.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) write: Option<PathBuf>,
+}
+
+/// A time to look before a sleep, as the library reads it.
+fn spin(text: &str) -> Result<String, String> {
+    let is_known = text == "auto" || text.parse().is_ok_and(|micros: u32| micros <= 10_000);
+    if is_known { Ok(text.to_owned()) } else { Err("it's auto, or 0 to 10000 microseconds".to_owned()) }
 }

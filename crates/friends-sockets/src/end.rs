@@ -169,6 +169,13 @@ impl End {
         leap::asleep(&self.link, sleep)
     }
 
+    /// Keeps an error that a call found after it had received something, for the next to tell; one that passes is found again.
+    pub fn keep_error(&self, error: i32) {
+        if error != libc::EAGAIN && error != libc::EINTR {
+            self.link.keep_error(error);
+        }
+    }
+
     /// One more descriptor is this end.
     pub(crate) fn refer(&self) {
         self.descriptors.fetch_add(1, Ordering::Relaxed);

@@ -37,6 +37,7 @@ mod leap;
 pub mod lifecycle;
 mod link;
 mod lock;
+mod looks;
 mod meeting;
 pub mod moves;
 pub mod options;

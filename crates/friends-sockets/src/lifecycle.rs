@@ -314,13 +314,15 @@ pub fn stayed() {
 }
 
 /// Part of a connection is shut down: before the kernel's call.
-pub fn shutting(held: &Held, how: i32) {
+pub fn shutting(fd: i32, held: &Held, how: i32) {
     if held.is_friend()
         && how != libc::SHUT_RD
         && let Ok(writer) = held.link.writer()
     {
         // Noted first: a reader that finds the end takes it for a peer's that was killed otherwise.
         finish(&writer);
+        // What other threads send from here on is the kernel's to answer, before the end as after it.
+        held.link.send_plain(fd, Plain::Left);
     }
 }
 
@@ -332,12 +334,8 @@ pub fn shut(held: &Held, how: i32) {
     let Ok((segment, side)) = held.link.segment() else { return };
     let (writer, reader) = (segment.outgoing(side), segment.incoming(side));
     if how != libc::SHUT_RD {
+        // Doorbells can't follow a FIN; what is in the ring needs none: the end wakes too.
         finish(&writer);
-        // From here on the kernel answers who writes. Doorbells can't follow a FIN; what is in the ring needs none: the end wakes too.
-        writer.demand(Plain::Left);
-        if let Ok(_held) = lock::of_writer(&writer) {
-            let _owed = writer.back_to_tcp(Plain::Left);
-        }
     }
     if how != libc::SHUT_WR {
         abandon(&reader);

@@ -14,18 +14,20 @@ use crate::table;
 /// Bytes that are copied at once. They stand on the stack, which may be a thread's smallest (16 KiB).
 const PART: usize = 4096;
 
-/// Bytes go into the socket by `act`, libc's own call.
-pub fn out(fd: i32, end: &End, act: impl FnOnce() -> Answer) -> Answer {
+/// Bytes go into the socket by `act`, libc's own call, which may wait as the socket does if it `waits`.
+pub fn out(fd: i32, end: &End, waits: bool, act: impl FnOnce() -> Answer) -> Answer {
     let link = &end.link;
     let writer = link.writer().map_err(|broken| link.reset(fd, broken))?;
+    let waits = waits && !link.is(NONBLOCKING);
     {
-        let Ok(_held) = lock::of_writer(&writer) else { return reentered(!link.is(NONBLOCKING)) };
+        let Ok(_held) = lock::of_writer(&writer) else { return reentered(waits) };
         let _owed = writer.back_to_tcp(Plain::Splice);
         writer.begin_tcp();
-        link.ring(fd, &writer);
-        link.unhurry(fd);
     }
-    let answer = act();
+    let answer = link.clear_debt(fd, &writer, waits).and_then(|()| {
+        link.unhurry(fd);
+        act()
+    });
     let count = *answer.as_ref().unwrap_or(&0) as u64;
     if let Ok(_held) = lock::of_writer(&writer) {
         let wake = writer.sent(count);

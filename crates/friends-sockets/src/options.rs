@@ -127,6 +127,21 @@ pub fn asked(held: &Held, level: i32, name: i32) -> Option<i32> {
     }
 }
 
+/// `SIOCOUTQNSD` (linux/sockios.h).
+pub const SIOCOUTQNSD: libc::c_ulong = 0x894b;
+
+/// An ioctl is about to be made. One that may have to do with a connection's bytes, and that isn't known, is for the kernel, which then carries them.
+pub fn requesting(fd: i32, held: &Held, request: libc::c_ulong) {
+    if held.is_friend() && !is_harmless(request) {
+        held.link.stay_plain(fd, Plain::Unknown);
+    }
+}
+
+/// Whether it's about terminals (0x54, which includes lengths of queues), whose signals come, marks (0x89) or interfaces.
+fn is_harmless(request: libc::c_ulong) -> bool {
+    matches!(request, 0x5400..=0x54ff | 0x8901..=0x8905 | 0x8910..=0x89df)
+}
+
 /// The descriptor's flags were set (`F_SETFL`).
 pub fn flags_are(held: &Held, flags: i32) {
     nonblocking_is(held, flags & libc::O_NONBLOCK != 0);

@@ -172,7 +172,7 @@ fn waited(held: &Held, way: Way, answer: Answer) -> Answer {
 pub fn shut(fd: i32) -> Result<(), Errno> {
     let held = table::find(fd);
     if let Some(held) = &held {
-        lifecycle::shutting(held, SHUT_WR);
+        lifecycle::shutting(fd, held, SHUT_WR);
     }
     call::shut(fd, SHUT_WR)?;
     if let Some(held) = &held {

@@ -10,7 +10,7 @@ use midmile_friends::Step;
 
 use crate::end::End;
 use crate::link::{EDGES, WATCHED};
-use crate::sleep::Hope;
+use crate::looks::Hope;
 use crate::sys::call;
 use crate::table::{self, Held};
 use crate::{bell, lock, options, recall, receive};
@@ -270,8 +270,20 @@ fn registered_end((epoll, fd): (i32, i32), added: bool, event: epoll_event, (is_
     if !is_watched || piped && is_edged(&held, edges) {
         return;
     }
-    options::watch(&held, edges);
-    if is_unrung(fd, &held)
+    watch_all(fd, &held, edges);
+}
+
+/// Readiness to receive is waited for by a call that isn't looked at.
+pub fn watched(fd: i32) {
+    if let Some(held) = table::carrying(fd) {
+        watch_all(fd, &held, false);
+    }
+}
+
+/// From now on a doorbell stands for what the ring holds, what it holds already too.
+fn watch_all(fd: i32, held: &Held, edges: bool) {
+    options::watch(held, edges);
+    if is_unrung(fd, held)
         && let Ok((segment, side)) = held.link.segment()
     {
         recall::attract(fd, &segment, side);
@@ -285,12 +297,7 @@ pub(crate) fn registered_by_drainer(epoll: i32, fd: i32, event: epoll_event) {
     if held.link.bell.registered(&held.link, (epoll, fd), true, event) {
         return;
     }
-    options::watch(&held, false);
-    if is_unrung(fd, &held)
-        && let Ok((segment, side)) = held.link.segment()
-    {
-        recall::attract(fd, &segment, side);
-    }
+    watch_all(fd, &held, false);
 }
 
 /// From now on each piece is told: what was received need not be all.

@@ -240,7 +240,8 @@ impl Send<'_, '_> {
     fn by_tcp_sleeping(&mut self) -> Result<bool, Errno> {
         let flags = self.flags | MSG_NOSIGNAL;
         let answer = self
-            .clear_debt()
+            .link
+            .clear_debt(self.fd, &self.writer, true)
             .and_then(|()| leap::asleep(self.link, || call::send_sleeping(self.fd, self.buffers, flags)));
         let count = answer.as_ref().map_or(0, |(count, _)| *count);
         // Without the lock it isn't counted, and the direction stays with TCP for good: as it should, where a handler interrupted.
@@ -250,17 +251,5 @@ impl Send<'_, '_> {
             self.sent += count;
         }
         answer.map(|(_, whole)| whole)
-    }
-
-    /// Sends doorbells that are owed, ahead of data.
-    fn clear_debt(&self) -> Result<(), Errno> {
-        loop {
-            let Ok(_held) = lock::of_writer(&self.writer) else { return Ok(()) };
-            if self.writer.owed() == 0 || self.link.ring(self.fd, &self.writer) {
-                return Ok(());
-            }
-            drop(_held);
-            call::wait_for(self.fd, libc::POLLOUT, -1)?;
-        }
     }
 }

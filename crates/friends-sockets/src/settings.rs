@@ -7,7 +7,7 @@ use crate::sys;
 
 /// The directory in which ends find each other. Without it all stays plain.
 const DIRECTORY: &CStr = c"MIDMILE_FRIENDS_DIR";
-/// How long a receive looks at the ring before it sleeps, in microseconds.
+/// How long a call looks at the ring before it sleeps, in microseconds, or [`AUTO`].
 const SPIN: &CStr = c"MIDMILE_FRIENDS_SPIN_US";
 /// Sends or receives of a connection before it may become friends.
 const AFTER: &CStr = c"MIDMILE_FRIENDS_AFTER";
@@ -18,17 +18,29 @@ const LOG: &CStr = c"MIDMILE_FRIENDS_LOG";
 pub(crate) const PATH_MAX: usize = 512;
 /// The longest spin, in microseconds.
 const SPIN_MAX: u64 = 10_000;
+/// As long as looks of late have been worth it, and where nothing else is said.
+const AUTO: &[u8] = b"auto";
+const AUTO_NS: u64 = u64::MAX;
 /// Where nothing else is said: a connection that ends before its eighth send pays for nothing.
 const AFTER_DEFAULT: u32 = 8;
 /// Bytes after which a connection may become friends, however few the sends.
 pub(crate) const BYTES: u64 = 65_536;
 
-static SPIN_NS: AtomicU64 = AtomicU64::new(0);
+static SPIN_NS: AtomicU64 = AtomicU64::new(AUTO_NS);
 static CALLS: AtomicU32 = AtomicU32::new(AFTER_DEFAULT);
 /// Nothing more becomes friends in this process.
 static OFF: AtomicBool = AtomicBool::new(false);
 static DIRECTORY_TEXT: Text = Text::new();
 static LOG_TEXT: Text = Text::new();
+
+/// How long to look before sleeping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spin {
+    /// A short while, where it has been worth it of late.
+    Auto,
+    /// Each time, so many nanoseconds; 0: never.
+    For(u64),
+}
 
 /// A text that is written once.
 struct Text {
@@ -66,7 +78,9 @@ pub(crate) fn read() {
     if let Some(text) = sys::control::environment(LOG) {
         LOG_TEXT.keep(text);
     }
-    if let Some(micros) = number(SPIN) {
+    if sys::control::environment(SPIN) == Some(AUTO) {
+        SPIN_NS.store(AUTO_NS, Ordering::Relaxed);
+    } else if let Some(micros) = number(SPIN) {
         SPIN_NS.store(micros.min(SPIN_MAX) * 1000, Ordering::Relaxed);
     }
     if let Some(calls) = number(AFTER).and_then(|calls| u32::try_from(calls).ok()) {
@@ -103,9 +117,12 @@ pub(crate) fn log(into: &mut [u8; PATH_MAX]) -> usize {
     LOG_TEXT.copy(into)
 }
 
-/// How long to look before sleeping, in nanoseconds.
-pub(crate) fn spin_ns() -> u64 {
-    SPIN_NS.load(Ordering::Relaxed)
+/// How long to look before sleeping.
+pub(crate) fn spin() -> Spin {
+    match SPIN_NS.load(Ordering::Relaxed) {
+        AUTO_NS => Spin::Auto,
+        time => Spin::For(time),
+    }
 }
 
 /// Sends or receives before a connection may become friends.

@@ -189,7 +189,7 @@ static inline void meet_dialled(struct bpf_sock_ops *ops, const struct end *end)
     struct port port = { .namespace = end->namespace, .number = end->remote_port };
     enum counter verdict = objection(ops, &port);
     if (verdict == FRIENDS) {
-        enum waiting waits = waiting_of(sock_of(ops));
+        enum waiting waits = waiting_of(tcp_of(ops));
         if (waits == WAITS_NOT)
             verdict = make_friend(ops, end, DIALLED);
         else
@@ -265,7 +265,7 @@ static inline void observe(struct bpf_sock_ops *ops)
     struct direction *direction = direction_of(ops, 0);
     if (!direction || direction->role == NOBODY || direction->is_settled)
         return;
-    enum waiting waits = waiting_of(sock_of(ops));
+    enum waiting waits = waiting_of(tcp_of(ops));
     if (direction->role != DIALLED && waits != NOT_ACCEPTED)
         note_accepted(&direction->own, waits);
     if (direction->role == WITNESS) {
@@ -277,7 +277,7 @@ static inline void observe(struct bpf_sock_ops *ops)
     if (waits == WAITS_NOT && direction->role == ACCEPTED) {
         struct shared *other = other_of(direction);
         if (other)
-            waits = waiting_of((u64)other->tcp);
+            waits = waiting_of(other->tcp);
     }
     if (waits == WAITS || waits == WAITS_FOR_EDGES)
         leave(direction, sock_of(ops));
@@ -348,7 +348,7 @@ static inline enum counter option_against(const struct tcp_sock *own, const stru
         return TCP_URGENT;
     if (SOCK(own).__sk_common.skc_flags & FLAG(SOCK_ZEROCOPY))
         return TCP_ZEROCOPY;
-    if (PEEK_BITS(other, tcp_sock, recvmsg_inq))
+    if (BITS(other, tcp_sock, recvmsg_inq))
         return TCP_INQ;
     if (SOCK(other).sk_peek_off >= 0)
         return TCP_PEEK_OFF;
@@ -368,7 +368,7 @@ static inline enum counter file_against(const struct tcp_sock *other)
         return TCP_BLOCKING;
     if (file->f_owner)
         return TCP_URGENT;
-    if (is_edge_triggered((u64)socket))
+    if (is_edge_triggered(socket))
         return TCP_EDGES;
     const struct address_space *mapping = file->f_mapping;
     return mapping && mapping->i_mmap.rb_root.rb_node ? TCP_ZEROCOPY : BYPASS;
@@ -383,9 +383,9 @@ static inline int is_read(const struct tcp_sock *own, const struct tcp_sock *oth
 
 /* The first byte is about to go past TCP: from then on nobody leaves the map. An end that waits has to leave, so it sends by TCP until
  * observe() has seen it. Says what it is about to do, and then looks whether the ends are just being taken out (see leave). */
-static inline enum counter settle(struct direction *direction, u64 own_sock)
+static inline enum counter settle(struct direction *direction, const struct tcp_sock *own_tcp)
 {
-    enum waiting waits = waiting_of(own_sock);
+    enum waiting waits = waiting_of(own_tcp);
     if (waits != WAITS_NOT)
         return waits == WAITS_FOR_EDGES ? TCP_EDGES : TCP_BLOCKING;
     struct shared *own = map_lookup(&friends_ends, &direction->own);
@@ -410,11 +410,20 @@ static inline enum counter room(struct direction *direction, const struct tcp_so
     return ++direction->queued > QUEUED_MAX ? TCP_MESSAGES : BYPASS;
 }
 
+/* Whether what is sent may still reach the other end. The kernel asks that of what goes by TCP alone. */
+static inline int may_send(const struct tcp_sock *own)
+{
+    u8 state = SOCK(own).__sk_common.skc_state;
+    return state == TCP_STATE_ESTABLISHED || state == TCP_STATE_CLOSE_WAIT;
+}
+
 /* By which way a message goes: BYPASS, or why by TCP. */
 static inline enum counter way(struct direction *direction, const struct tcp_sock *own)
 {
     if (is_off())
         return TCP_OFF;
+    if (!may_send(own))
+        return TCP_ENDED;
     if (!direction->tcp) {
         struct shared *found = other_of(direction);
         if (!found)
@@ -431,7 +440,7 @@ static inline enum counter way(struct direction *direction, const struct tcp_soc
     if (verdict == BYPASS)
         verdict = option_against(own, other);
     if (verdict == BYPASS && !direction->is_settled)
-        verdict = settle(direction, (u64)own);
+        verdict = settle(direction, own);
     /* Who waits for edges from now on isn't told of TCP's bytes behind ours: first it has to have read those. */
     if (verdict == TCP_EDGES && direction->is_bypassed && unread(other))
         verdict = BYPASS;

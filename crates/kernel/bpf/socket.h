@@ -53,6 +53,7 @@ struct socket {
 } RELOCATED;
 struct sock_common {
     unsigned long skc_flags;
+    u8 skc_state;
 } RELOCATED;
 struct sk_backlog {
     struct {
@@ -110,16 +111,27 @@ enum { TCP_STATE_ESTABLISHED = 1, TCP_STATE_FIN_WAIT1 = 4, TCP_STATE_CLOSE = 7, 
         value;                                                                                         \
     })
 
-/* The same of a field of bits, or of one whose width differs from kernel to kernel. The numbers are clang's: the offset and width of
- * the bytes, and how far to move them left and right. */
-#define PEEK_BITS(address, kind, field)                                                                \
+/* A field of bits, whose width and place differ from kernel to kernel, of what a pointer leads to that the kernel knows the type of. The
+ * numbers are clang's: the offset and width of the bytes, and how far to move them left and right. */
+#define BITS(pointer, kind, field)                                                                     \
     ({                                                                                                 \
-        struct kind *whole = (struct kind *)(address);                                                 \
-        u64 value = 0;                                                                                 \
-        read_kernel(&value, __builtin_preserve_field_info(whole->field, 1),                            \
-                    (const u8 *)whole + __builtin_preserve_field_info(whole->field, 0));               \
-        value <<= __builtin_preserve_field_info(whole->field, 4);                                      \
-        value >> __builtin_preserve_field_info(whole->field, 5);                                       \
+        const void *at = (const void *)(pointer) + __builtin_preserve_field_info(((struct kind *)0)->field, 0); \
+        u64 value;                                                                                     \
+        switch (__builtin_preserve_field_info(((struct kind *)0)->field, 1)) {                         \
+        case 1:                                                                                        \
+            value = *(const u8 *)at;                                                                   \
+            break;                                                                                     \
+        case 2:                                                                                        \
+            value = *(const u16 *)at;                                                                  \
+            break;                                                                                     \
+        case 4:                                                                                        \
+            value = *(const u32 *)at;                                                                  \
+            break;                                                                                     \
+        default:                                                                                       \
+            value = *(const u64 *)at;                                                                  \
+        }                                                                                              \
+        value <<= __builtin_preserve_field_info(((struct kind *)0)->field, 4);                         \
+        value >> __builtin_preserve_field_info(((struct kind *)0)->field, 5);                          \
     })
 
 /* The bit of a flag of `enum sock_flags`; clang's number for an enumerator's value is 1. */
@@ -130,10 +142,10 @@ enum { TCP_STATE_ESTABLISHED = 1, TCP_STATE_FIN_WAIT1 = 4, TCP_STATE_CLOSE = 7, 
 /* Whether an epoll instance waits for a socket by EPOLLET. Those who wait stand in the list that the kernel walks to wake them: so who sends has it
  * near, other than the file's own list of epoll instances, beside which each system call of a program with threads counts itself. What isn't
  * an epoll instance's doesn't lead back to the list's head, or to nothing that can be read. */
-static inline int is_edge_triggered(u64 socket)
+static inline int is_edge_triggered(const struct socket *socket)
 {
-    u64 head = socket + OFFSET(socket, wq.wait), end = head + OFFSET(wait_queue_head, head);
-    u64 next = (u64)PEEK(end, list_head, next);
+    u64 head = (u64)socket + OFFSET(socket, wq.wait), end = head + OFFSET(wait_queue_head, head);
+    u64 next = (u64)socket->wq.wait.head.next;
 #pragma unroll
     for (int i = 0; i < WAITERS_MAX; i++) {
         if (next == end || !next)
@@ -151,15 +163,15 @@ static inline int is_edge_triggered(u64 socket)
 /* How a program waits for a socket: in its calls, for its edges, or otherwise. */
 enum waiting { NOT_ACCEPTED, WAITS_NOT, WAITS, WAITS_FOR_EDGES };
 
-static inline enum waiting waiting_of(u64 sock)
+static inline enum waiting waiting_of(const struct tcp_sock *tcp)
 {
-    struct socket *socket = sock ? PEEK(sock, sock, sk_socket) : 0;
-    struct file *file = socket ? PEEK(socket, socket, file) : 0;
+    const struct socket *socket = tcp ? SOCK(tcp).sk_socket : 0;
+    const struct file *file = socket ? socket->file : 0;
     if (!file)
         return NOT_ACCEPTED;
-    if (!(PEEK(file, file, f_flags) & O_NONBLOCK))
+    if (!(file->f_flags & O_NONBLOCK))
         return WAITS;
-    return is_edge_triggered((u64)socket) ? WAITS_FOR_EDGES : WAITS_NOT;
+    return is_edge_triggered(socket) ? WAITS_FOR_EDGES : WAITS_NOT;
 }
 
 /* Bytes that wait in a socket to be received, as the kernel charges them. */

@@ -34,7 +34,7 @@ pub(crate) fn run(args: &FriendsRunArgs) -> Outcome {
         .args(rest)
         .env("LD_PRELOAD", preload(&library))
         .env("MIDMILE_FRIENDS_DIR", &directory)
-        .env("MIDMILE_FRIENDS_SPIN_US", args.spin_us.to_string())
+        .env("MIDMILE_FRIENDS_SPIN_US", &args.spin_us)
         .env("MIDMILE_FRIENDS_AFTER", args.after.to_string());
     if let Some(log) = &args.log {
         command.env("MIDMILE_FRIENDS_LOG", std::path::absolute(log).map_err(|error| failed("find", log, &error))?);

@@ -3,7 +3,7 @@ import os
 import socket
 import time
 
-from ends import dial, exactly, expect, listener, met, outcome, pair, reset_on_close, start, to_end, until
+from ends import dial, exactly, expect, finish, listener, met, outcome, pair, reset_on_close, start, to_end, until
 
 from .check import check
 
@@ -186,3 +186,39 @@ def two_ends_that_close_at_once():
         dialled.shutdown(socket.SHUT_WR)
         other.join()
         expect((exactly(dialled, 1), exactly(accepted, 1)) == (b"", b""), "no end")
+
+
+@check
+def sending_after_the_end():
+    """Who has shut down can't send any more, and what was sent before comes, and then the end."""
+    dialled, accepted = met()
+    dialled.send(b"last")
+    dialled.shutdown(socket.SHUT_WR)
+    expect((said := outcome(lambda: dialled.send(b"x"))) == "BrokenPipeError", f"it sends on: {said}")
+    expect((got := to_end(accepted)) == b"last", f"{got}")
+
+
+@check
+def shutting_down_beside_who_sends():
+    """What a thread could send while another shut the connection down comes before the end, all of it."""
+    for _ in range(30):
+        dialled, accepted = met()
+        sent = [0]
+
+        def send(end=dialled, sent=sent):
+            while True:
+                try:
+                    sent[0] += end.send(b"s" * 300)
+                except BlockingIOError:
+                    time.sleep(0)
+                except BrokenPipeError:
+                    return
+
+        def shut(end=dialled):
+            time.sleep(0.002)
+            end.shutdown(socket.SHUT_WR)
+
+        threads = [start(send), start(shut)]
+        got = len(to_end(accepted))
+        finish(*threads)
+        expect(got == sent[0], f"{got} bytes of {sent[0]} before the end")

@@ -1,13 +1,19 @@
 """poll(2), epoll(7), select(2), SIGIO, and what waits to be read."""
+import ctypes
 import fcntl
 import os
+import platform
 import select
 import signal
 import socket
+import struct
+import time
 
-from ends import expect, met, pair, start, stuff, until, waits_to_be_read
+from ends import exactly, expect, finish, met, pair, start, stuff, until, waits_to_be_read
 
 from .check import check
+
+SYS_PSELECT6 = 72 if platform.machine() == "aarch64" else 270
 
 
 @check
@@ -133,3 +139,27 @@ def what_waits_is_told_however_much():
         expect(poll.poll(2000), f"{taken} bytes never come")
         expect(waits_to_be_read(accepted) > 0, f"0, with {taken} to come and readable")
         taken -= len(accepted.recv(1 << 16))
+
+
+@check
+def select_of_more_than_a_set():
+    """select(2) takes a count beyond FD_SETSIZE, and the system call may be made by its number."""
+    dialled, accepted = met()
+    # A receive that waited, if this one does: readiness wasn't looked at so far.
+    dialled.send(b"a")
+    exactly(accepted, 1)
+    libc = ctypes.CDLL(None, use_errno=True)
+    limit = struct.pack("ll", 2, 0)
+    by = {
+        "select": lambda wanted: libc.select(4096, wanted, None, None, limit),
+        "pselect6": lambda wanted: libc.syscall(SYS_PSELECT6, 1024, wanted, None, None, limit, None),
+    }
+    for name, call in by.items():
+        place = accepted.fileno()
+        wanted = bytearray(512)
+        wanted[place // 8] |= 1 << place % 8
+        wanted = (ctypes.c_char * len(wanted)).from_buffer(wanted)
+        sending = start(lambda: (time.sleep(0.05), dialled.send(b"bc")))
+        expect((told := call(wanted)) == 1, f"{name}: {told}")
+        finish(sending)
+        expect(exactly(accepted, 2) == b"bc", f"{name}: other bytes")

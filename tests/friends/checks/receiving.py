@@ -7,7 +7,9 @@ import struct
 import threading
 import time
 
-from ends import SO_TIMESTAMP, alarms, exactly, expect, listener, met, outcome, pair, start, to_end, until, waits_to_be_read
+from ends import (
+    SO_TIMESTAMP, alarms, exactly, expect, finish, listener, met, outcome, pair, reset_on_close, start, to_end, until, waits_to_be_read,
+)
 
 from .check import check, check_blocking
 
@@ -197,3 +199,95 @@ def an_end_that_waits_from_the_start():
         time.sleep(0.005)
         start(lambda: (time.sleep(0.005), dialled.close()))
         expect(to_end(accepted) == b"", "no end")
+
+
+@check
+def a_low_water_mark_over_what_is_there():
+    """SO_RCVLOWAT holds for what was there before it was set."""
+    dialled, accepted = met()
+    dialled.send(b"x" * 100)
+    until(lambda: waits_to_be_read(accepted) == 100, 2)
+    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 500)
+    poll = select.poll()
+    poll.register(accepted, select.POLLIN)
+    expect(poll.poll(20) == [], "readable with 100 bytes")
+    dialled.send(b"x" * 400)
+    expect(poll.poll(2000), "not readable with 500 bytes")
+    expect(exactly(accepted, 500) == b"x" * 500, "other bytes")
+
+
+@check
+def peeking_from_an_offset_into_what_is_there():
+    """SO_PEEK_OFF holds for what was there before it was set."""
+    dialled, accepted = met()
+    dialled.send(b"abcdef")
+    until(lambda: waits_to_be_read(accepted) == 6, 2)
+    accepted.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 0)
+    looks = [accepted.recv(3, socket.MSG_PEEK), accepted.recv(3, socket.MSG_PEEK), exactly(accepted, 6)]
+    expect(looks == [b"abc", b"def", b"abcdef"], f"{looks}")
+
+
+class Part(ctypes.Structure):
+    """struct iovec."""
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+
+
+class Message(ctypes.Structure):
+    """struct mmsghdr."""
+    _fields_ = [
+        ("name", ctypes.c_void_p), ("name_length", ctypes.c_uint), ("parts", ctypes.POINTER(Part)), ("count", ctypes.c_size_t),
+        ("control", ctypes.c_void_p), ("control_length", ctypes.c_size_t), ("flags", ctypes.c_ulong), ("moved", ctypes.c_uint),
+    ]
+
+
+def messages(*buffers):
+    """A list for sendmmsg(2) and recvmmsg(2), a message for each buffer."""
+    parts = [Part(ctypes.cast(buffer, ctypes.c_void_p), length) for buffer, length in buffers]
+    return (Message * len(parts))(*[Message(None, 0, ctypes.pointer(part), 1, None, 0, 0, 0) for part in parts])
+
+
+@check_blocking
+def a_list_of_messages_that_is_cut_short():
+    """sendmmsg(2) ends with the message of which it could send a part: none of the next comes before the rest."""
+    dialled, accepted = met()
+    dialled.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 50_000))
+    size = 64 << 20
+    sent = messages((ctypes.create_string_buffer(b"a" * size, size), size), (ctypes.create_string_buffer(b"b" * 100, 100), 100))
+    got = bytearray()
+
+    def read():
+        time.sleep(0.09)
+        while part := accepted.recv(1 << 20):
+            got.extend(part)
+
+    reading = start(read)
+    told = LIBC.sendmmsg(dialled.fileno(), sent, 2, 0)
+    dialled.shutdown(socket.SHUT_WR)
+    finish(reading)
+    expect(told == 1 and 0 < sent[0].moved < size, f"{told} messages, {sent[0].moved} bytes of the first")
+    expect(len(got) == sent[0].moved and not got.strip(b"a"), f"{len(got)} bytes came")
+
+
+@check
+def an_error_behind_messages():
+    """recvmmsg(2) tells of what came before a reset, and the next call of the reset."""
+    dialled, accepted = met()
+    dialled.send(b"ab")
+    until(lambda: waits_to_be_read(accepted) == 2, 2)
+    first, second = ctypes.create_string_buffer(2), ctypes.create_string_buffer(2)
+    # Unread bytes make the close a reset.
+    accepted.send(b"x")
+    time.sleep(0.02)
+    into = messages((first, 2), (second, 2))
+
+    def reset():
+        time.sleep(0.05)
+        reset_on_close(dialled)
+        dialled.close()
+
+    if accepted.getblocking():
+        closing = start(reset)
+        told = LIBC.recvmmsg(accepted.fileno(), into, 2, 0, None)
+        finish(closing)
+        expect(told == 1 and first.raw == b"ab", f"{told} messages")
+        expect(received(accepted) == "ECONNRESET", "no reset is told")

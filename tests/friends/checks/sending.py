@@ -3,6 +3,7 @@ import ctypes
 import mmap
 import os
 import select
+import signal
 import socket
 import struct
 import tempfile
@@ -155,3 +156,19 @@ def holding_back():
     dialled.send(b"a", socket.MSG_MORE)
     dialled.send(b"b")
     expect(exactly(accepted, 2) == b"ab", "other bytes")
+
+
+@check
+def signals_of_a_closed_connection():
+    """SIGPIPE comes with EPIPE, unless the call says MSG_NOSIGNAL."""
+    dialled, accepted = met()
+    came = []
+    before = signal.signal(signal.SIGPIPE, lambda *_: came.append(1))
+    try:
+        accepted.close()
+        until(lambda: outcome(lambda: dialled.send(b"x", socket.MSG_NOSIGNAL)) == "BrokenPipeError", 2)
+        expect(not came, "a signal in spite of MSG_NOSIGNAL")
+        expect(outcome(lambda: dialled.send(b"x")) == "BrokenPipeError" and len(came) == 1, f"{len(came)} signals by send")
+        expect(outcome(lambda: os.write(dialled.fileno(), b"x")) == "BrokenPipeError" and len(came) == 2, f"{len(came)} by write")
+    finally:
+        signal.signal(signal.SIGPIPE, before)

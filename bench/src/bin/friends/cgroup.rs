@@ -1,5 +1,6 @@
 //! Friends by eBPF: programs in a cgroup of the bench's own, by plain TCP and with `midmile friends attach`.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -18,10 +19,10 @@ const PROGRAMS: [Program; 4] =
     [Program::Redis { clients: 1 }, Program::Redis { clients: 50 }, Program::Nginx { kept: 20 }, Program::NginxVisits];
 
 /// A cgroup of version 2, removed at the end: its processes have ended by then.
-struct Cgroup(PathBuf);
+pub(crate) struct Cgroup(PathBuf);
 
 impl Cgroup {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         let mount = mounts.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4));
         let mount = mount.context("there's no cgroup of version 2: mount -t cgroup2 none /sys/fs/cgroup")?;
@@ -31,9 +32,9 @@ impl Cgroup {
     }
 
     /// A command that runs in it.
-    fn within(&self, words: &[String]) -> Command {
+    pub(crate) fn within<'a>(&self, program: &OsStr, arguments: impl Iterator<Item = &'a OsStr>) -> Command {
         let mut command = Command::new("sh");
-        command.args(["-c", "echo $$ >\"$0/cgroup.procs\" && exec \"$@\""]).arg(&self.0).args(words);
+        command.args(["-c", "echo $$ >\"$0/cgroup.procs\" && exec \"$@\""]).arg(&self.0).arg(program).args(arguments);
         command.stdin(Stdio::null());
         command
     }
@@ -46,10 +47,10 @@ impl Drop for Cgroup {
 }
 
 /// `midmile friends attach`, until it's let go.
-struct Attached(Running);
+pub(crate) struct Attached(Running);
 
 impl Attached {
-    fn to(midmile: &Path, cgroup: &Cgroup) -> Result<Self> {
+    pub(crate) fn to(midmile: &Path, cgroup: &Cgroup) -> Result<Self> {
         let mut command = Command::new(midmile);
         command.args(["friends", "attach", "--cgroup"]).arg(&cgroup.0).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = Running(command.spawn()?);
@@ -60,7 +61,7 @@ impl Attached {
     }
 
     /// In order, so that the programs leave the cgroup.
-    fn end(mut self) -> Result<()> {
+    pub(crate) fn end(mut self) -> Result<()> {
         let process = Pid::from_raw(self.0.0.id().cast_signed()).context("a process has a number")?;
         kill_process(process, Signal::TERM)?;
         let status = self.0.0.wait()?;
@@ -86,7 +87,8 @@ fn measure(cgroup: &Cgroup, program: Program, one_cpu: bool) -> Result<Measured>
     let measured = free_addr().and_then(|addr| {
         program.measure(&directory, addr, addr, |words, side| {
             let cpu = if side == Side::Server && !one_cpu { "1" } else { "0" };
-            cgroup.within(&[&["taskset".to_owned(), "-c".to_owned(), cpu.to_owned()], words].concat())
+            let arguments = ["-c", cpu].into_iter().chain(words.iter().map(String::as_str));
+            cgroup.within(OsStr::new("taskset"), arguments.map(OsStr::new))
         })
     });
     fs::remove_dir_all(&directory).ok();

@@ -1,5 +1,5 @@
-//! Connections that aren't local, which the library can only cost something: client and server in two network namespaces that a veth pair
-//! joins, and the library at neither end, at the client's, at both.
+//! Connections that aren't local, which friends can only cost something: client and server in two network namespaces that a veth pair
+//! joins, and the library at neither end, at the client's, at both, and the programs of friends by eBPF at both.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,12 +12,17 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::cgroup::{Attached, Cgroup};
 use crate::programs::{Measured, Program, Side};
 use crate::{Options, Row, Running, Way, ratios};
 
-/// Where the library is.
-const ENDS: [(&str, &[Side]); 3] =
-    [("nowhere", &[]), ("the client's end", &[Side::Client]), ("both ends", &[Side::Client, Side::Server])];
+/// Where the library is, and whether programs in the kernel are.
+const ENDS: [(&str, &[Side], bool); 4] = [
+    ("neither", &[], false),
+    ("the library at the client's end", &[Side::Client], false),
+    ("at both", &[Side::Client, Side::Server], false),
+    ("both by eBPF", &[], true),
+];
 
 const PROGRAMS: [Program; 4] =
     [Program::Redis { clients: 1 }, Program::Redis { clients: 50 }, Program::Nginx { kept: 20 }, Program::NginxVisits];
@@ -74,16 +79,28 @@ fn join() -> Result<[Namespace; 2]> {
 /// Measures all programs and prints a table.
 pub(crate) fn run(options: &Options, midmile: &Path, wanted: impl Fn(&Row) -> bool) -> Result<()> {
     let [_near, far] = join()?;
-    let names = ENDS.map(|(name, _)| name);
+    let cgroup = Cgroup::new()?;
+    let names = ENDS.map(|(name, ..)| name);
     ratios::run(options, (names, &PROGRAMS), wanted, |way, program| {
-        measure(options, midmile, &far, program, ENDS[way].1)
+        let (name, library, attached) = ENDS[way];
+        let attached = attached.then(|| Attached::to(midmile, &cgroup)).transpose()?;
+        let measured = measure(options, midmile, (&far, &cgroup), program, library);
+        attached.map_or(Ok(()), Attached::end)?;
+        measured.with_context(|| format!("{}, {name}", program.name()))
     })
 }
 
-fn measure(options: &Options, midmile: &Path, far: &Namespace, program: Program, library: &[Side]) -> Result<Measured> {
+/// All ways in the cgroup, so that it makes no difference.
+fn measure(
+    options: &Options,
+    midmile: &Path,
+    (far, cgroup): (&Namespace, &Cgroup),
+    program: Program,
+    library: &[Side],
+) -> Result<Measured> {
     let directory = std::env::temp_dir().join(format!("midmile-bench-friends-{}", std::process::id()));
     std::fs::create_dir_all(&directory)?;
-    let figure = program.measure(&directory, FAR, FAR, |words, side| {
+    let measured = program.measure(&directory, FAR, FAR, |words, side| {
         let way = if library.contains(&side) { Way::Friends } else { Way::Tcp };
         let inner = way.command(midmile, &directory.join("run"), OsStr::new("taskset"));
         let mut command = match side {
@@ -91,9 +108,9 @@ fn measure(options: &Options, midmile: &Path, far: &Namespace, program: Program,
             Side::Client => Command::new(inner.get_program()),
         };
         let cpu = if side == Side::Server && !options.one_cpu { "1" } else { "0" };
-        command.args(inner.get_args()).args(["-c", cpu]).args(words).stdin(Stdio::null());
-        command
+        command.args(inner.get_args()).args(["-c", cpu]).args(words);
+        cgroup.within(command.get_program(), command.get_args())
     });
     std::fs::remove_dir_all(&directory).ok();
-    figure.with_context(|| program.name())
+    measured
 }

@@ -22,7 +22,7 @@ mod relay;
 mod usage;
 mod work;
 
-use programs::{Program, Side};
+use programs::{Measured, Program, Side};
 use relay::Relay;
 
 /// Local TCP beside friends and Unix-domain sockets.
@@ -44,8 +44,8 @@ struct Options {
     /// Leave Nagle's algorithm on.
     #[arg(long)]
     nagle: bool,
-    /// Connections that aren't local: programs in two network namespaces, with the library at neither end, at the near one, at both. Needs
-    /// root.
+    /// Connections that aren't local: programs in two network namespaces, with the library at neither end, at the near one, at both, and with
+    /// `midmile friends attach` for both. Needs root.
     #[arg(long, conflicts_with_all = ["nagle", "milliseconds"])]
     far: bool,
     /// Friends by eBPF: programs in a cgroup of this bench's own, without and with `midmile friends attach`. Needs root.
@@ -68,17 +68,19 @@ enum Way {
     Tcp,
     Unix,
     Friends,
+    Sleeping,
     Spinning,
 }
 
 impl Way {
-    const ALL: [Self; 4] = [Self::Tcp, Self::Unix, Self::Friends, Self::Spinning];
+    const ALL: [Self; 5] = [Self::Tcp, Self::Unix, Self::Friends, Self::Sleeping, Self::Spinning];
 
     fn name(self) -> &'static str {
         match self {
             Self::Tcp => "TCP",
             Self::Unix => "AF_UNIX",
             Self::Friends => "friends",
+            Self::Sleeping => "friends, no spin",
             Self::Spinning => "friends, 50 µs spin",
         }
     }
@@ -87,7 +89,8 @@ impl Way {
     fn command(self, midmile: &Path, directory: &Path, program: &OsStr) -> Command {
         let spin = match self {
             Self::Tcp | Self::Unix => return Command::new(program),
-            Self::Friends => "0",
+            Self::Friends => "auto",
+            Self::Sleeping => "0",
             Self::Spinning => "50",
         };
         let mut command = Command::new(midmile);
@@ -155,8 +158,8 @@ impl Drop for Running {
     }
 }
 
-/// Figures by row and way, one a round.
-type Figures = BTreeMap<(Row, Way), Vec<f64>>;
+/// Figures by row and way, one a round; of programs with the CPU time of a request, in microseconds.
+type Figures = BTreeMap<(Row, Way), Vec<Measured>>;
 
 fn main() -> Result<()> {
     let options = Options::parse();
@@ -192,7 +195,7 @@ fn main() -> Result<()> {
 }
 
 /// One measurement.
-fn measure(options: &Options, midmile: &Path, row: Row, way: Way) -> Result<f64> {
+fn measure(options: &Options, midmile: &Path, row: Row, way: Way) -> Result<Measured> {
     let directory = std::env::temp_dir().join(format!("midmile-bench-friends-{}", std::process::id()));
     let cpus = if options.one_cpu || options.relay { ["0", "0"] } else { ["0", "1"] };
     let meeting = directory.join("run");
@@ -211,9 +214,9 @@ fn measure(options: &Options, midmile: &Path, row: Row, way: Way) -> Result<f64>
             };
             let relay = relay(&addr.to_string())?;
             let asked = relay.as_ref().map_or(addr, Relay::addr);
-            program.measure(&directory, addr, asked, pinned).map(|measured| measured.rate)
+            program.measure(&directory, addr, asked, pinned)
         }),
-        _ => measure_own(options, row, way, cpus, through, relay),
+        _ => measure_own(options, row, way, cpus, through, relay).map(|rate| Measured { rate, cpu_us: 0.0 }),
     };
     std::fs::remove_dir_all(&directory).ok();
     std::thread::sleep(Duration::from_millis(10));
@@ -268,11 +271,16 @@ fn table(figures: &Figures) {
     println!("| | {} |", names.join(" | "));
     println!("|{}", " --- |".repeat(names.len() + 1));
     for row in Row::ALL {
-        let Some(plain) = figures.get(&(row, Way::Tcp)).map(|all| median(all)) else { continue };
+        let middle = |way, of: fn(&Measured) -> f64| {
+            figures.get(&(row, way)).map(|all| median(&all.iter().map(of).collect::<Vec<_>>()))
+        };
+        let both = |way| Some((middle(way, |one| one.rate)?, middle(way, |one| one.cpu_us)?));
+        let Some((plain, plain_cpu)) = both(Way::Tcp) else { continue };
         let cells = Way::ALL.map(|way| {
-            let Some(figure) = figures.get(&(row, way)).map(|all| median(all)) else { return "–".to_owned() };
+            let Some((figure, cpu)) = both(way) else { return "–".to_owned() };
             let ratio = if matches!(row, Row::Trip { .. }) { plain / figure } else { figure / plain };
-            format!("{figure:.1} ({ratio:.2} ×)")
+            let beside = if plain_cpu > 0.0 { format!(", CPU {:.2} ×", cpu / plain_cpu) } else { String::new() };
+            format!("{figure:.1} ({ratio:.2} ×{beside})")
         });
         println!("| {} | {} |", row.name(), cells.join(" | "));
     }

@@ -74,7 +74,7 @@ unsafe extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: us
 ///
 /// # Safety
 /// What the system call asks for.
-unsafe fn opening(number: c_long, [a, b, c, d, e, _]: Words) -> Option<c_long> {
+unsafe fn opening(number: c_long, [a, b, c, d, e, f]: Words) -> Option<c_long> {
     let fd = int(a);
     // SAFETY: the program's arguments go on as they came, in each of them.
     Some(match number {
@@ -108,6 +108,17 @@ unsafe fn opening(number: c_long, [a, b, c, d, e, _]: Words) -> Option<c_long> {
         libc::SYS_poll => unsafe { readiness::poll(at::<pollfd>(a), nfds(b), int(c)) }.into(),
         // SAFETY: as above.
         libc::SYS_ppoll => unsafe { readiness::ppoll(at::<pollfd>(a), nfds(b), at(c), at(d)) }.into(),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        libc::SYS_select => unsafe { readiness::select(fd, at(b), at(c), at(d), at(e)) }.into(),
+        libc::SYS_pselect6 => {
+            // The mask's address and its size stand together, since a system call has six arguments.
+            let mask = at::<*const libc::sigset_t>(f);
+            // SAFETY: as above.
+            let mask = if mask.is_null() { std::ptr::null() } else { unsafe { mask.read() } };
+            // SAFETY: as above.
+            unsafe { readiness::pselect(fd, at(b), at(c), at(d), at(e), mask) }.into()
+        }
         // SAFETY: as above.
         libc::SYS_prctl => unsafe { program::prctl(fd, b as c_ulong, c as c_ulong, d as c_ulong, e as c_ulong) }.into(),
         // A descriptor may be passed on.

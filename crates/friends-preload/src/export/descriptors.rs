@@ -115,7 +115,7 @@ unsafe fn begun(fd: c_int, address: *const sockaddr, length: *const socklen_t, r
 pub(super) unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
     let held = table::find(fd);
     if let Some(held) = &held {
-        lifecycle::shutting(held, how);
+        lifecycle::shutting(fd, held, how);
     }
     // SAFETY: there is no pointer.
     let answer = unsafe { real::shutdown(fd, how) };
@@ -273,15 +273,19 @@ unsafe extern "C" fn __fcntl(fd: c_int, command: c_int, argument: usize) -> c_in
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int {
+    let held = table::find(fd);
+    if let Some(held) = &held {
+        options::requesting(fd, held, request);
+    }
     // SAFETY: the program's argument goes on as it came.
     let answer = unsafe { real::ioctl(fd, request, argument) };
     if answer < 0 {
         return answer;
     }
-    let Some(held) = table::find(fd) else { return answer };
+    let Some(held) = held else { return answer };
     let value = argument as *mut c_int;
     match request {
-        libc::FIONBIO | libc::FIOASYNC | libc::FIONREAD | libc::TIOCOUTQ | SIOCATMARK => {}
+        libc::FIONBIO | libc::FIOASYNC | libc::FIONREAD | libc::TIOCOUTQ | SIOCATMARK | options::SIOCOUTQNSD => {}
         _ => return answer,
     }
     // SAFETY: these requests have a pointer to an integer, and the kernel has just used it.
@@ -298,7 +302,7 @@ pub(super) unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: usi
             return answer;
         }
         libc::FIONREAD => options::unread(&held, number),
-        libc::TIOCOUTQ => options::unacknowledged(&held, number),
+        libc::TIOCOUTQ | options::SIOCOUTQNSD => options::unacknowledged(&held, number),
         // What is in the ring comes before the mark.
         _ if options::unread(&held, 0) > 0 => 0,
         _ => number,

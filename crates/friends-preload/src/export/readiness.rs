@@ -8,6 +8,7 @@ use midmile_friends_sockets::bell;
 use midmile_friends_sockets::lifecycle;
 use midmile_friends_sockets::ready::{self, Limit, Set};
 use midmile_friends_sockets::sys::real;
+use midmile_friends_sockets::table;
 
 /// Words of an `fd_set`.
 const WORDS: usize = libc::FD_SETSIZE / 64;
@@ -130,6 +131,29 @@ unsafe fn asked(count: c_int, read: *const fd_set) -> Option<[u64; WORDS]> {
     ready::concerns_set(&Set(&mut asked), usize::try_from(count).unwrap_or(0)).then_some(asked)
 }
 
+/// As [`asked`], for select as for pselect: `None` where libc's own is to do it. That does it too for more descriptors than a set is declared to have:
+/// how large the program's sets are the kernel alone knows.
+///
+/// # Safety
+/// As select(2) asks for.
+unsafe fn looked_at(count: c_int, read: *const fd_set) -> Option<[u64; WORDS]> {
+    let most = usize::try_from(count).unwrap_or(0);
+    if most > libc::FD_SETSIZE && !read.is_null() {
+        for fd in table::within(0, count.unsigned_abs() - 1) {
+            let place = usize::try_from(fd).unwrap_or(0);
+            // SAFETY: the descriptor is open, so that the kernel reads as far; it's below `count`.
+            let word = unsafe { read.cast::<u64>().add(place / 64) };
+            // SAFETY: as above.
+            if unsafe { word.read() } & (1 << (place % 64)) != 0 {
+                ready::watched(fd);
+            }
+        }
+        return None;
+    }
+    // SAFETY: the program's set.
+    unsafe { asked(count, read) }
+}
+
 /// The three sets of a call of select's.
 struct Sets {
     all: [*mut fd_set; 3],
@@ -186,7 +210,7 @@ fn select_friends(count: usize, mut sets: Sets, limit: Limit, wait: impl Fn(Opti
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn select(
+pub(super) unsafe extern "C" fn select(
     count: c_int,
     read: *mut fd_set,
     write: *mut fd_set,
@@ -194,7 +218,7 @@ unsafe extern "C" fn select(
     time_limit: *mut timeval,
 ) -> c_int {
     // SAFETY: the program's set.
-    if unsafe { asked(count, read) }.is_none() {
+    if unsafe { looked_at(count, read) }.is_none() {
         // SAFETY: the program's pointers go on as they came.
         return unsafe { real::select(count, read, write, except, time_limit) };
     }
@@ -237,7 +261,7 @@ unsafe extern "C" fn __select(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn pselect(
+pub(super) unsafe extern "C" fn pselect(
     count: c_int,
     read: *mut fd_set,
     write: *mut fd_set,
@@ -246,7 +270,7 @@ unsafe extern "C" fn pselect(
     mask: *const sigset_t,
 ) -> c_int {
     // SAFETY: the program's set.
-    if unsafe { asked(count, read) }.is_none() {
+    if unsafe { looked_at(count, read) }.is_none() {
         // SAFETY: the program's pointers go on as they came.
         return unsafe { real::pselect(count, read, write, except, time_limit, mask) };
     }
@@ -359,9 +383,14 @@ pub(super) unsafe extern "C" fn epoll_pwait(
     mask: *const sigset_t,
 ) -> c_int {
     // SAFETY: the program's pointers go on as they came, here and below.
-    let ask = || unsafe { real::epoll_pwait(epoll, events, count, 0, mask) };
-    // SAFETY: as above.
     let wait = || unsafe { real::epoll_pwait(epoll, events, count, limit, mask) };
+    if !mask.is_null() {
+        // A signal that the mask lets in ends the call also where there are events: the kernel alone knows.
+        // SAFETY: so many were written.
+        return unsafe { merged(events, wait()) };
+    }
+    // SAFETY: as above.
+    let ask = || unsafe { real::epoll_wait(epoll, events, count, 0) };
     // SAFETY: both write no more than `count` events.
     unsafe { waited(epoll, (events, count), limit, ask, wait) }
 }

@@ -10,15 +10,21 @@ use midmile_friends_sockets::end::{Stage, Way};
 use midmile_friends_sockets::moves;
 use midmile_friends_sockets::receive::receive;
 use midmile_friends_sockets::sys::user::Buffers;
-use midmile_friends_sockets::sys::{Errno, STALE, real};
+use midmile_friends_sockets::sys::{Errno, STALE, errno, real};
 use midmile_friends_sockets::table::{self, Held};
 
 /// A receive that libc's own does: counted, where the end may become a friend.
 fn counted(fd: c_int, held: &Held, stage: &Stage, consumes: bool, act: impl FnOnce() -> ssize_t) -> ssize_t {
+    counted_as(fd, held, stage, act, |answer| if consumes { moved(*answer) } else { 0 })
+}
+
+/// The same, of a call whose answer stands for so many `bytes`.
+fn counted_as<T>(fd: c_int, held: &Held, stage: &Stage, act: impl FnOnce() -> T, bytes: impl FnOnce(&T) -> usize) -> T {
     let answer = held.asleep(act);
     if *stage == Stage::Counted {
-        held.counted(Way::In, if consumes { moved(answer) } else { 0 });
-        if answer > 0 {
+        let count = bytes(&answer);
+        held.counted(Way::In, count);
+        if count > 0 {
             befriend::consider(fd, held, Way::In);
         }
     }
@@ -164,9 +170,19 @@ pub(super) unsafe extern "C" fn recvmmsg(
     flags: c_int,
     limit: *mut timespec,
 ) -> c_int {
-    if table::carrying(fd).is_none() {
-        // SAFETY: the program's pointers go on as they came.
-        return unsafe { real::recvmmsg(fd, messages, count, flags, limit) };
+    // SAFETY: the program's pointers go on as they came.
+    let own = || unsafe { real::recvmmsg(fd, messages, count, flags, limit) };
+    let Some(held) = table::carrying(fd) else { return own() };
+    let stage = held.begin(Way::In);
+    if stage != Stage::Friend {
+        let consumes = flags & MSG_PEEK == 0;
+        let bytes = |told: &c_int| {
+            let filled = usize::try_from(*told).ok().filter(|filled| consumes && *filled > 0);
+            // SAFETY: libc's own has just filled so many.
+            let filled = filled.map(|filled| unsafe { std::slice::from_raw_parts(messages, filled) });
+            filled.unwrap_or_default().iter().map(|one| one.msg_len as usize).sum()
+        };
+        return counted_as(fd, &held, &stage, own, bytes);
     }
     let mut flags = flags;
     for index in 0..count {
@@ -177,7 +193,11 @@ pub(super) unsafe extern "C" fn recvmmsg(
         // SAFETY: the program's message is valid.
         let answer = unsafe { recvmsg(fd, &raw mut one.msg_hdr, flags & !libc::MSG_WAITFORONE) };
         let Ok(length) = c_uint::try_from(answer) else {
-            return if index > 0 { c_int::try_from(index).unwrap_or(c_int::MAX) } else { -1 };
+            if index == 0 {
+                return -1;
+            }
+            held.keep_error(errno());
+            return c_int::try_from(index).unwrap_or(c_int::MAX);
         };
         one.msg_len = length;
         if length == 0 {

@@ -131,7 +131,7 @@ pub(super) unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags
             let whole = unsafe { &*message };
             if whole.msg_controllen > 0 {
                 // Marks and timestamps of a send are the kernel's.
-                return told(moves::out(fd, &held, || heard(own())));
+                return told(moves::out(fd, &held, flags & libc::MSG_DONTWAIT == 0, || heard(own())));
             }
             // SAFETY: its list has so many buffers, which are readable.
             let buffers = unsafe { Buffers::list(whole.msg_iov, whole.msg_iovlen) };
@@ -182,6 +182,12 @@ pub(super) unsafe extern "C" fn sendmmsg(fd: c_int, messages: *mut mmsghdr, coun
             return if index > 0 { c_int::try_from(index).unwrap_or(c_int::MAX) } else { -1 };
         };
         one.msg_len = length;
+        // SAFETY: the message's list has so many buffers.
+        let whole = unsafe { Buffers::list(one.msg_hdr.msg_iov, one.msg_hdr.msg_iovlen) };
+        // What remains of a message that was cut short comes before the next.
+        if whole.is_ok_and(|buffers| buffers.left() > length as usize) {
+            return c_int::try_from(index + 1).unwrap_or(c_int::MAX);
+        }
     }
     c_int::try_from(count).unwrap_or(c_int::MAX)
 }
@@ -208,7 +214,7 @@ unsafe extern "C" fn sendfile64(out: c_int, source: c_int, offset: *mut off_t, c
 pub(super) fn by_kernel(fd: c_int, act: impl FnOnce() -> ssize_t) -> ssize_t {
     let Some(held) = table::carrying(fd) else { return act() };
     match held.begin(Way::Out) {
-        Stage::Friend => told(moves::out(fd, &held, || heard(act()))),
+        Stage::Friend => told(moves::out(fd, &held, true, || heard(act()))),
         stage => counted(fd, &held, &stage, act),
     }
 }

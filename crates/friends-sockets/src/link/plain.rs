@@ -6,7 +6,7 @@ use super::Link;
 use crate::end::Way;
 use crate::lock::{self, Busy};
 use crate::recall::recall;
-use crate::sys::{call, futex};
+use crate::sys::{AGAIN, Errno, call, futex};
 
 /// How often a doorbell is waited for that the peer has announced.
 const OWED_LOOKS: u32 = 1000;
@@ -19,6 +19,24 @@ impl Link {
             self.ring(fd, writer);
             self.tell(writer);
             self.settle(fd, Way::Out);
+        }
+    }
+
+    /// Sends doorbells that are owed, ahead of data by TCP: a reader takes the first byte that comes for one.
+    ///
+    /// # Errors
+    /// There's no room for them in the socket, and it mustn't wait; or what waiting came to.
+    pub(crate) fn clear_debt(&self, fd: i32, writer: &Writer<'_>, waits: bool) -> Result<(), Errno> {
+        loop {
+            let Ok(_held) = lock::of_writer(writer) else { return Ok(()) };
+            if writer.owed() == 0 || self.ring(fd, writer) {
+                return Ok(());
+            }
+            drop(_held);
+            if !waits {
+                return Err(AGAIN);
+            }
+            call::wait_for(fd, libc::POLLOUT, -1)?;
         }
     }
 
@@ -40,8 +58,8 @@ impl Link {
     pub(crate) fn receive_plain(&self, fd: i32, why: Plain) {
         let Ok((segment, side)) = self.segment() else { return };
         let reader = segment.incoming(side);
-        if matches!(why, Plain::Exec | Plain::Passed | Plain::Unknown) && self.is_attached() {
-            // What the ring holds is for who gets the socket. Before the demand, which the peer would meet by itself.
+        if matches!(why, Plain::Exec | Plain::Passed | Plain::Unknown | Plain::Option) && self.is_attached() {
+            // What the ring holds is for who gets the socket, or for the kernel, which does what an option says. Before the demand, which the peer would meet by itself.
             let writer = segment.outgoing(side.other());
             if let Ok(_held) = lock::of_writer(&writer) {
                 recall(fd, &segment, side, why);

@@ -96,11 +96,13 @@ pub enum Reason {
     Layered,
     /// By TCP: the other end is closing.
     ReceiverGone,
+    /// By TCP, which refuses: the sender has shut its side down.
+    SenderEnded,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Off,
         Self::PortNotListed,
         Self::BoundToDevice,
@@ -127,6 +129,7 @@ impl Reason {
         Self::Zerocopy,
         Self::Layered,
         Self::ReceiverGone,
+        Self::SenderEnded,
     ];
 
     /// Its name, as `midmile friends status` says it and `docs/friends.md` explains it.
@@ -159,6 +162,7 @@ impl Reason {
             Self::Zerocopy => "zerocopy",
             Self::Layered => "layered",
             Self::ReceiverGone => "receiver-gone",
+            Self::SenderEnded => "sender-ended",
         }
     }
 }
@@ -185,6 +189,7 @@ mod tests {
             (Reason::ReceiverFull, "TCP_FULL"),
             (Reason::Urgent, "TCP_URGENT"),
             (Reason::ReceiverGone, "TCP_GONE"),
+            (Reason::SenderEnded, "TCP_ENDED"),
         ] {
             assert_eq!(Reason::ALL[place(name) - 4], reason);
         }
