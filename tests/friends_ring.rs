@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use process::{Scratch, run, text};
+use process::{Scratch, midmile, run, text};
 use programs::data::{MIB, file, sum, sum_said};
 use programs::nginx::{self, Site};
 use programs::{Server, client, curl, lacks, said, server};
@@ -70,6 +70,31 @@ fn random_calls_on_both_ends_lose_and_reorder_nothing() {
     // A hundred thousand calls and more.
     if let Some(friends) = stress("ring-stress-small", 150..152, &["--small"]) {
         friends.went_by_ring(1_000_000);
+    }
+}
+
+#[test]
+fn looks_before_sleeps_are_the_operators() {
+    if lacks(&["python3"]) {
+        return;
+    }
+    let friends = Friends::new("ring-spin");
+    for spin in ["0", "40", "auto"] {
+        let asked = script("stress.py");
+        let mut command = client("env");
+        command.arg(format!("MIDMILE_FRIENDS_SPIN_US={spin}")).arg(asked.get_program()).args(asked.get_args());
+        command.args(["--seed", "170", "--bytes", "1500000", "--connections", "2"]);
+        let output = friends.after(2, &command).output().unwrap();
+        assert!(text(&output.stdout).contains("pass 170"), "{spin}: {}", text(&output.stderr));
+    }
+    friends.went_by_ring(1_000_000);
+    for wrong in ["none", "10001", "-1"] {
+        let said = midmile(&["friends", "run", &format!("--spin-us={wrong}"), "--", "true"]).output().unwrap();
+        assert!(
+            said.status.code() == Some(2) && text(&said.stderr).contains("0 to 10000 microseconds"),
+            "{}",
+            text(&said.stderr)
+        );
     }
 }
 
@@ -293,8 +318,8 @@ fn calls_that_a_handler_leaves_or_interrupts_do_as_on_tcp() {
     let friends = Friends::new("ring-leaps");
     let program = friends.scratch.path("leaps");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/friends/leaps.c");
-    said(Command::new("cc").args(["-O2", "-o", &program, source]));
-    for what in ["leave", "wait", "look"] {
+    said(Command::new("cc").args(["-O2", "-pthread", "-o", &program, source]));
+    for what in ["leave", "wait", "cancel", "look"] {
         for stack in ["", "above"] {
             let mut command = Command::new(&program);
             command.arg(what).args(Some(stack).filter(|stack| !stack.is_empty()));

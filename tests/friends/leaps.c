@@ -2,12 +2,14 @@
  *
  *   leaps leave [above]   the handler leaves the call by siglongjmp(3): what is read is in order, though some may be missing
  *   leaps wait [above]    the same of calls that wait, on many connections, of which no memory stays
+ *   leaps cancel          the same of threads that wait, and are cancelled (pthread_cancel(3))
  *   leaps look [above]    it looks at what there is to read (MSG_PEEK), and returns: nothing is missing
  *
  * above: on a stack of its own (sigaltstack(2)). */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -159,6 +161,31 @@ static void wait_and_leave(int listening)
         fail("mappings", mappings());
 }
 
+static void *read_for_ever(void *place_of_end)
+{
+    char byte;
+    fail("it didn't wait", read(*(int *)place_of_end, &byte, 1));
+    return 0;
+}
+
+static void wait_and_be_cancelled(int listening)
+{
+    for (int number = 0; number < CONNECTIONS; number++) {
+        end = accept(listening, 0, 0);
+        exchange(0);
+        pthread_t thread;
+        void *came_to;
+        if (pthread_create(&thread, 0, read_for_ever, &end))
+            fail("a thread", errno);
+        usleep(number % 2 ? 0 : WAIT_US);
+        if (pthread_cancel(thread) || pthread_join(thread, &came_to) || came_to != PTHREAD_CANCELED)
+            fail("not cancelled", number);
+        close(end);
+    }
+    if (mappings() > MAPPINGS_MAX)
+        fail("mappings", mappings());
+}
+
 /* Each byte tells its place. */
 static void write_all(void)
 {
@@ -206,7 +233,7 @@ static void exchange(int dialled)
 
 static void dial(const char *what, const struct sockaddr_in *address, int above)
 {
-    if (!strcmp(what, "wait")) {
+    if (!strcmp(what, "wait") || !strcmp(what, "cancel")) {
         dial_many(address);
         return;
     }
@@ -221,6 +248,10 @@ static void dial(const char *what, const struct sockaddr_in *address, int above)
 
 static void answer(const char *what, int listening, int above)
 {
+    if (!strcmp(what, "cancel")) {
+        wait_and_be_cancelled(listening);
+        return;
+    }
     begin(above);
     if (!strcmp(what, "wait")) {
         wait_and_leave(listening);
@@ -236,7 +267,7 @@ static void answer(const char *what, int listening, int above)
 int main(int count, char **arguments)
 {
     if (count < 2)
-        fail("leave, wait or look", count);
+        fail("leave, wait, cancel or look", count);
     const char *what = arguments[1];
     leaves = strcmp(what, "look");
     int above = count > 2, listening = socket(AF_INET, SOCK_STREAM, 0);

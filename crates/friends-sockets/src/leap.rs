@@ -1,5 +1,5 @@
 //! Calls that a signal's handler has left by siglongjmp(3), and that never return. What such a call had is its thread's still, and is had back
-//! when the thread calls again.
+//! when the thread calls again. So it is with a call in which its thread was cancelled (pthread_cancel(3)), at the thread's end.
 //!
 //! Whether a call was left or only interrupted the stack tells, which grows down: a handler runs below the call that it interrupted, and who calls
 //! again after a leap stands above that, or beside it. One that stands lower is taken for a handler until a call comes from further up.
@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use crate::link::Link;
 use crate::pool;
-use crate::sys::call;
+use crate::sys::{call, threads};
 use crate::thread::{Own, own};
 
 /// Below the call that it interrupts a handler has a frame of the kernel's, in which the CPU's registers are: more than a kilobyte. Half of it is
@@ -33,6 +33,9 @@ pub(crate) fn was_left(before: Option<u32>, now: u32) -> bool {
 /// A call sleeps that uses an end: if it's left, the end is given back when the thread sleeps again. Until then it isn't freed.
 pub(crate) fn asleep<T>(link: &Link, sleep: impl FnOnce() -> T) -> T {
     let (here, mut before) = own(|own| {
+        if !own.is_minded.replace(true) {
+            threads::at_end(ended);
+        }
         let here = height(own);
         (here, own.asleep.replace(Some((here, std::ptr::from_ref(link).addr()))))
     });
@@ -45,6 +48,13 @@ pub(crate) fn asleep<T>(link: &Link, sleep: impl FnOnce() -> T) -> T {
     let answer = sleep();
     own(|own| own.asleep.set(before));
     answer
+}
+
+/// The thread ends. Where it was cancelled, a call of its own was asleep, and never returns.
+fn ended() {
+    if let Some((_, left)) = own(|own| own.asleep.take()) {
+        give_back(left);
+    }
 }
 
 /// The end whose link has this address isn't used any more by a call that was left.

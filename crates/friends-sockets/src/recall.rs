@@ -13,7 +13,8 @@ use crate::sys::user::Buffers;
 use crate::sys::{ask, call};
 
 /// Turns the direction that comes in at `side` to TCP, and sends what its ring holds by TCP from the peer's socket, if it can.
-/// The peer's writing lock is held, so that nothing is sent behind what the ring holds meanwhile.
+/// The peer's writing lock is held, so that nothing is sent behind what the ring holds meanwhile. What only ought to go by TCP, and isn't lost in the
+/// ring, does so where it surely fits into the socket.
 pub(crate) fn recall(fd: i32, segment: &Segment<'_>, side: Side, why: Plain) {
     let (reader, writer) = (segment.incoming(side), segment.outgoing(side.other()));
     if writer.has_sent_behind() || writer.owed() > 0 {
@@ -21,7 +22,11 @@ pub(crate) fn recall(fd: i32, segment: &Segment<'_>, side: Side, why: Plain) {
     }
     let Ok(_held) = lock::of_reader(&reader) else { return };
     let Ok(length @ 1..) = reader.available() else { return };
-    let (Some(socket), Ok(room)) = (socket_of_peer(fd, segment, side), Mapping::room(length)) else { return };
+    let Some(socket) = socket_of_peer(fd, segment, side) else { return };
+    if !matches!(why, Plain::Exec | Plain::Passed) && !fits(&socket, length) {
+        return;
+    }
+    let Ok(room) = Mapping::room(length) else { return };
     let sent = room.with(|bytes| {
         let whole = reader.peek(0, bytes) == Ok(length);
         let _owed = writer.back_to_tcp(why);
@@ -40,6 +45,12 @@ pub(crate) fn recall(fd: i32, segment: &Segment<'_>, side: Side, why: Plain) {
         // Half of them would come twice, or in another order.
         call::reset(fd);
     }
+}
+
+/// Whether so many bytes find room in a socket by which nothing has gone of late: the kernel counts no more than as much again for keeping them.
+fn fits(socket: &Owned, length: usize) -> bool {
+    let buffer = ask::number(socket.number(), libc::SOL_SOCKET, libc::SO_SNDBUF).unwrap_or(0);
+    usize::try_from(buffer).is_ok_and(|buffer| length <= buffer / 2)
 }
 
 /// Has a doorbell sent to our socket, from the peer's, for what its ring holds: readiness is looked at from now on.

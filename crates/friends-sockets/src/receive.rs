@@ -1,5 +1,9 @@
 //! Receiving on a friend: by the ring, by TCP, or asleep until there's something.
 
+mod doorbells;
+
+use doorbells::BELLS;
+pub(crate) use doorbells::{await_bells, swallow, swallow_before_data};
 use libc::{MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC, MSG_WAITALL};
 use midmile_friends::{Broken, Plain, Reader, Step, View};
 
@@ -13,16 +17,7 @@ use crate::sys::user::Buffers;
 use crate::sys::{AGAIN, Answer, Errno, INTERRUPTED, STALE, ask, call, futex};
 use crate::table;
 
-/// Doorbells that are taken from the socket at once.
-const BELLS: usize = 64;
-
-/// Milliseconds that a doorbell is waited for that was announced. Unread at the socket's end it would be a reset.
-const BELL_LOOKS: u32 = 100;
-
-/// How long a receive waits for a doorbell that was announced, in nanoseconds.
-const BELL_PATIENCE_NS: u32 = 20_000_000;
-
-/// How often a reader looks whether the writer is done with a piece, and how often of those before it lets others run.
+/// Looks whether the writer is done with a piece, and how many of those before others are let run, if the writer is on another CPU.
 const WRITER_LOOKS: u32 = 2000;
 const ALONE: u32 = 200;
 
@@ -264,14 +259,16 @@ impl Receive<'_, '_> {
     fn after_writer(&self, view: View) -> Result<View, Broken> {
         let Ok((segment, side)) = self.link.segment() else { return Ok(view) };
         let (writer, mut view) = (segment.outgoing(side.other()), view);
+        // On one CPU its doorbell has woken this end before it was done.
+        let beside = writer.lock().is_held() && self.link.is_beside_peer();
         for look in 0..WRITER_LOOKS {
             if view.ring > 0 || !writer.lock().is_held() {
                 break;
             }
-            if look < ALONE {
-                std::hint::spin_loop();
+            if look < ALONE && !beside {
+                std::hint::spin_loop()
             } else {
-                call::give_way();
+                call::give_way()
             }
             view = self.reader.view()?;
         }
@@ -420,66 +417,6 @@ impl Receive<'_, '_> {
             if let Some(turn) = turn {
                 return Ok(turn);
             }
-        }
-    }
-}
-
-/// Takes doorbells from the socket, as a step has said; how many had come. The reader's lock is held.
-pub(crate) fn swallow(fd: i32, link: &Link, reader: &Reader<'_>, count: usize) -> Result<usize, Broken> {
-    let before = unsure::taken_from_socket(fd, reader)?;
-    let mut bells = [0; BELLS];
-    let part = count.saturating_sub(before).min(BELLS);
-    let answer = call::draw(fd, &mut bells[..part], false);
-    if let Err(error) = answer
-        && error != AGAIN
-    {
-        link.keep_error(error.0);
-    }
-    let taken = answer.unwrap_or(0);
-    reader.swallowed(&bells[..taken])?;
-    Ok(before + taken)
-}
-
-/// As [`swallow`], but waits for doorbells that were announced and haven't come: the peer is about to send them. One that came later would
-/// make the socket readable for nothing, and there are programs that take EAGAIN for an error then.
-pub(crate) fn await_bells(fd: i32, link: &Link, reader: &Reader<'_>, count: usize) -> Result<usize, Broken> {
-    let taken = swallow(fd, link, reader, count)?;
-    if taken >= count.min(BELLS) || !link.is(WATCHED | NONBLOCKING) || link.has_error() {
-        return Ok(taken);
-    }
-    call::look_for(fd, libc::POLLIN, BELL_PATIENCE_NS);
-    if !table::still(fd, link) {
-        return Ok(taken);
-    }
-    let left = count - taken;
-    match reader.step()? {
-        Step::Bells(still) if still > 0 => Ok(taken + swallow(fd, link, reader, still.min(left))?),
-        Step::Tcp => {
-            reader.leave_tcp(0);
-            Ok(taken)
-        }
-        _ => Ok(taken),
-    }
-}
-
-/// Takes the doorbells that stand before TCP's data, where the ring is empty: from now on the kernel alone is read.
-pub(crate) fn swallow_before_data(fd: i32, link: &Link) {
-    let Ok(reader) = link.reader() else { return };
-    let Ok(_held) = lock::of_reader(&reader) else { return };
-    let mut looks = 0;
-    loop {
-        match reader.step() {
-            Ok(Step::Bells(count)) => match swallow(fd, link, &reader, count) {
-                // Announced and on its way: it comes in a moment, if the peer lives and has a CPU.
-                Ok(0) if looks < BELL_LOOKS => {
-                    looks += 1;
-                    call::look_for(fd, libc::POLLIN, 1_000_000);
-                }
-                Ok(1..) => {}
-                _ => return,
-            },
-            Ok(Step::Tcp) => return reader.leave_tcp(0),
-            _ => return,
         }
     }
 }

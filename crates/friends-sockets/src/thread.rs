@@ -18,11 +18,19 @@ pub(crate) struct Own {
     pub(crate) asleep: Cell<Option<(u32, usize)>>,
     /// An address below all of its stack; 0: it wasn't asked for.
     below: Cell<usize>,
+    /// Something is done at its end.
+    pub(crate) is_minded: Cell<bool>,
 }
 
 thread_local! {
     static OWN: Own = const {
-        Own { number: Cell::new(0), generation: Cell::new(0), asleep: Cell::new(None), below: Cell::new(0) }
+        Own {
+            number: Cell::new(0),
+            generation: Cell::new(0),
+            asleep: Cell::new(None),
+            below: Cell::new(0),
+            is_minded: Cell::new(false),
+        }
     };
 }
 

@@ -76,13 +76,23 @@ def a_child_with_a_copy():
 @check
 def another_program_with_a_copy():
     """exec(2): a program that inherits the socket reads and answers."""
+    answers_by_another_program(os.environ)
+
+
+@check
+def another_program_with_another_environment():
+    """execve(2): so does one that is loaded without what this one was loaded with."""
+    answers_by_another_program({"PATH": os.environ["PATH"]})
+
+
+def answers_by_another_program(environment):
     dialled, accepted = met()
     accepted.setblocking(True)
     child = os.fork()
     if child == 0:
         os.dup2(accepted.fileno(), 0)
         os.dup2(accepted.fileno(), 1)
-        os.execvp("head", ["head", "-c", "6"])
+        os.execvpe("head", ["head", "-c", "6"], environment)
     accepted.close()
     dialled.send(b"abc")
     dialled.send(b"def")

@@ -1,6 +1,7 @@
-//! Other threads: whether this process has any, by libc's own word for it (`__libc_single_threaded`; glibc 2.32 and later), and a barrier on the CPUs that
-//! run them, those of other processes too (membarrier(2); Linux 4.16).
+//! Other threads: whether this process has any, by libc's own word for it (`__libc_single_threaded`; glibc 2.32 and later), a barrier on the CPUs that
+//! run them, those of other processes too (membarrier(2); Linux 4.16), and what a thread does at its end, however that comes.
 
+use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,9 +12,32 @@ use super::{futex, system, word};
 const DRAINED: Duration = Duration::from_millis(5);
 /// libc's variable; null: it isn't known, and there may be other threads.
 static WORD: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+/// One more than the key whose destructor runs at a thread's end; 0: there's none.
+static KEY: AtomicU32 = AtomicU32::new(0);
 
-/// Finds libc's variable, before the program runs.
+/// Does at the thread's end what was asked for.
+unsafe extern "C" fn ended(act: *mut c_void) {
+    // SAFETY: the key's values are such functions (`at_end`).
+    let act = unsafe { std::mem::transmute::<*mut c_void, fn()>(act) };
+    act();
+}
+
+/// When this thread ends, also by being cancelled, which runs none of its calls to their end, `act` is called. Allocates nothing: one of the program's
+/// first keys has its place in the thread itself.
+pub(crate) fn at_end(act: fn()) {
+    if let Some(key) = KEY.load(Ordering::Relaxed).checked_sub(1) {
+        // SAFETY: the key was made, and is never taken back. A failure leaves what the thread would have done undone.
+        unsafe { libc::pthread_setspecific(key, act as *const c_void) };
+    }
+}
+
+/// Finds libc's variable, and has a key made, before the program runs.
 pub(super) fn find() {
+    let mut key = 0;
+    // SAFETY: the key's place is valid, and the destructor takes what `at_end` keeps.
+    if unsafe { libc::pthread_key_create(&raw mut key, Some(ended)) } == 0 {
+        KEY.store(key + 1, Ordering::Relaxed);
+    }
     // SAFETY: the name is a string with its end, and RTLD_DEFAULT is a handle that this function knows.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()) };
     WORD.store(found.cast(), Ordering::Relaxed);
