@@ -7,7 +7,7 @@
 //!                 │ table     is the descriptor an end, of the pool?  no ──► libc
 //!                 │ end       counted ──► libc, and count the bytes ──► befriend ──► meeting: offers, segments
 //!                 ▼ friend
-//!               send, receive, moves ──► link: midmile_friends, on the segment     lock, sleep, gather, leap
+//!               send, receive, moves ──► link: midmile_friends, on the segment     lock, sleep, looks, gather, leap
 //!               ready      poll, select, epoll     bell: its doorbells by a pipe
 //!               options    fcntl, ioctl, socket options
 //!               board, tap   what the operator wishes, what he is told
@@ -20,7 +20,7 @@
 //! - No call allocates, and none but those of sleeping programs sleeps: all may come from signal handlers. A handler that uses the very
 //!   connection in whose call it interrupted its thread is told EAGAIN, or EINTR where it would have slept. It may leave by siglongjmp(3): `leap`.
 //! - What sleeps for the program is libc's own function wherever it sleeps for long; a cancelled thread unwinds through here, which is
-//!   why the preload library is built to abort and not to unwind (`profile.preload`): such frames let others unwind.
+//!   why the preload library is built to abort and not to unwind (`profile.preload`): such frames let others unwind. What it used is given back at its end: `leap`.
 //! - Tables are the process's: one copy of this crate in a process has all its ends.
 //! - The only unsafe code is in `sys`.
 #![deny(unsafe_code)]
