@@ -19,7 +19,7 @@ use libc::{EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDNORM
 use midmile_friends::{Broken, Reader};
 
 use crate::figures::{self, Figure};
-use crate::link::{EDGES, Link, unsure};
+use crate::link::{EDGES, ELSEWHERE, Link, unsure};
 use crate::meeting;
 use crate::sys::map::{self, Owned};
 use crate::sys::{AGAIN, Answer, Errno, ask, call};
@@ -138,6 +138,11 @@ impl Bell {
         !self.is(NEVER)
             && self.epoll.load(Ordering::Relaxed) != NONE
             && (self.own.load(Ordering::Relaxed) != NONE || is_room())
+    }
+
+    /// In a child after fork, to which no other thread came.
+    pub(crate) fn forked(&self) {
+        self.busy.store(0, Ordering::Relaxed);
     }
 
     /// `None` where another thread doesn't come to an end, or a handler has interrupted this one here.
@@ -326,8 +331,12 @@ impl Bell {
     pub(crate) fn tend(&self, link: &Link, reader: &Reader<'_>) {
         let Ok((segment, side)) = link.segment() else { return };
         match self.stage.load(Ordering::Acquire) {
-            IDLE if self.epoll.load(Ordering::Relaxed) != NONE && is_room() => {
+            IDLE if self.epoll.load(Ordering::Relaxed) != NONE && !link.is(ELSEWHERE) && is_room() => {
                 let Some(_busy) = self.enter() else { return };
+                if segment.bell(side).is_some() {
+                    // Another process's, which the peer rings.
+                    return self.stage.store(NEVER, Ordering::Release);
+                }
                 let epoll = self.epoll.load(Ordering::Relaxed);
                 let Ok(pipe) =
                     map::pipe().and_then(|(read, _write)| meeting::open_pipe(call::process(), read.number()))
@@ -336,13 +345,16 @@ impl Bell {
                 };
                 let number = self.keep(&self.own, pipe);
                 OWN.fetch_add(1, Ordering::Relaxed);
-                if self.follow(link, epoll) && segment.offer_bell(side, call::process(), number) {
-                    self.stage.store(OFFERED, Ordering::Release);
-                } else {
-                    self.stage.store(NEVER, Ordering::Release);
-                }
+                let offered = self.follow(link, epoll) && segment.offer_bell(side, call::process(), number);
+                let stage = if offered { OFFERED } else { NEVER };
+                // Another thread may have given it up.
+                self.stage.compare_exchange(IDLE, stage, Ordering::AcqRel, Ordering::Relaxed).ok();
             }
-            OFFERED if segment.is_bell_taken(side) && reader.watch_piped(link.is(EDGES)) == Ok(true) => {
+            OFFERED
+                if segment.is_bell_taken(side)
+                    && !link.is(ELSEWHERE)
+                    && reader.watch_piped(link.is(EDGES)) == Ok(true) =>
+            {
                 // Where another thread gave it up meanwhile, TCP's goes on.
                 match self.stage.compare_exchange(OFFERED, PIPED, Ordering::AcqRel, Ordering::Relaxed) {
                     Ok(_) => enlist(NONE, self.fd.load(Ordering::Relaxed)),

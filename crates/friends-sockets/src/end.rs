@@ -218,6 +218,7 @@ impl End {
     pub(crate) fn forked(&self) {
         self.held.store(0, Ordering::Relaxed);
         self.gate.store(0, Ordering::Relaxed);
+        self.link.bell.forked();
         for tally in [&self.out, &self.into] {
             tally.under_way.store(0, Ordering::Relaxed);
         }

@@ -35,7 +35,7 @@ pub fn confining() {
     settings::disable();
     table::each(|fd, held| {
         held.link.withdraw();
-        plain(fd, held, Plain::Unknown);
+        plain(fd, held, Plain::Unknown, true);
     });
     table::each(|fd, held| {
         if held.is_plain() {
@@ -242,11 +242,11 @@ pub fn same(old: i32, new: i32) {
                 held.link.is_at(new);
             }
             if table::is_stdio(new) {
-                plain(new, &held, Plain::Exec);
+                plain(new, &held, Plain::Exec, true);
             }
         } else {
             // In a child of vfork, whose copies no table has: they are the next program's.
-            plain(old, &held, Plain::Exec);
+            plain(old, &held, Plain::Exec, false);
         }
     }
 }
@@ -254,15 +254,16 @@ pub fn same(old: i32, new: i32) {
 /// Someone is to use the descriptor whom the library doesn't see: stdio, or another program.
 pub fn give_away(fd: i32, why: Plain) {
     if let Some(held) = table::find(fd) {
-        plain(fd, &held, why);
+        plain(fd, &held, why, true);
     }
 }
 
-fn plain(fd: i32, held: &Held, why: Plain) {
+/// `leaves`: this process won't read what the ring holds.
+fn plain(fd: i32, held: &Held, why: Plain, leaves: bool) {
     held.give_up();
     if held.is_friend() {
         held.link.stay_plain(fd, why);
-        if held.link.reader().is_ok_and(|reader| reader.available().is_ok_and(|bytes| bytes > 0)) {
+        if leaves && held.link.reader().is_ok_and(|reader| reader.available().is_ok_and(|bytes| bytes > 0)) {
             figures::add(Figure::LeftInRing, 1);
             // Bytes that nobody will read: lost in silence they must not be.
             if why != Plain::Exec || held.link.is_held_once() {
@@ -272,18 +273,23 @@ fn plain(fd: i32, held: &Held, why: Plain) {
     }
 }
 
-/// Another program is about to run with what descriptors it inherits: those that don't close then.
+/// Another program is about to run with what descriptors it inherits, those that don't close then, beside this one, which reads on.
 pub fn inheriting() {
+    inherit(false);
+}
+
+fn inherit(leaves: bool) {
     table::each(|fd, held| {
         if !ask::closes_on_exec(fd) {
-            plain(fd, held, Plain::Exec);
+            plain(fd, held, Plain::Exec, leaves);
         }
     });
 }
 
 /// The process is about to become another program. If it fails, [`stayed`] is to be called, and the process goes on.
 pub fn executing() {
-    inheriting();
+    // A child of vfork has its parent's memory, and the parent goes on.
+    inherit(process::owns_tables());
     if !process::owns_tables() {
         return;
     }

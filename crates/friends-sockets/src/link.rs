@@ -46,6 +46,9 @@ pub(crate) const KILLED: u32 = 256;
 /// Whether the peer's socket can be had for a doorbell isn't known: till then doorbells stand for all that is in the ring.
 const UNREACHED: u32 = 128;
 
+/// Readiness was looked at otherwise than by an epoll of which the [bell](Bell) knows: doorbells go by TCP.
+pub(crate) const ELSEWHERE: u32 = 1024;
+
 /// How long what the kernel has shown is taken for true, in nanoseconds.
 const SHOWN: u64 = 10_000_000;
 
@@ -156,7 +159,7 @@ impl Link {
         self.error.store(0, Ordering::Relaxed);
         self.lookout.begin();
         self.linger.store(LINGER_KEPT, Ordering::Relaxed);
-        self.limit_is(ask::receive_limit(fd));
+        self.limit_is(ask::limit(fd, libc::SO_RCVTIMEO));
         let flags = ask::flags(fd);
         let mut marks = UNREACHED;
         if flags & libc::O_NONBLOCK != 0 {
@@ -169,7 +172,7 @@ impl Link {
             marks |= NODELAY_WANTED | NODELAY_SET;
         }
         // What was seen of the descriptor before stays: it may be registered for readiness.
-        self.marks.fetch_and(WATCHED | EDGES, Ordering::Relaxed);
+        self.marks.fetch_and(WATCHED | EDGES | ELSEWHERE, Ordering::Relaxed);
         self.marks.fetch_or(marks, Ordering::Relaxed);
         let offered = offer.map_or(NONE, |file| {
             table::hide(file.number());

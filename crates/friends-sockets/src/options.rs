@@ -3,7 +3,7 @@
 use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET};
 use midmile_friends::Plain;
 
-use crate::link::{EDGES, Link, NONBLOCKING, WATCHED};
+use crate::link::{EDGES, ELSEWHERE, Link, NONBLOCKING, WATCHED};
 use crate::sys::ask;
 use crate::table::Held;
 
@@ -69,7 +69,7 @@ pub fn setting(fd: i32, held: &Held, level: i32, name: i32, value: Option<i32>) 
 pub fn set(fd: i32, held: &Held, level: i32, name: i32, value: Option<i32>) {
     if held.is_friend() {
         match (level, name) {
-            (SOL_SOCKET, libc::SO_RCVTIMEO) => held.link.limit_is(ask::receive_limit(fd)),
+            (SOL_SOCKET, libc::SO_RCVTIMEO) => held.link.limit_is(ask::limit(fd, libc::SO_RCVTIMEO)),
             (IPPROTO_TCP, libc::TCP_NODELAY) => held.link.nodelay_is(value.is_some_and(|value| value != 0)),
             _ => {}
         }
@@ -146,8 +146,14 @@ fn is_harmless(request: libc::c_ulong) -> bool {
 pub fn flags_are(held: &Held, flags: i32) {
     nonblocking_is(held, flags & libc::O_NONBLOCK != 0);
     if flags & libc::O_ASYNC != 0 {
-        watch(held, true);
+        signals(held);
     }
+}
+
+/// A signal is asked for when bytes come.
+pub fn signals(held: &Held) {
+    held.link.mark(ELSEWHERE, true);
+    watch(held, true);
 }
 
 /// Whether calls sleep was set.

@@ -9,7 +9,7 @@ use libc::{EPOLLET, EPOLLIN, EPOLLRDNORM, POLLIN, POLLRDNORM, epoll_event, pollf
 use midmile_friends::Step;
 
 use crate::end::End;
-use crate::link::{EDGES, WATCHED};
+use crate::link::{EDGES, ELSEWHERE, WATCHED};
 use crate::looks::Hope;
 use crate::sys::call;
 use crate::table::{self, Held};
@@ -59,6 +59,9 @@ fn friend(fd: i32) -> Option<Held> {
 
 /// Before a wait for a friend's bytes: true if there are some.
 fn prepare(fd: i32, held: &Held) -> bool {
+    if !held.link.is(ELSEWHERE) {
+        held.link.mark(ELSEWHERE, true);
+    }
     !options::watch(held, false) || look(fd, held) == Look::Ready
 }
 
@@ -276,6 +279,7 @@ fn registered_end((epoll, fd): (i32, i32), added: bool, event: epoll_event, (is_
 /// Readiness to receive is waited for by a call that isn't looked at.
 pub fn watched(fd: i32) {
     if let Some(held) = table::carrying(fd) {
+        held.link.mark(ELSEWHERE, true);
         watch_all(fd, &held, false);
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::end::End;
-use crate::link::{EDGES, Link, WATCHED};
+use crate::link::{EDGES, ELSEWHERE, Link, WATCHED};
 use crate::pool::{self, numbered};
 use crate::settings;
 
@@ -184,8 +184,8 @@ pub fn begin(fd: i32, connecting: Option<u64>) {
     let Some(number) = pool::pop() else { return };
     let Some(end) = numbered(number).filter(|end| end.take(connecting)) else { return };
     match entry.swap(number, Ordering::SeqCst) {
-        EXPECTED => end.link.mark(WATCHED, true),
-        EXPECTED_EDGES => end.link.mark(WATCHED | EDGES, true),
+        EXPECTED => end.link.mark(WATCHED | ELSEWHERE, true),
+        EXPECTED_EDGES => end.link.mark(WATCHED | EDGES | ELSEWHERE, true),
         number => {
             if let Some(stale) = numbered(number) {
                 // Another thread began it too.

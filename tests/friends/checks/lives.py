@@ -5,8 +5,9 @@ import ctypes
 import os
 import resource
 import socket
+import subprocess
 
-from ends import dial, exactly, expect, listener, met, reset_on_close
+from ends import dial, exactly, expect, listener, met, reset_on_close, to_end
 
 from .check import check
 
@@ -149,3 +150,48 @@ def many_at_once():
             accepted.send(question)
         for number, (end, _) in enumerate(pairs):
             expect(end.recv(20) == b"%d-%d" % (turn, number), "bytes of another connection")
+
+
+@check
+def a_command_beside_what_is_unread():
+    """system(3), and others that start a program with a copy of the socket: what is unread is read later, and then the end."""
+    libc = ctypes.CDLL(None)
+    dialled, accepted = met()
+    os.set_inheritable(accepted.fileno(), True)
+    dialled.sendall(b"hello world")
+    dialled.shutdown(socket.SHUT_WR)
+    expect(exactly(accepted, 5) == b"hello", "another beginning")
+    expect(libc.system(b"true") == 0, "no command")
+    subprocess.run(["true"], check=True, close_fds=False)
+    expect((got := to_end(accepted)) == b" world", f"{got}")
+
+
+@check
+def a_program_that_isnt_there():
+    """execl(3), execlp(3) and execle(3) that fail, in this process and in a child, change nothing: the close is an end and no reset."""
+    libc = ctypes.CDLL(None)
+    dialled, accepted = met()
+    missing, none = b"/nonexistent/program", ctypes.c_void_p()
+    words = [b"one", b"two", b"three", b"four", b"five", b"six", b"seven", b"eight"]
+    tries = [
+        lambda: libc.execl(missing, *words, none),
+        lambda: libc.execlp(b"no-such-program", *words, none),
+        lambda: libc.execle(missing, *words, none, none),
+    ]
+    dialled.sendall(b"unread")
+    for attempt in tries:
+        expect(attempt() == -1, "it was executed")
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if attempt() == -1 else 1)
+        expect(os.waitpid(child, 0)[1] == 0, "a child")
+    child = os.fork()
+    if child == 0:
+        libc.execl(b"/bin/sh", b"sh", b"-c", b'test "$0 $1 $2 $3 $4 $5" = "a b c d e f"', b"a", b"b", b"c", b"d", b"e", b"f", none)
+        os._exit(1)
+    expect(os.waitpid(child, 0)[1] == 0, "other arguments")
+    accepted.sendall(b"answer")
+    accepted.shutdown(socket.SHUT_WR)
+    expect(exactly(accepted, 6) == b"unread", "other bytes")
+    accepted.close()
+    expect((got := to_end(dialled)) == b"answer", f"{got}")

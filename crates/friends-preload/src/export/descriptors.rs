@@ -297,7 +297,7 @@ pub(super) unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: usi
         }
         libc::FIOASYNC => {
             if number != 0 {
-                options::watch(&held, true);
+                options::signals(&held);
             }
             return answer;
         }

@@ -120,6 +120,13 @@ unsafe extern "C" fn vdprintf(fd: c_int, format: *const c_char, arguments: *mut 
     unsafe { real::vdprintf(fd, format, arguments) }
 }
 
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __vdprintf_chk(fd: c_int, flag: c_int, format: *const c_char, arguments: *mut c_void) -> c_int {
+    super::descriptors::given_to_stdio(fd);
+    // SAFETY: the program's pointers go on as they came.
+    unsafe { real::__vdprintf_chk(fd, flag, format, arguments) }
+}
+
 /// Becomes another program by `act`, which comes back only if that fails.
 pub(super) fn becoming<T>(act: impl FnOnce() -> T) -> T {
     lifecycle::executing();
@@ -158,6 +165,18 @@ unsafe extern "C" fn execvpe(path: *const c_char, arguments: Texts, environment:
 unsafe extern "C" fn fexecve(fd: c_int, arguments: Texts, environment: Texts) -> c_int {
     // SAFETY: the program's pointers go on as they came.
     becoming(|| unsafe { real::fexecve(fd, arguments, environment) })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn execveat(
+    at: c_int,
+    path: *const c_char,
+    arguments: Texts,
+    environment: Texts,
+    flags: c_int,
+) -> c_int {
+    // SAFETY: the program's pointers go on as they came.
+    becoming(|| unsafe { real::execveat(at, path, arguments, environment, flags) })
 }
 
 type Opaque = *const c_void;

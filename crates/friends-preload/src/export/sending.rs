@@ -171,6 +171,8 @@ pub(super) unsafe extern "C" fn sendmmsg(fd: c_int, messages: *mut mmsghdr, coun
         // SAFETY: the program's pointers go on as they came.
         return unsafe { real::sendmmsg(fd, messages, count, flags) };
     }
+    // The kernel takes no more at once.
+    let count = count.min(1024);
     for index in 0..count {
         // SAFETY: the program's list has so many messages.
         let place = unsafe { messages.add(index as usize) };

@@ -1,23 +1,108 @@
-//! Functions with arguments that can't be listed: what they need is done first, then libc's own gets all registers as they were.
+//! Functions whose number of arguments the caller chooses. Those that print do first what they need, and then libc's own gets all registers as they
+//! were. Those that execute a program have their arguments put into a list, for libc's function that takes one: it may come back.
 
-use std::ffi::c_int;
+use std::ffi::{c_char, c_int};
 
-use midmile_friends_sockets::lifecycle;
-use midmile_friends_sockets::sys::real;
+use midmile_friends_sockets::sys::{real, set_errno};
 
-/// Functions that come here, by number.
-const NAMES: [&std::ffi::CStr; 5] = [c"execl", c"execlp", c"execle", c"dprintf", c"__dprintf_chk"];
-/// Those before it execute a program; the others print to a descriptor.
-const PRINTING: usize = 3;
+use super::program::becoming;
+
+/// Functions that print to a descriptor, by number.
+const NAMES: [&std::ffi::CStr; 2] = [c"dprintf", c"__dprintf_chk"];
 
 /// Does what the function of this number needs, and answers where libc has it.
 extern "C" fn before(number: usize, first: usize) -> usize {
-    if number < PRINTING {
-        lifecycle::executing();
-    } else {
-        super::descriptors::given_to_stdio(c_int::try_from(first).unwrap_or(-1));
-    }
+    super::descriptors::given_to_stdio(c_int::try_from(first).unwrap_or(-1));
     real::found(NAMES[number])
+}
+
+/// Functions that execute a program, by number.
+const EXECL: usize = 0;
+const EXECLP: usize = 1;
+/// Arguments that come in registers.
+const REGISTERS: usize = if cfg!(target_arch = "x86_64") { 6 } else { 8 };
+/// Most arguments of a program so executed. No source lists as many; they stand on the stack.
+const LISTED_MAX: usize = 1024;
+
+/// Executes a program by the function of this number. The arguments are those in `registers`, and then those on the `stack`.
+///
+/// # Safety
+/// As execl(3) asks for: they end with a null pointer, behind which execle's environment follows.
+unsafe extern "C" fn execute(number: usize, registers: *const *const c_char, stack: *const *const c_char) -> c_int {
+    let argument = |index: usize| {
+        let (from, place) = if index < REGISTERS { (registers, index) } else { (stack, index - REGISTERS) };
+        // SAFETY: it isn't beyond the last argument.
+        let place = unsafe { from.add(place) };
+        // SAFETY: as above.
+        unsafe { place.read() }
+    };
+    let path = argument(0);
+    let mut list = [std::ptr::null(); LISTED_MAX + 1];
+    for (place, index) in list.iter_mut().zip(1..) {
+        *place = argument(index);
+        if place.is_null() {
+            return becoming(|| match number {
+                // SAFETY: the program's path and arguments, in a list that ends with a null pointer.
+                EXECL => unsafe { real::execv(path, list.as_ptr()) },
+                // SAFETY: as above.
+                EXECLP => unsafe { real::execvp(path, list.as_ptr()) },
+                // SAFETY: as above, and the environment is the argument behind.
+                _ => unsafe { real::execve(path, list.as_ptr(), argument(index + 1).cast()) },
+            });
+        }
+    }
+    set_errno(libc::E2BIG);
+    -1
+}
+
+macro_rules! executing {
+    ($($name:ident = $number:literal;)*) => {
+        $(
+            #[cfg(target_arch = "x86_64")]
+            #[unsafe(naked)]
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $name() {
+                // Arguments' registers (System V ABI, 3.2.3) stand in a row then; behind them and the return address are the others.
+                std::arch::naked_asm!(
+                    "push r9", "push r8", "push rcx", "push rdx", "push rsi", "push rdi",
+                    "mov edi, {number}",
+                    "mov rsi, rsp",
+                    "lea rdx, [rsp + 56]",
+                    "sub rsp, 8",
+                    "call {execute}",
+                    "add rsp, 56",
+                    "ret",
+                    number = const $number,
+                    execute = sym execute,
+                )
+            }
+
+            #[cfg(target_arch = "aarch64")]
+            #[unsafe(naked)]
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $name() {
+                // Arguments' registers (AAPCS64, 6.8.2) stand in a row then; behind them are the others.
+                std::arch::naked_asm!(
+                    "stp x29, x30, [sp, #-80]!",
+                    "stp x0, x1, [sp, #16]", "stp x2, x3, [sp, #32]", "stp x4, x5, [sp, #48]", "stp x6, x7, [sp, #64]",
+                    "add x1, sp, #16",
+                    "add x2, sp, #80",
+                    "mov x0, {number}",
+                    "bl {execute}",
+                    "ldp x29, x30, [sp], #80",
+                    "ret",
+                    number = const $number,
+                    execute = sym execute,
+                )
+            }
+        )*
+    };
+}
+
+executing! {
+    execl = 0;
+    execlp = 1;
+    execle = 2;
 }
 
 macro_rules! variadic {
@@ -75,9 +160,6 @@ macro_rules! variadic {
 }
 
 variadic! {
-    execl = 0;
-    execlp = 1;
-    execle = 2;
-    dprintf = 3;
-    __dprintf_chk = 4;
+    dprintf = 0;
+    __dprintf_chk = 1;
 }

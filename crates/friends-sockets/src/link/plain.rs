@@ -4,9 +4,10 @@ use midmile_friends::{Plain, Writer};
 
 use super::Link;
 use crate::end::Way;
+use crate::leap;
 use crate::lock::{self, Busy};
 use crate::recall::recall;
-use crate::sys::{AGAIN, Errno, call, futex};
+use crate::sys::{AGAIN, Errno, ask, call, futex};
 
 /// How often a doorbell is waited for that the peer has announced.
 const OWED_LOOKS: u32 = 1000;
@@ -25,7 +26,7 @@ impl Link {
     /// Sends doorbells that are owed, ahead of data by TCP: a reader takes the first byte that comes for one.
     ///
     /// # Errors
-    /// There's no room for them in the socket, and it mustn't wait; or what waiting came to.
+    /// There's no room for them in the socket, and it mustn't wait, or not longer (`SO_SNDTIMEO`); what waiting came to; the connection's own.
     pub(crate) fn clear_debt(&self, fd: i32, writer: &Writer<'_>, waits: bool) -> Result<(), Errno> {
         loop {
             let Ok(_held) = lock::of_writer(writer) else { return Ok(()) };
@@ -33,10 +34,14 @@ impl Link {
                 return Ok(());
             }
             drop(_held);
-            if !waits {
+            if let Some(error) = self.kept_error() {
+                return Err(Errno(error));
+            }
+            let limit = ask::limit(fd, libc::SO_SNDTIMEO)
+                .map_or(-1, |limit| i32::try_from(limit.as_millis()).unwrap_or(i32::MAX));
+            if !waits || leap::asleep(self, || call::wait_for(fd, libc::POLLOUT, limit))? == 0 {
                 return Err(AGAIN);
             }
-            call::wait_for(fd, libc::POLLOUT, -1)?;
         }
     }
 

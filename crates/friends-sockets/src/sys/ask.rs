@@ -66,10 +66,10 @@ pub(crate) fn set_number(fd: c_int, level: c_int, name: c_int, value: c_int) -> 
     answer == 0
 }
 
-/// How long a receive may wait (`SO_RCVTIMEO`); `None`: for ever.
-pub(crate) fn receive_limit(fd: c_int) -> Option<Duration> {
+/// How long a call may wait (`SO_RCVTIMEO`, `SO_SNDTIMEO`); `None`: for ever.
+pub(crate) fn limit(fd: c_int, name: c_int) -> Option<Duration> {
     let mut value = [0; 16];
-    option(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &mut value)?;
+    option(fd, libc::SOL_SOCKET, name, &mut value)?;
     let seconds = u64::from_ne_bytes(value[..8].try_into().ok()?);
     let micros = u64::from_ne_bytes(value[8..].try_into().ok()?);
     let limit = Duration::from_secs(seconds) + Duration::from_micros(micros);
