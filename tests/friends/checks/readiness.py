@@ -163,3 +163,70 @@ def select_of_more_than_a_set():
         expect((told := call(wanted)) == 1, f"{name}: {told}")
         finish(sending)
         expect(exactly(accepted, 2) == b"bc", f"{name}: other bytes")
+
+
+def talk(asking, answering, waits, times):
+    """So many exchanges; who answers waits so before."""
+    for _ in range(times):
+        asking.send(b"question")
+        waits()
+        expect(exactly(answering, 8) == b"question", "another question")
+        answering.send(b"answer")
+        expect(exactly(asking, 6) == b"answer", "another answer")
+
+
+@check
+def signals_beside_an_epoll():
+    """O_ASYNC tells of bytes also on a socket that is in an epoll, however often that was waited for."""
+    dialled, accepted = met()
+    came = []
+    before = signal.signal(signal.SIGIO, lambda *_: came.append(1))
+    try:
+        epoll = select.epoll()
+        epoll.register(accepted, select.EPOLLIN)
+        fcntl.fcntl(accepted, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(accepted, fcntl.F_SETFL, fcntl.fcntl(accepted, fcntl.F_GETFL) | os.O_ASYNC)
+        talk(dialled, accepted, lambda: epoll.poll(2), 60)
+        for _ in range(5):
+            count = len(came)
+            dialled.send(b"x")
+            expect(until(lambda: len(came) > count, 2), "no signal")
+            expect(exactly(accepted, 1) == b"x", "another byte")
+    finally:
+        fcntl.fcntl(accepted, fcntl.F_SETFL, fcntl.fcntl(accepted, fcntl.F_GETFL) & ~os.O_ASYNC)
+        signal.signal(signal.SIGIO, before)
+
+
+@check
+def an_epoll_after_a_childs():
+    """A process hears of a socket by its epoll also where a child that has ended heard of it by its own before."""
+    dialled, accepted = met()
+    reading, writing = os.pipe()
+
+    def heard():
+        epoll = select.epoll()
+        epoll.register(accepted, select.EPOLLIN)
+        for _ in range(60):
+            expect(epoll.poll(2), "it isn't told")
+            expect(exactly(accepted, 8) == b"question", "another question")
+            accepted.send(b"answer")
+
+    for in_child in (True, False):
+        if in_child:
+            child = os.fork()
+            if child == 0:
+                try:
+                    heard()
+                    os.write(writing, b"y")
+                finally:
+                    os._exit(0)
+        else:
+            hearing = start(heard)
+        for _ in range(60):
+            dialled.send(b"question")
+            expect(exactly(dialled, 6) == b"answer", "another answer")
+        if in_child:
+            os.waitpid(child, 0)
+            expect(os.read(reading, 1) == b"y", "the child")
+        else:
+            finish(hearing)
