@@ -144,6 +144,17 @@ def alarms(seconds, interrupts=True):
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+@contextlib.contextmanager
+def heard(number):
+    """A list that gets an entry with each signal of this number."""
+    came = []
+    before = signal.signal(number, lambda *_: came.append(1))
+    try:
+        yield came
+    finally:
+        signal.signal(number, before)
+
+
 def start(work, *arguments):
     """Does something beside; finish() says what came of it."""
     thread = threading.Thread(target=lambda: attempt(thread, work, arguments), daemon=True)

@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 
-from ends import exactly, expect, finish, met, pair, start, stuff, until, waits_to_be_read
+from ends import exactly, expect, finish, heard, met, pair, start, stuff, until, waits_to_be_read
 
 from .check import check
 
@@ -179,9 +179,7 @@ def talk(asking, answering, waits, times):
 def signals_beside_an_epoll():
     """O_ASYNC tells of bytes also on a socket that is in an epoll, however often that was waited for."""
     dialled, accepted = met()
-    came = []
-    before = signal.signal(signal.SIGIO, lambda *_: came.append(1))
-    try:
+    with heard(signal.SIGIO) as came:
         epoll = select.epoll()
         epoll.register(accepted, select.EPOLLIN)
         fcntl.fcntl(accepted, fcntl.F_SETOWN, os.getpid())
@@ -192,9 +190,7 @@ def signals_beside_an_epoll():
             dialled.send(b"x")
             expect(until(lambda: len(came) > count, 2), "no signal")
             expect(exactly(accepted, 1) == b"x", "another byte")
-    finally:
-        fcntl.fcntl(accepted, fcntl.F_SETFL, fcntl.fcntl(accepted, fcntl.F_GETFL) & ~os.O_ASYNC)
-        signal.signal(signal.SIGIO, before)
+        accepted.close()
 
 
 @check
@@ -203,7 +199,7 @@ def an_epoll_after_a_childs():
     dialled, accepted = met()
     reading, writing = os.pipe()
 
-    def heard():
+    def hears():
         epoll = select.epoll()
         epoll.register(accepted, select.EPOLLIN)
         for _ in range(60):
@@ -216,12 +212,12 @@ def an_epoll_after_a_childs():
             child = os.fork()
             if child == 0:
                 try:
-                    heard()
+                    hears()
                     os.write(writing, b"y")
                 finally:
                     os._exit(0)
         else:
-            hearing = start(heard)
+            hearing = start(hears)
         for _ in range(60):
             dialled.send(b"question")
             expect(exactly(dialled, 6) == b"answer", "another answer")

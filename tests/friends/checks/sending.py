@@ -9,7 +9,7 @@ import struct
 import tempfile
 import time
 
-from ends import SO_ZEROCOPY, Failed, Skipped, exactly, expect, met, outcome, start, to_end, until, waits_to_be_read
+from ends import SO_ZEROCOPY, Failed, Skipped, exactly, expect, heard, met, outcome, start, to_end, until, waits_to_be_read
 
 from .check import check, check_blocking
 
@@ -162,13 +162,9 @@ def holding_back():
 def signals_of_a_closed_connection():
     """SIGPIPE comes with EPIPE, unless the call says MSG_NOSIGNAL."""
     dialled, accepted = met()
-    came = []
-    before = signal.signal(signal.SIGPIPE, lambda *_: came.append(1))
-    try:
+    with heard(signal.SIGPIPE) as came:
         accepted.close()
         until(lambda: outcome(lambda: dialled.send(b"x", socket.MSG_NOSIGNAL)) == "BrokenPipeError", 2)
         expect(not came, "a signal in spite of MSG_NOSIGNAL")
         expect(outcome(lambda: dialled.send(b"x")) == "BrokenPipeError" and len(came) == 1, f"{len(came)} signals by send")
         expect(outcome(lambda: os.write(dialled.fileno(), b"x")) == "BrokenPipeError" and len(came) == 2, f"{len(came)} by write")
-    finally:
-        signal.signal(signal.SIGPIPE, before)
