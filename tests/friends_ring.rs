@@ -310,15 +310,37 @@ fn locks_that_are_lent_come_back() {
     }
 }
 
+/// A program in C of this name.
+fn compiled(friends: &Friends, name: &str) -> String {
+    let program = friends.scratch.path(name);
+    let source = format!("{}/tests/friends/{name}.c", env!("CARGO_MANIFEST_DIR"));
+    said(Command::new("cc").args(["-O2", "-pthread", "-o", &program, &source]));
+    program
+}
+
+#[test]
+fn what_threads_do_to_each_others_calls_is_as_on_tcp() {
+    if lacks(&["cc"]) {
+        return;
+    }
+    let friends = Friends::new("ring-threads");
+    let program = compiled(&friends, "threads");
+    for what in ["receive", "send", "answer", "ids"] {
+        let mut command = Command::new(&program);
+        command.arg(what);
+        assert_eq!(said(&mut command), "pass\n", "TCP: {what}");
+        assert_eq!(said(&mut friends.with(&command)), "pass\n", "{what}");
+    }
+    friends.went_by_ring(1000);
+}
+
 #[test]
 fn calls_that_a_handler_leaves_or_interrupts_do_as_on_tcp() {
     if lacks(&["cc"]) {
         return;
     }
     let friends = Friends::new("ring-leaps");
-    let program = friends.scratch.path("leaps");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/friends/leaps.c");
-    said(Command::new("cc").args(["-O2", "-pthread", "-o", &program, source]));
+    let program = compiled(&friends, "leaps");
     for what in ["leave", "wait", "cancel", "look"] {
         for stack in ["", "above"] {
             let mut command = Command::new(&program);
@@ -345,6 +367,18 @@ fn epoll_hears_of_all_by_pipes() {
     assert!(said.lines().count() >= 31, "{said}");
     friends.went_by_ring(100_000);
     assert!(friends.figure("pipe_bells") > 1000, "doorbells went by TCP");
+}
+
+#[test]
+fn epoll_hears_of_all_where_the_peers_socket_is_withheld() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIP: no capabilities can be given up");
+        return;
+    }
+    if let Some(friends) = checks("ring-withheld", "withheld.py", 7) {
+        friends.went_by_ring(1000);
+        assert_eq!(friends.figure("unrung"), 0);
+    }
 }
 
 /// A client that opens connections to a server without the library, and keeps them or does what `MODE` says.

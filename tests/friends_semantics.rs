@@ -29,7 +29,7 @@ const EBPF_DIFFERENCES: [&str; 9] = [
 const EBPF_CHANCES: [&str; 1] = ["shutting_down_beside_who_sends"];
 
 /// Reasons to go by TCP that the checks bring about.
-const ASKED_FOR: [&str; 14] = [
+const ASKED_FOR: [&str; 15] = [
     "end-blocking",
     "end-edges",
     "found-waiting",
@@ -37,6 +37,7 @@ const ASKED_FOR: [&str; 14] = [
     "low-water",
     "not-accepted",
     "other-end-absent",
+    "paced",
     "peek-offset",
     "receiver-full",
     "receiver-messages",

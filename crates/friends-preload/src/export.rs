@@ -10,13 +10,24 @@ mod descriptors;
 mod program;
 mod readiness;
 mod receiving;
+mod selecting;
 mod sending;
 mod variadic;
 
 use std::ffi::c_int;
 
 use midmile_friends_sockets::lifecycle;
-use midmile_friends_sockets::sys::{Answer, STALE, set_errno};
+use midmile_friends_sockets::sys::{Answer, STALE, call, set_errno};
+use midmile_friends_sockets::table::{self, Held};
+
+/// The end that a descriptor is, for a call of libc's that is a cancellation point, if its bytes may have to go otherwise than by that.
+#[inline]
+fn carrying(fd: c_int) -> Option<Held> {
+    if call::may_be_cancelled() && table::is_end(fd) {
+        call::cancel();
+    }
+    table::carrying(fd)
+}
 
 /// What a call of libc's answers.
 fn told(answer: Answer) -> libc::ssize_t {
@@ -36,6 +47,11 @@ fn told_or(fd: c_int, answer: Answer, own: impl FnOnce() -> libc::ssize_t) -> li
         return own();
     }
     told(answer)
+}
+
+/// Whether no buffer has so many bytes, as of a length that was a failed call's −1.
+fn is_nowhere(length: usize) -> bool {
+    isize::try_from(length).is_err()
 }
 
 /// How many bytes an answer of libc's stands for.

@@ -132,6 +132,7 @@ fn has_options(fd: i32) -> bool {
         || on(libc::SOL_SOCKET, libc::SO_TIMESTAMP)
         || on(libc::SOL_SOCKET, libc::SO_TIMESTAMPNS)
         || on(libc::SOL_SOCKET, libc::SO_TIMESTAMPING)
+        || ask::number(fd, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE).is_some_and(|rate| rate != -1)
         || on(libc::IPPROTO_TCP, TCP_INQ)
         || on(libc::IPPROTO_TCP, libc::TCP_CORK)
         || ask::has_upper_layer(fd)

@@ -8,34 +8,30 @@
 //! Both ends open the pipe for reading and writing, so that it never hangs up and no write to it is a SIGPIPE. Opened anew it's a file of
 //! its own: what closes ours takes it out of the epoll, whatever the peer holds.
 
+mod deputy;
 mod merge;
+mod pipe;
 mod stand;
 
 pub use merge::merge;
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use libc::{EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDNORM, POLLIN, epoll_event};
-use midmile_friends::{Broken, Reader};
+use libc::{EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDNORM, epoll_event};
+use midmile_friends::Reader;
 
-use crate::figures::{self, Figure};
-use crate::link::{EDGES, ELSEWHERE, Link, unsure};
-use crate::meeting;
+use crate::door::Door;
+use crate::link::{EDGES, ELSEWHERE, Link};
 use crate::sys::map::{self, Owned};
-use crate::sys::{AGAIN, Answer, Errno, ask, call};
+use crate::sys::{AGAIN, call};
 use crate::table::{self, Held};
+use deputy::Deputy;
 use stand::Stand;
 
 /// No descriptor.
 const NONE: i32 = -1;
 /// Most pipes that this process has opened, its own and its peers'.
 pub(crate) const PIPES_MAX: usize = 1 << 12;
-/// Doorbells that are taken at once: fewer than any pipe holds.
-const BELLS: usize = 64;
-/// How long a doorbell is waited for that was announced, in nanoseconds.
-const PATIENCE_NS: u32 = 20_000_000;
-/// Looks for another thread to be done with a registration.
-const LOOKS: u32 = 10_000;
 
 /// How far the pipe has come.
 const IDLE: u32 = 0;
@@ -49,6 +45,17 @@ const NEVER: u32 = 3;
 /// Pipes that are open; those of them that are our own.
 static PIPES: AtomicUsize = AtomicUsize::new(0);
 static OWN: AtomicUsize = AtomicUsize::new(0);
+
+/// In which epoll an end is registered, for which events, with which data.
+pub(crate) type Registered = (i32, epoll_event);
+
+/// How epoll is told of an end.
+pub(crate) enum Told {
+    /// By the pipe, of what's in the ring too.
+    ByPipe,
+    /// By TCP's doorbells from now on. Where it was told of by the pipe till now, beside this registration.
+    ByTcp(Option<Registered>),
+}
 
 /// One end's pipe and its peer's, and where the socket is registered. All of it is atomics: calls of many threads look at it.
 pub(crate) struct Bell {
@@ -66,17 +73,10 @@ pub(crate) struct Bell {
     stand: Stand,
     /// The writer was told that nobody looks at the pipe.
     silenced: AtomicBool,
-    /// A thread changes one of these.
-    busy: AtomicU32,
-}
-
-/// Who may change a registration; given back when dropped.
-struct Busy<'a>(&'a AtomicU32);
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.store(0, Ordering::Release);
-    }
+    /// What speaks for the ring where no doorbell can be had.
+    deputy: Deputy,
+    /// Who changes one of these is behind it.
+    door: Door,
 }
 
 /// Whether a process may open one more.
@@ -120,7 +120,8 @@ impl Bell {
             data: AtomicU64::new(0),
             stand: Stand::new(),
             silenced: AtomicBool::new(false),
-            busy: AtomicU32::new(0),
+            deputy: Deputy::new(),
+            door: Door::new(),
         }
     }
 
@@ -142,18 +143,7 @@ impl Bell {
 
     /// In a child after fork, to which no other thread came.
     pub(crate) fn forked(&self) {
-        self.busy.store(0, Ordering::Relaxed);
-    }
-
-    /// `None` where another thread doesn't come to an end, or a handler has interrupted this one here.
-    fn enter(&self) -> Option<Busy<'_>> {
-        for _ in 0..LOOKS {
-            if self.busy.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                return Some(Busy(&self.busy));
-            }
-            std::hint::spin_loop();
-        }
-        None
+        self.door.clear();
     }
 
     /// What the pipe is registered for.
@@ -227,21 +217,22 @@ impl Bell {
 
     /// Takes the pipe out where it rests: soon its epoll can't be reached, or isn't this process's alone.
     pub(crate) fn end_rest(&self) {
-        let Some(_busy) = self.enter() else { return };
+        let Some(_inside) = self.door.enter() else { return };
         if let Some(there) = self.stand.epoll().filter(|there| self.stand.rests_in(*there)) {
             self.stand.leave(self.own.load(Ordering::Relaxed), there);
         }
     }
 
-    /// The program has registered the socket, or changed how. True: the pipe tells of what's in the ring.
-    pub(crate) fn registered(&self, link: &Link, (epoll, fd): (i32, i32), added: bool, event: epoll_event) -> bool {
-        let Some(_busy) = self.enter() else { return self.give_up(link, epoll) };
+    /// The program has registered the socket, or changed how.
+    pub(crate) fn registered(&self, link: &Link, (epoll, fd): (i32, i32), added: bool, event: epoll_event) -> Told {
+        let Some(_inside) = self.door.enter() else { return self.give_up(link, epoll) };
         let known = (self.epoll.load(Ordering::Relaxed), self.fd.load(Ordering::Relaxed));
         let alone = if added { known.0 == NONE } else { known == (epoll, fd) };
         let single = event.events & (EPOLLONESHOT | EPOLLEXCLUSIVE).cast_unsigned() == 0;
         if self.is(NEVER) || !alone || !single {
             return self.give_up(link, epoll);
         }
+        let by_pipe = |all: bool| if all && self.is_piped() { Told::ByPipe } else { Told::ByTcp(None) };
         let before = self.event();
         self.fd.store(fd, Ordering::Relaxed);
         self.events.store(event.events, Ordering::Relaxed);
@@ -251,18 +242,19 @@ impl Bell {
         if !added && ({ before.events }, { before.u64 }) == ({ after.events }, { after.u64 }) {
             // What it writes is no matter of the pipe's. Edges are told anew, though, to who says the same again.
             let edges = event.events & EPOLLET.cast_unsigned() != 0;
-            return self.is_piped() && (!edges || self.follow(link, epoll));
+            return by_pipe(!edges || self.follow(link, epoll));
         }
         table::note_epoll(epoll);
         if !self.follow(link, epoll) {
             return self.give_up(link, epoll);
         }
-        self.is_piped()
+        by_pipe(true)
     }
 
     /// The program takes the socket out of an epoll: before it does. Whether it's known to stand there.
     pub(crate) fn unregistering(&self, link: &Link, (epoll, fd): (i32, i32)) -> bool {
-        let Some(_busy) = self.enter() else { return false };
+        let Some(_inside) = self.door.enter() else { return false };
+        self.deputy.leave(epoll);
         if self.fd.load(Ordering::Relaxed) != fd {
             return false;
         }
@@ -276,15 +268,15 @@ impl Bell {
         known
     }
 
-    /// Doorbells go by TCP from now on. Answers false.
-    fn give_up(&self, link: &Link, epoll: i32) -> bool {
+    /// Doorbells go by TCP from now on; the registration in `epoll` is the caller's to see to.
+    fn give_up(&self, link: &Link, epoll: i32) -> Told {
         self.stage.store(NEVER, Ordering::Release);
-        self.epoll.store(NONE, Ordering::Relaxed);
+        let known = (self.epoll.swap(NONE, Ordering::Relaxed), self.event());
         self.leave_all(Some(epoll));
         if let Ok(reader) = link.reader() {
             reader.unwatch_piped();
         }
-        false
+        Told::ByTcp((known.0 != NONE && known.0 != epoll).then_some(known))
     }
 
     /// Takes the pipe out of the epoll that it stands in, and of `other`.
@@ -305,56 +297,84 @@ impl Bell {
 
     /// The socket is about to be closed, by the last process and descriptor that have it: nobody is to hear of it any more.
     pub(crate) fn hush(&self) {
+        self.deputy.hush();
         self.epoll.store(NONE, Ordering::Relaxed);
         self.leave_all(None);
     }
 
-    /// Whether a descriptor is one of the pipes.
+    /// Whether a descriptor is one of ours.
     pub(crate) fn is_at(&self, fd: i32) -> bool {
-        [&self.own, &self.peer].iter().any(|place| place.load(Ordering::Relaxed) == fd)
+        self.places().iter().any(|place| place.load(Ordering::Relaxed) == fd)
     }
 
-    /// The program has put a descriptor of its own in the place of one of the pipes.
-    pub(crate) fn lose(&self, fd: i32) {
-        for place in [&self.own, &self.peer] {
+    /// Where the numbers of descriptors stand that epoll tells of, and of those that it doesn't.
+    fn places(&self) -> [&AtomicI32; 3] {
+        [&self.own, &self.deputy.0, &self.peer]
+    }
+
+    /// The program is about to put a descriptor of its own in the place of one of ours. A registration is to be told of otherwise then: in
+    /// this epoll, for this.
+    pub(crate) fn lose(&self, link: &Link, fd: i32) -> Option<Registered> {
+        let registered = (self.epoll.load(Ordering::Relaxed), self.event());
+        let lost = self.own.load(Ordering::Relaxed) == fd;
+        if lost {
+            self.give_up(link, registered.0);
+        }
+        for place in self.places() {
             if place.compare_exchange(fd, NONE, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                PIPES.fetch_sub(1, Ordering::Relaxed);
+                self.is_gone(place);
             }
         }
-        if self.own.load(Ordering::Relaxed) == NONE {
-            self.stand.forget();
+        (lost && registered.0 != NONE).then_some(registered)
+    }
+
+    /// A descriptor of ours that stood there isn't open any more.
+    fn is_gone(&self, place: &AtomicI32) {
+        PIPES.fetch_sub(1, Ordering::Relaxed);
+        if !std::ptr::eq(place, &self.peer) {
+            OWN.fetch_sub(1, Ordering::Relaxed);
         }
-        self.stage.store(NEVER, Ordering::Release);
+    }
+
+    /// No doorbell can be had for what the ring holds: the deputy tells this epoll of it. Whether it does.
+    pub(crate) fn deputize(&self, link: &Link, (epoll, event): Registered) -> bool {
+        let Some(_inside) = self.door.enter() else { return false };
+        if is_room()
+            && let Some(made) = self.deputy.make()
+        {
+            self.keep(&self.deputy.0, made);
+            OWN.fetch_add(1, Ordering::Relaxed);
+        }
+        let speaks = self.deputy.speak(epoll, event);
+        // Another thread may have read it all meanwhile.
+        if link.reader().is_ok_and(|reader| reader.available() == Ok(0)) {
+            self.deputy.hush();
+        }
+        speaks
     }
 
     /// The next step on the way to the pipe, where a ring that epoll tells of was emptied. The reader's lock is held.
     pub(crate) fn tend(&self, link: &Link, reader: &Reader<'_>) {
         let Ok((segment, side)) = link.segment() else { return };
         match self.stage.load(Ordering::Acquire) {
-            IDLE if self.epoll.load(Ordering::Relaxed) != NONE && !link.is(ELSEWHERE) && is_room() => {
-                let Some(_busy) = self.enter() else { return };
+            // What another process that has the end waits for is not to be changed.
+            IDLE | OFFERED if link.is(ELSEWHERE) || !link.is_held_once() => {}
+            IDLE if self.epoll.load(Ordering::Relaxed) != NONE && is_room() => {
+                let Some(_inside) = self.door.enter() else { return };
                 if segment.bell(side).is_some() {
                     // Another process's, which the peer rings.
                     return self.stage.store(NEVER, Ordering::Release);
                 }
                 let epoll = self.epoll.load(Ordering::Relaxed);
-                let Ok(pipe) =
-                    map::pipe().and_then(|(read, _write)| meeting::open_pipe(call::process(), read.number()))
-                else {
-                    return self.stage.store(NEVER, Ordering::Release);
-                };
-                let number = self.keep(&self.own, pipe);
+                let Ok((file, pipe)) = pipe::make() else { return self.stage.store(NEVER, Ordering::Release) };
+                self.keep(&self.own, file);
                 OWN.fetch_add(1, Ordering::Relaxed);
-                let offered = self.follow(link, epoll) && segment.offer_bell(side, call::process(), number);
+                let offered = self.follow(link, epoll) && segment.offer_bell(side, pipe);
                 let stage = if offered { OFFERED } else { NEVER };
                 // Another thread may have given it up.
                 self.stage.compare_exchange(IDLE, stage, Ordering::AcqRel, Ordering::Relaxed).ok();
             }
-            OFFERED
-                if segment.is_bell_taken(side)
-                    && !link.is(ELSEWHERE)
-                    && reader.watch_piped(link.is(EDGES)) == Ok(true) =>
-            {
+            OFFERED if segment.is_bell_taken(side) && reader.watch_piped(link.is(EDGES)) == Ok(true) => {
                 // Where another thread gave it up meanwhile, TCP's goes on.
                 match self.stage.compare_exchange(OFFERED, PIPED, Ordering::AcqRel, Ordering::Relaxed) {
                     Ok(_) => enlist(NONE, self.fd.load(Ordering::Relaxed)),
@@ -365,80 +385,12 @@ impl Bell {
         }
     }
 
-    fn keep(&self, place: &AtomicI32, pipe: Owned) -> i32 {
-        PIPES.fetch_add(1, Ordering::Relaxed);
-        table::hide(pipe.number());
-        let number = pipe.keep();
-        place.store(number, Ordering::Release);
-        number
-    }
-
-    /// Opens the peer's pipe, if it has offered one. The writer's lock is held.
-    pub(crate) fn meet(&self, link: &Link) {
-        if let Ok((segment, side)) = link.segment()
-            && segment.bell(side.other()).is_some()
-            && !segment.is_bell_answered(side.other())
-            && is_room()
-        {
-            let taken = self.open(link).is_ok();
-            segment.answer_bell(side.other(), taken);
-        }
-    }
-
-    /// The peer's pipe, opened anew where this process hasn't got it.
-    fn open(&self, link: &Link) -> Result<i32, Errno> {
-        let peer = self.peer.load(Ordering::Relaxed);
-        if peer != NONE {
-            return Ok(peer);
-        }
-        let none = Errno(libc::ENOENT);
-        let (segment, side) = link.segment().map_err(|_| none)?;
-        let (process, descriptor) = segment.bell(side.other()).ok_or(none)?;
-        Ok(self.keep(&self.peer, meeting::open_pipe(process, descriptor)?))
-    }
-
-    /// Doorbells that stand in the peer's pipe, if that is to be had. The writer's lock is held.
-    pub(crate) fn peers_holds(&self, link: &Link) -> Option<u64> {
-        self.open(link).ok().and_then(ask::unread)
-    }
-
-    /// Rings the peer. The writer's lock is held.
-    pub(crate) fn ring(&self, link: &Link) -> Answer {
-        let rung = call::write_pipe(self.open(link)?, &[0])?;
-        figures::add(Figure::PipeBells, 1);
-        Ok(rung)
-    }
-
-    /// Takes what stands in the pipe, where the ring is empty; whether it is. The reader's lock is held.
-    pub(crate) fn swallow(&self, reader: &Reader<'_>) -> Result<bool, Broken> {
-        let own = self.own.load(Ordering::Relaxed);
-        unsure::taken_from_pipe(own, reader)?;
-        if reader.piped() == 0 {
-            return Ok(true);
-        }
-        let count = usize::try_from(reader.let_go_piped()?).unwrap_or(usize::MAX);
-        if count == 0 {
-            return Ok(false);
-        }
-        let mut bells = [0; BELLS];
-        let part = count.min(BELLS);
-        let mut taken = call::read_pipe(own, &mut bells[..part]).unwrap_or(0);
-        if taken < part && own != NONE {
-            // Announced, and about to be written: one that came later would tell of nothing.
-            call::look_for(own, POLLIN, PATIENCE_NS);
-            taken += call::read_pipe(own, &mut bells[..part - taken]).unwrap_or(0);
-        }
-        reader.pipe_taken(taken as u64);
-        Ok(true)
-    }
-
     /// Closes the pipes. No call uses them any more.
     pub(crate) fn end(&self) {
-        for (place, count) in [(&self.own, 1), (&self.peer, 0)] {
+        for place in self.places() {
             let number = place.swap(NONE, Ordering::Relaxed);
             if number != NONE {
-                PIPES.fetch_sub(1, Ordering::Relaxed);
-                OWN.fetch_sub(count, Ordering::Relaxed);
+                self.is_gone(place);
                 table::unhide(number);
                 drop(Owned::again(number));
             }

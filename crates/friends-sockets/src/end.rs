@@ -14,12 +14,12 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
+use crate::door::Door;
 use crate::family::Family;
 use crate::leap;
 use crate::link::Link;
 use crate::pool;
-use crate::sys::{call, threads};
-use crate::thread::{Own, own};
+use crate::sys::threads;
 
 const FREE: u32 = 0;
 const TAKEN: u32 = 1;
@@ -48,7 +48,7 @@ pub enum Stage {
     Plain,
 }
 
-/// What is counted of one way. Who changes it is inside the gate, or alone with the end: so none of it takes a locked instruction.
+/// What is counted of one way. Who changes it is behind the door, or alone with the end: so none of it takes a locked instruction.
 struct Tally {
     bytes: AtomicU64,
     calls: AtomicU32,
@@ -82,8 +82,8 @@ pub struct End {
     held: AtomicI32,
     /// Descriptors that are it.
     descriptors: AtomicU32,
-    /// Who changes stage and tallies: a thread's number.
-    gate: AtomicU32,
+    /// Who changes stage and tallies is behind it.
+    door: Door,
     out: Tally,
     into: Tally,
     /// This side called `connect`.
@@ -92,19 +92,10 @@ pub struct End {
     looked: AtomicBool,
     /// When `connect` was called, by the monotonic clock in nanoseconds; 0 for an accepted connection.
     began: AtomicU64,
-    /// The last walk over all ends that came by.
-    seen: AtomicU32,
+    /// The last fork for whose child it was counted.
+    fork: AtomicU32,
     family: Family,
     pub(crate) link: Link,
-}
-
-/// The gate, shut behind who went through.
-struct Inside<'a>(&'a End);
-
-impl Drop for Inside<'_> {
-    fn drop(&mut self) {
-        self.0.gate.store(0, Ordering::Release);
-    }
 }
 
 impl End {
@@ -113,13 +104,13 @@ impl End {
             stage: AtomicU32::new(FREE),
             held: AtomicI32::new(0),
             descriptors: AtomicU32::new(0),
-            gate: AtomicU32::new(0),
+            door: Door::new(),
             out: Tally::new(),
             into: Tally::new(),
             connected: AtomicBool::new(false),
             looked: AtomicBool::new(false),
             began: AtomicU64::new(0),
-            seen: AtomicU32::new(0),
+            fork: AtomicU32::new(0),
             family: Family::new(),
             link: Link::new(),
         }
@@ -137,9 +128,10 @@ impl End {
             tally.calls.store(0, Ordering::Relaxed);
             tally.under_way.store(0, Ordering::Relaxed);
         }
-        self.gate.store(0, Ordering::Relaxed);
+        self.door.clear();
         self.connected.store(connecting.is_some(), Ordering::Relaxed);
         self.looked.store(false, Ordering::Relaxed);
+        self.fork.store(0, Ordering::Relaxed);
         self.began.store(connecting.unwrap_or(0), Ordering::Relaxed);
         self.descriptors.store(1, Ordering::Relaxed);
         self.stage.store(COUNTED, Ordering::Release);
@@ -176,23 +168,29 @@ impl End {
         }
     }
 
-    /// One more descriptor is this end.
-    pub(crate) fn refer(&self) {
-        self.descriptors.fetch_add(1, Ordering::Relaxed);
+    /// One more descriptor is this end. False: it has none any more.
+    pub(crate) fn refer(&self) -> bool {
+        let more = |count: u32| (count > 0).then_some(count + 1);
+        self.descriptors.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more).is_ok()
     }
 
-    /// Whether the descriptor that is being closed is the last.
-    pub(crate) fn is_last(&self) -> bool {
-        self.descriptors.load(Ordering::Relaxed) == 1
+    /// A descriptor isn't this end in a moment. Whether it was the last: then [`End::ends`] is to be called.
+    pub(crate) fn depart(&self) -> bool {
+        self.descriptors.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// No descriptor is this end.
+    pub(crate) fn ends(&self) {
+        self.stage.store(GONE, Ordering::SeqCst);
+        if self.held.load(Ordering::SeqCst) == 0 {
+            self.free();
+        }
     }
 
     /// A descriptor isn't this end any more.
     pub(crate) fn forget(&self) {
-        if self.descriptors.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.stage.store(GONE, Ordering::SeqCst);
-            if self.held.load(Ordering::SeqCst) == 0 {
-                self.free();
-            }
+        if self.depart() {
+            self.ends();
         }
     }
 
@@ -217,7 +215,7 @@ impl End {
     /// In a child after fork, which no other thread's calls came to.
     pub(crate) fn forked(&self) {
         self.held.store(0, Ordering::Relaxed);
-        self.gate.store(0, Ordering::Relaxed);
+        self.door.clear();
         self.link.bell.forked();
         for tally in [&self.out, &self.into] {
             tally.under_way.store(0, Ordering::Relaxed);
@@ -231,9 +229,24 @@ impl End {
         }
     }
 
-    /// Whether this walk over all ends sees it for the first time: several descriptors may be one end.
-    pub(crate) fn is_first_seen(&self, walk: u32) -> bool {
-        self.seen.swap(walk, Ordering::Relaxed) != walk
+    /// It's counted for the child of this fork.
+    pub(crate) fn is_shared_by(&self, fork: u32) {
+        self.fork.store(fork, Ordering::Relaxed);
+    }
+
+    /// Whether it was, and for none since.
+    pub(crate) fn was_shared_by(&self, fork: u32) -> bool {
+        self.fork.load(Ordering::Relaxed) == fork
+    }
+
+    /// There's no such child after all.
+    pub(crate) fn unshare(&self) {
+        self.family.dwindle();
+    }
+
+    /// Whether one descriptor alone is this end.
+    pub(crate) fn has_one_descriptor(&self) -> bool {
+        self.descriptors.load(Ordering::Relaxed) == 1
     }
 
     /// Whether another process has it too, and it's not a friend.
@@ -268,19 +281,6 @@ impl End {
         }
     }
 
-    /// Goes through the gate; `None` if this very thread is inside, interrupted by the signal whose handler calls.
-    fn enter(&self) -> Option<Inside<'_>> {
-        let own = own(Own::number);
-        loop {
-            match self.gate.compare_exchange_weak(0, own, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return Some(Inside(self)),
-                Err(other) if other == own => return None,
-                Err(0) => {}
-                Err(_) => call::give_way(),
-            }
-        }
-    }
-
     pub(crate) fn is_friend(&self) -> bool {
         self.stage.load(Ordering::Acquire) == FRIEND
     }
@@ -306,7 +306,7 @@ impl End {
             FRIEND | COUNTED => {}
             _ => return Stage::Plain,
         }
-        let Some(_inside) = self.enter() else {
+        let Some(_inside) = self.door.enter() else {
             self.give_up();
             return Stage::Plain;
         };
@@ -321,7 +321,7 @@ impl End {
         Stage::Counted
     }
 
-    /// Receives by the protocol from now on, if none is under way that doesn't. Who calls is inside the gate.
+    /// Receives by the protocol from now on, if none is under way that doesn't. Who calls is behind the door.
     fn engaged(&self) -> bool {
         if !self.link.is_engaged() && self.into.under_way.load(Ordering::Relaxed) == 0 {
             self.link.engage(self.into.bytes.load(Ordering::Relaxed));
@@ -331,7 +331,7 @@ impl End {
 
     /// Ends a call that was counted: `bytes` went by. The end may have become a friend meanwhile.
     pub fn counted(&self, way: Way, bytes: usize) {
-        let Some(_inside) = self.enter() else { return self.give_up() };
+        let Some(_inside) = self.door.enter() else { return self.give_up() };
         self.tally(way).end(bytes);
         if way == Way::In && self.stage.load(Ordering::Relaxed) == FRIEND {
             self.engaged();
@@ -365,7 +365,7 @@ impl End {
 
     /// Makes it a friend, if no send is under way: `begin` gets the bytes sent and received, and how many receives are under way.
     pub(crate) fn befriend(&self, begin: impl FnOnce(u64, u64, u32)) -> bool {
-        let Some(_inside) = self.enter() else { return false };
+        let Some(_inside) = self.door.enter() else { return false };
         if self.out.under_way.load(Ordering::Relaxed) != 0 || !self.is_counted() {
             return false;
         }

@@ -59,6 +59,13 @@ impl Family {
         false
     }
 
+    /// The child that it was counted for couldn't be made.
+    pub(crate) fn dwindle(&self) {
+        if let Some(cell) = self.cell() {
+            cell.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
     /// This process hasn't got it any more.
     pub(crate) fn shrink(&self) {
         if let Some(cell) = self.cell() {

@@ -7,10 +7,10 @@ use midmile_friends::{Plain, Reader, Writer};
 use crate::board;
 use crate::end::{End, Way};
 use crate::figures::{self, Figure};
-use crate::receive;
+use crate::link::{LEFT, Link, SHARED};
 use crate::sys::{ask, call, futex, map};
 use crate::table::{self, Held};
-use crate::{family, far, lock, process, settings, tap};
+use crate::{family, far, lock, process, ready, receive, settings, tap};
 
 /// The library begins in this process, before the program.
 pub fn begin() {
@@ -47,18 +47,35 @@ pub fn confining() {
 
 /// The process is about to fork. Whose socket a peer can reach then isn't known any more, so doorbells stand for all that is in a ring.
 pub fn forking() {
+    let fork = process::forking();
     table::each_once(|fd, held| {
+        held.is_shared_by(fork);
         held.link.bell.end_rest();
         if !held.is_friend() {
             held.share();
         } else if let Ok((segment, side)) = held.link.segment() {
             segment.hold(side);
+            held.link.mark(SHARED, true);
             let writer = segment.outgoing(side);
             if let Ok(_held) = lock::of_writer(&writer)
                 && writer.keep_rung().is_ok()
             {
                 held.link.ring(fd, &writer);
             }
+        }
+    });
+}
+
+/// There's no child: it couldn't be made. What was counted for it is taken back, but where another thread forks too.
+pub fn unforked() {
+    let fork = process::this_fork();
+    table::each_once(|_, held| {
+        if !held.was_shared_by(fork) {
+        } else if !held.is_friend() {
+            held.unshare();
+        } else if let Ok((segment, side)) = held.link.segment() {
+            // This process holds it still.
+            let _last = segment.release(side);
         }
     });
 }
@@ -100,14 +117,20 @@ pub fn begun(fd: i32, peer: Option<Ipv6Addr>, connecting: Option<u64>) {
     table::begin(fd, connecting);
 }
 
+/// A descriptor that is being closed.
+pub struct Closing {
+    held: Held,
+    is_last: bool,
+}
+
 /// A descriptor is about to be closed or replaced: takes it out of the table. [`closed`] is to be called after it.
 #[inline]
-pub fn closing(fd: i32) -> Option<Held> {
+pub fn closing(fd: i32) -> Option<Closing> {
     if table::knows(fd) { closing_known(fd) } else { None }
 }
 
 #[inline(never)]
-fn closing_known(fd: i32) -> Option<Held> {
+fn closing_known(fd: i32) -> Option<Closing> {
     // A child of vfork closes its copy, and not its parent's.
     if table::is_epoll(fd) && process::owns_tables() {
         table::forget_epoll(fd);
@@ -119,8 +142,9 @@ fn closing_known(fd: i32) -> Option<Held> {
         return None;
     }
     table::remove(fd);
+    let is_last = held.depart();
     if held.is_friend() {
-        if held.is_last() {
+        if is_last {
             if held.link.is_held_once() {
                 held.link.bell.hush();
             }
@@ -129,12 +153,13 @@ fn closing_known(fd: i32) -> Option<Held> {
             held.link.is_at(other);
         }
     }
-    Some(held)
+    Some(Closing { held, is_last })
 }
 
-/// The number of a descriptor that was closed where this library doesn't see it is another's by now: the end it was goes.
+/// The number of a descriptor is another's by now: the end that it was goes, where this library didn't see it closed.
 #[inline]
 pub fn lost(fd: i32) {
+    table::unexpect(fd);
     if table::is_end(fd) {
         lost_end(fd);
     }
@@ -145,10 +170,11 @@ fn lost_end(fd: i32) {
     if process::owns_tables()
         && let Some(held) = table::remove(fd)
     {
-        if held.is_friend() && held.is_last() {
+        let is_last = held.depart();
+        if held.is_friend() && is_last {
             leave(None, &held);
         }
-        held.forget();
+        closed(&Closing { held, is_last });
     }
 }
 
@@ -173,8 +199,10 @@ fn renew_end(fd: i32) {
 }
 
 /// The descriptor that was [`closing`] is closed.
-pub fn closed(held: &Held) {
-    held.forget();
+pub fn closed(closing: &Closing) {
+    if closing.is_last {
+        closing.held.ends();
+    }
 }
 
 /// This process leaves a connection. If none of its holders is left, the peer is told as TCP would tell it. `fd`: the socket, if it's
@@ -182,6 +210,10 @@ pub fn closed(held: &Held) {
 fn leave(fd: Option<i32>, held: &Held) {
     let link = &held.link;
     let Ok((segment, side)) = link.segment() else { return };
+    if link.is(LEFT) {
+        return left_before(fd, link);
+    }
+    link.mark(LEFT, true);
     let by_ring = link.is_engaged() && !link.is_plain(Way::In);
     let fd = fd.filter(|fd| by_ring && link.is_of(*fd));
     if !segment.release(side) {
@@ -197,6 +229,8 @@ fn leave(fd: Option<i32>, held: &Held) {
     finish(&writer);
     abandon(&reader);
     let Some(fd) = fd else { return };
+    // A doorbell that comes after the end would be a reset.
+    receive::await_writer(&segment.outgoing(side.other()));
     // A connection that is closed with bytes unread is reset (RFC 9293, 3.6.1); doorbells are none.
     if reader.available().is_ok_and(|bytes| bytes > 0) {
         link.linger_was(ask::linger(fd));
@@ -206,13 +240,27 @@ fn leave(fd: Option<i32>, held: &Held) {
     }
 }
 
-/// The program puts a descriptor of its own where one of ours stands: the offer that it was for can't be taken up any more.
+/// Something that runs at the process's exit closes a connection of which the process has taken leave: what it has read since
+/// makes no reset.
+fn left_before(fd: Option<i32>, link: &Link) {
+    let Some(fd) = fd.filter(|fd| link.is_of(*fd)) else { return };
+    if link.reader().is_ok_and(|reader| reader.available() == Ok(0)) {
+        receive::swallow_before_data(fd, link);
+        if let Some(linger) = link.lingered() {
+            call::set_linger(fd, linger);
+        }
+    }
+}
+
+/// The program is about to put a descriptor of its own where one of ours stands: an offer that it was for can't be taken up any more, and a pipe's
+/// doorbells come by TCP.
 pub fn make_way(fd: i32) {
     table::each(|own, held| {
         held.link.lose_offer(fd);
-        if held.link.bell.is_at(fd) {
-            held.link.bell.lose(fd);
-            held.link.stay_plain(own, Plain::Left);
+        if held.link.bell.is_at(fd)
+            && let Some(registered) = held.link.bell.lose(&held.link, fd)
+        {
+            ready::lost_pipe(own, held, registered);
         }
     });
     board::make_way(fd);
@@ -311,6 +359,7 @@ pub fn stayed() {
                 && let Ok((segment, side)) = held.link.segment()
             {
                 segment.hold(side);
+                held.link.mark(LEFT, false);
                 if let Some(linger) = held.link.lingered() {
                     call::set_linger(fd, linger);
                 }

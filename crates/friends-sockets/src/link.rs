@@ -46,6 +46,15 @@ pub(crate) const KILLED: u32 = 256;
 /// Whether the peer's socket can be had for a doorbell isn't known: till then doorbells stand for all that is in the ring.
 const UNREACHED: u32 = 128;
 
+/// A receive was interrupted in its sleep by the futex: the next one sleeps in the kernel.
+pub(crate) const ROUSED: u32 = 2048;
+
+/// Other processes have had the socket too since what its calls do was asked of the kernel: whether they wait is the open file's.
+pub(crate) const SHARED: u32 = 4096;
+
+/// This process has taken leave of the connection.
+pub(crate) const LEFT: u32 = 8192;
+
 /// Readiness was looked at otherwise than by an epoll of which the [bell](Bell) knows: doorbells go by TCP.
 pub(crate) const ELSEWHERE: u32 = 1024;
 
@@ -322,7 +331,7 @@ impl Link {
             return;
         }
         let Ok(_held) = lock::of_reader(&reader) else { return };
-        if !self.is(NONBLOCKING | WATCHED) {
+        if !self.is(NONBLOCKING | WATCHED) && self.is_held_once() {
             reader.unwatch();
             // A peer that forked meanwhile asked for them to stay.
             if segment.holders(side.other()) > 1 {

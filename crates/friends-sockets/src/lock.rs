@@ -8,6 +8,7 @@ use midmile_friends::{Broken, Held, Lock, Owner, Place, Reader, Taken, Writer};
 
 use crate::figures::{self, Figure};
 use crate::leap;
+use crate::process;
 use crate::sys::{call, futex, threads};
 use crate::thread::own;
 
@@ -18,6 +19,8 @@ const NAP: Duration = Duration::from_millis(5);
 /// Naps on end that nobody ended: five seconds. Who has the lock makes no call that takes so long: it's stopped, or the word is a peer's
 /// that wants us to wait.
 const NAPS_MAX: u32 = 1000;
+/// The same in nanoseconds, for who is interrupted in each nap.
+const NAPS_TIME: u64 = 5_000_000_000;
 /// A borrower that is inside: looks from which on this thread sleeps rather than leaves it the CPU, and after which it doesn't wait any more.
 const YIELDS: u32 = 2 * LOOKS;
 const RECALL_MAX: u32 = YIELDS + NAPS_MAX;
@@ -105,7 +108,7 @@ fn recall(lock: Lock<'_>, taken_over: &impl Fn()) -> Result<(), Busy> {
         match looks {
             0..LOOKS => std::hint::spin_loop(),
             LOOKS..YIELDS => call::give_way(),
-            _ if !call::lives(held.thread()) => {
+            _ if !process::lives(held.thread()) => {
                 lock.bury();
                 taken_over();
                 return Ok(());
@@ -122,7 +125,7 @@ fn recall(lock: Lock<'_>, taken_over: &impl Fn()) -> Result<(), Busy> {
 /// Waits for a lock, which may be one that a call of this thread had that was left.
 #[cold]
 fn wait<'m>(lock: Lock<'m>, owner: Owner, mut held: Held, taken_over: &impl Fn()) -> Result<Guard<'m>, Busy> {
-    let (mut looks, mut naps) = (0, 0);
+    let (mut looks, mut naps, mut since) = (0, 0, call::now());
     loop {
         looks += 1;
         if held.thread() == owner.thread() {
@@ -135,8 +138,9 @@ fn wait<'m>(lock: Lock<'m>, owner: Owner, mut held: Held, taken_over: &impl Fn()
             std::hint::spin_loop();
         } else if let Some(value) = lock.wait(held) {
             match futex::sleep(lock.futex(), value, NAP) {
-                futex::Woken::Up => naps = 0,
+                futex::Woken::Up => (naps, since) = (0, call::now()),
                 futex::Woken::Late => naps += 1,
+                futex::Woken::Interrupted if call::now().wrapping_sub(since) > NAPS_TIME => naps = NAPS_MAX + 1,
                 futex::Woken::Interrupted => {}
             }
         }
@@ -151,7 +155,7 @@ fn wait<'m>(lock: Lock<'m>, owner: Owner, mut held: Held, taken_over: &impl Fn()
             Err(now) => held = now,
         }
         if looks >= LOOKS
-            && !call::lives(held.thread())
+            && !process::lives(held.thread())
             && let Some(taken) = lock.take_over(held, owner)
         {
             let guard = had(lock, taken, taken_over)?;

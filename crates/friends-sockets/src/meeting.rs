@@ -3,13 +3,12 @@
 //! Who offers writes it: the process and the descriptor of the segment, and its nonce. Who attaches opens the segment by
 //! `/proc/PID/fd/FD`, as the kernel allows it to processes of the same user, and looks whether it is what was offered.
 
-use std::ffi::CStr;
 use std::net::SocketAddrV6;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use midmile_friends::Name;
+use midmile_friends::{Name, Pipe};
 
-use crate::settings::{self, PATH_MAX};
+use crate::path::{Path, in_proc};
 use crate::sys::map::{self, Owned};
 use crate::sys::{Errno, ask, call};
 
@@ -40,59 +39,6 @@ fn path_of(name: &Name) -> Path {
         path.hex(u128::from(end.port()));
     }
     path
-}
-
-/// A path that is put together without allocating.
-struct Path {
-    bytes: [u8; PATH_MAX],
-    length: usize,
-}
-
-impl Path {
-    fn empty() -> Self {
-        Self { bytes: [0; PATH_MAX], length: 0 }
-    }
-
-    fn directory() -> Self {
-        let mut path = Self::empty();
-        path.length = settings::directory(&mut path.bytes);
-        path
-    }
-
-    /// Of a file in the directory, up to its name.
-    fn within() -> Self {
-        let mut path = Self::directory();
-        path.push(b"/");
-        path
-    }
-
-    fn push(&mut self, text: &[u8]) {
-        // The directory takes at most half, and the longest name isn't a third.
-        self.bytes[self.length..self.length + text.len()].copy_from_slice(text);
-        self.length += text.len();
-    }
-
-    fn hex(&mut self, number: u128) {
-        self.digits(number, 16);
-    }
-
-    fn digits(&mut self, mut number: u128, base: u128) {
-        let mut digits = [0_u8; 40];
-        let mut first = digits.len();
-        loop {
-            first -= 1;
-            digits[first] = b"0123456789abcdef"[usize::try_from(number % base).expect("below the base")];
-            number /= base;
-            if number == 0 {
-                break;
-            }
-        }
-        self.push(&digits[first..]);
-    }
-
-    fn text(&self) -> &CStr {
-        CStr::from_bytes_until_nul(&self.bytes).expect("there is room for the end")
-    }
 }
 
 /// What an end offers.
@@ -228,30 +174,28 @@ pub(crate) fn open(offer: &Offer, length: usize) -> Result<Owned, Errno> {
     if map::is_sealed(&file, length) { Ok(file) } else { Err(Errno(libc::EPERM)) }
 }
 
+/// A pipe of this process's.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn pipe_of(file: &Owned) -> Result<Pipe, Errno> {
+    let [_, inode] = map::identity(file)?.0;
+    Ok(Pipe { process: call::process(), descriptor: file.number(), file: inode })
+}
+
 /// Opens a process's pipe anew, for reading and writing, so that it never hangs up and no write to it is a signal.
 ///
 /// # Errors
-/// What the kernel says, or EPERM where it's no pipe of this user's.
-pub(crate) fn open_pipe(process: i32, descriptor: i32) -> Result<Owned, Errno> {
-    let seen = map::open(in_proc(Some(process), descriptor).text(), libc::O_PATH, 0)?;
+/// What the kernel says, or EPERM where it's another file by now, or no pipe of this user's.
+pub(crate) fn open_pipe(pipe: Pipe) -> Result<Owned, Errno> {
+    let seen = map::open(in_proc(Some(pipe.process), pipe.descriptor).text(), libc::O_PATH, 0)?;
     let kind = map::kind(&seen)?;
-    if kind.mode & libc::S_IFMT != libc::S_IFIFO || kind.owner != map::user() {
+    let is_ours = kind.mode & libc::S_IFMT == libc::S_IFIFO && kind.owner == map::user();
+    if !is_ours || map::identity(&seen)?.0[1] != pipe.file {
         return Err(Errno(libc::EPERM));
     }
     let low = map::open(in_proc(None, seen.number()).text(), libc::O_RDWR | libc::O_NONBLOCK, 0)?;
     map::elsewhere(low.number())
-}
-
-fn in_proc(process: Option<i32>, descriptor: i32) -> Path {
-    let mut path = Path::empty();
-    path.push(b"/proc/");
-    match process {
-        Some(process) => path.digits(u128::from(process.cast_unsigned()), 10),
-        None => path.push(b"self"),
-    }
-    path.push(b"/fd/");
-    path.digits(u128::from(descriptor.cast_unsigned()), 10);
-    path
 }
 
 #[cfg(test)]
@@ -276,11 +220,5 @@ mod tests {
         assert_eq!(path_of(&one).text(), path_of(&other).text());
         assert_eq!(path_of(&one).text().to_str(), Ok("/5-1.50-1.ffff"));
         assert_eq!(Name::from_words(other.to_words()), other);
-    }
-
-    #[test]
-    fn paths_in_proc() {
-        assert_eq!(in_proc(Some(12), 700).text().to_str(), Ok("/proc/12/fd/700"));
-        assert_eq!(in_proc(None, 0).text().to_str(), Ok("/proc/self/fd/0"));
     }
 }

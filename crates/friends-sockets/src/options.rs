@@ -11,7 +11,7 @@ use crate::table::Held;
 const TCP_ZEROCOPY_RECEIVE: i32 = 35;
 
 /// Options whose effect doesn't depend on how bytes go.
-const HARMLESS_SOCKET: [i32; 14] = [
+const HARMLESS_SOCKET: [i32; 13] = [
     libc::SO_REUSEADDR,
     libc::SO_REUSEPORT,
     libc::SO_KEEPALIVE,
@@ -23,7 +23,6 @@ const HARMLESS_SOCKET: [i32; 14] = [
     libc::SO_OOBINLINE,
     libc::SO_BUSY_POLL,
     libc::SO_INCOMING_CPU,
-    libc::SO_MAX_PACING_RATE,
     libc::SO_DONTROUTE,
     libc::SO_BROADCAST,
 ];

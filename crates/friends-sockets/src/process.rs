@@ -1,8 +1,10 @@
-//! Which process this is: a child after fork has copies of everything here, one after vfork shares it.
+//! Which threads live; and which process this is: a child after fork has copies of everything here, one after vfork shares it.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
-use crate::sys::{call, threads};
+use crate::path;
+use crate::sys::{call, map, threads};
+use crate::thread::own;
 
 static NUMBER: AtomicI32 = AtomicI32::new(0);
 static GENERATION: AtomicU32 = AtomicU32::new(1);
@@ -19,6 +21,36 @@ pub(crate) fn begin() {
     NUMBER.store(call::process(), Ordering::Relaxed);
     GENERATION.fetch_add(1, Ordering::Relaxed);
     EXITING.store(false, Ordering::Relaxed);
+}
+
+/// Whether a thread lives, anywhere that we can see. One that was killed and that nobody has waited for doesn't (proc(5): states Z and X).
+pub(crate) fn lives(thread: u32) -> bool {
+    let mut text = [0; 128];
+    let stat = || map::open(path::stat_of(thread).text(), libc::O_RDONLY, 0);
+    call::is_there(thread) && {
+        let length = stat().and_then(|file| map::read(&file, &mut text)).unwrap_or(0);
+        // The state follows the name, which stands in brackets and may have some itself.
+        let name_ends = text[..length].iter().rposition(|byte| *byte == b')');
+        !name_ends.and_then(|end| text.get(end + 2)).is_some_and(|state| matches!(state, b'Z' | b'X'))
+    }
+}
+
+/// Whether this process may have a descriptor of this number (`RLIMIT_NOFILE`).
+pub fn may_have(fd: i32) -> bool {
+    usize::try_from(fd).is_ok_and(|fd| fd < map::descriptors_max())
+}
+
+/// This thread is about to fork: a number for that.
+pub(crate) fn forking() -> u32 {
+    static FORKS: AtomicU32 = AtomicU32::new(0);
+    let fork = FORKS.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+    own(|own| own.fork.set(fork));
+    fork
+}
+
+/// The number of this thread's last fork.
+pub(crate) fn this_fork() -> u32 {
+    own(|own| own.fork.get())
 }
 
 /// Has the kernel's barriers reach this process, without which none of its threads is lent a lock: at the library's start, and in a child after

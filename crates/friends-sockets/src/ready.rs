@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use libc::{EPOLLET, EPOLLIN, EPOLLRDNORM, POLLIN, POLLRDNORM, epoll_event, pollfd};
 use midmile_friends::Step;
 
+use crate::bell::{Registered, Told};
 use crate::end::End;
+use crate::figures::{self, Figure};
 use crate::link::{EDGES, ELSEWHERE, WATCHED};
 use crate::looks::Hope;
 use crate::sys::call;
@@ -107,8 +109,17 @@ pub fn concerns(descriptors: &[pollfd]) -> bool {
     descriptors.iter().any(|one| one.events & RECEIVING != 0 && table::is(one.fd, receives))
 }
 
-/// poll(2), by `wait`, libc's own, which gets what is left in nanoseconds.
-pub fn poll(descriptors: &mut [pollfd], limit: Limit, wait: impl Fn(&mut [pollfd], Option<u64>) -> i32) -> i32 {
+/// How libc's own is to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all, and with the signals as they are: there's something already.
+    Look,
+    /// For so many nanoseconds; `None`: for ever.
+    AtMost(Option<u64>),
+}
+
+/// poll(2), by `wait`, libc's own.
+pub fn poll(descriptors: &mut [pollfd], limit: Limit, wait: impl Fn(&mut [pollfd], Wait) -> i32) -> i32 {
     loop {
         let friends = |descriptors: &[pollfd]| {
             descriptors
@@ -116,12 +127,13 @@ pub fn poll(descriptors: &mut [pollfd], limit: Limit, wait: impl Fn(&mut [pollfd
                 .any(|one| one.events & RECEIVING != 0 && friend(one.fd).is_some_and(|held| prepare(one.fd, &held)))
         };
         let ready = friends(descriptors) || spin(descriptors, limit);
-        let answer = wait(descriptors, if ready { Some(0) } else { limit.left() });
+        let answer = wait(descriptors, if ready { Wait::Look } else { Wait::AtMost(limit.left()) });
         if answer < 0 {
             return answer;
         }
         let count = descriptors.iter_mut().fold(0, |count, one| count + i32::from(put_right(one)));
-        if count > 0 || limit.left() == Some(0) {
+        // What is left is libc's own to measure: the program's clock may stand still.
+        if count > 0 || !ready && answer == 0 || limit.left() == Some(0) {
             return count;
         }
     }
@@ -268,40 +280,62 @@ pub fn registered(epoll: i32, fd: i32, added: bool, event: epoll_event) {
 #[inline(never)]
 fn registered_end((epoll, fd): (i32, i32), added: bool, event: epoll_event, (is_input, edges): (bool, bool)) {
     let Some(held) = table::carrying(fd) else { return };
-    let piped = held.link.bell.registered(&held.link, (epoll, fd), added, event);
-    let is_watched = is_input || held.link.is(WATCHED);
-    if !is_watched || piped && is_edged(&held, edges) {
+    let told = held.link.bell.registered(&held.link, (epoll, fd), added, event);
+    if !is_input && !held.link.is(WATCHED) {
         return;
     }
-    watch_all(fd, &held, edges);
+    match told {
+        Told::ByPipe if is_edged(&held, edges) => {}
+        Told::ByPipe => watch_in(fd, &held, edges, [Some((epoll, event)), None]),
+        Told::ByTcp(other) => watch_in(fd, &held, edges, [other, Some((epoll, event))]),
+    }
+}
+
+/// From now on doorbells in the socket tell these epolls.
+fn watch_in(fd: i32, held: &Held, edges: bool, registered: [Option<Registered>; 2]) {
+    if !watch_all(fd, held, edges) {
+        for one in registered.into_iter().flatten() {
+            if !held.link.bell.deputize(&held.link, one) {
+                figures::add(Figure::Unrung, 1);
+            }
+        }
+    }
+}
+
+/// The pipe that told an epoll is no more.
+pub(crate) fn lost_pipe(fd: i32, held: &Held, registered: Registered) {
+    let edges = registered.1.events & EPOLLET.cast_unsigned() != 0;
+    watch_in(fd, held, edges, [Some(registered), None]);
 }
 
 /// Readiness to receive is waited for by a call that isn't looked at.
 pub fn watched(fd: i32) {
     if let Some(held) = table::carrying(fd) {
         held.link.mark(ELSEWHERE, true);
-        watch_all(fd, &held, false);
+        if !watch_all(fd, &held, false) {
+            figures::add(Figure::Unrung, 1);
+        }
     }
 }
 
-/// From now on a doorbell stands for what the ring holds, what it holds already too.
-fn watch_all(fd: i32, held: &Held, edges: bool) {
+/// From now on a doorbell stands for what the ring holds. False: none can be had for what it holds already.
+fn watch_all(fd: i32, held: &Held, edges: bool) -> bool {
     options::watch(held, edges);
     if is_unrung(fd, held)
         && let Ok((segment, side)) = held.link.segment()
     {
-        recall::attract(fd, &segment, side);
+        return recall::attract(fd, &segment, side);
     }
+    true
 }
 
 /// As [`registered`], for one who receives till nothing is left and only then waits: he needs an edge where bytes come into an empty ring, not
 /// one for each piece.
 pub(crate) fn registered_by_drainer(epoll: i32, fd: i32, event: epoll_event) {
     let Some(held) = table::find(fd) else { return };
-    if held.link.bell.registered(&held.link, (epoll, fd), true, event) {
-        return;
+    if let Told::ByTcp(other) = held.link.bell.registered(&held.link, (epoll, fd), true, event) {
+        watch_in(fd, &held, false, [other, Some((epoll, event))]);
     }
-    watch_all(fd, &held, false);
 }
 
 /// From now on each piece is told: what was received need not be all.

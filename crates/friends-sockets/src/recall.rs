@@ -53,15 +53,15 @@ fn fits(socket: &Owned, length: usize) -> bool {
     usize::try_from(buffer).is_ok_and(|buffer| length <= buffer / 2)
 }
 
-/// Has a doorbell sent to our socket, from the peer's, for what its ring holds: readiness is looked at from now on.
-pub(crate) fn attract(fd: i32, segment: &Segment<'_>, side: Side) {
+/// Has a doorbell sent to our socket, from the peer's, for what its ring holds: readiness is looked at from now on. False: none can be had.
+pub(crate) fn attract(fd: i32, segment: &Segment<'_>, side: Side) -> bool {
     let writer = segment.outgoing(side.other());
-    let Ok(_held) = lock::of_writer(&writer) else { return };
-    let Some(socket) = socket_of_peer(fd, segment, side) else { return figures::add(Figure::Unrung, 1) };
-    let Ok(bells @ 1..) = writer.attract() else { return };
+    let Ok(_held) = lock::of_writer(&writer) else { return true };
+    let Some(socket) = socket_of_peer(fd, segment, side) else { return false };
+    let Ok(bells @ 1..) = writer.attract() else { return true };
     if writer.is_unsure().0 {
         // The peer finds out when it rings next.
-        return figures::add(Figure::Unrung, 1);
+        return false;
     }
     // As the peer does before it rings, and undone because the peer doesn't know of it.
     let waits = ask::number(socket.number(), libc::IPPROTO_TCP, libc::TCP_NODELAY) == Some(0)
@@ -75,6 +75,7 @@ pub(crate) fn attract(fd: i32, segment: &Segment<'_>, side: Side) {
     if waits {
         ask::set_number(socket.number(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 0);
     }
+    true
 }
 
 /// Whether the peer's socket can be had now, and no other process than the peer has it.

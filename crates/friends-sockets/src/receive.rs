@@ -5,7 +5,7 @@ mod doorbells;
 use doorbells::BELLS;
 pub(crate) use doorbells::{await_bells, swallow, swallow_before_data};
 use libc::{MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC, MSG_WAITALL};
-use midmile_friends::{Broken, Plain, Reader, Step, View};
+use midmile_friends::{Broken, Plain, Reader, Step, View, Writer};
 
 use crate::end::{End, Way};
 use crate::figures::{self, Figure};
@@ -185,7 +185,7 @@ impl Receive<'_, '_> {
                     let alone = self.reader.is_alone();
                     let more = self.flags & MSG_WAITALL != 0 || !alone && self.reader.view()?.tcp;
                     if self.buffers.left() == 0 || !more {
-                        if !alone || self.link.is(WATCHED | NONBLOCKING) {
+                        if !alone || self.is_watched() {
                             self.emptied()?;
                         }
                         return Ok(Turn::Done);
@@ -234,11 +234,16 @@ impl Receive<'_, '_> {
         Ok(())
     }
 
+    /// Whether readiness is looked at, be it in another process that has the end too.
+    fn is_watched(&self) -> bool {
+        self.link.is(WATCHED | NONBLOCKING) || self.reader.is_watched()
+    }
+
     /// Where the ring was emptied, no doorbell of what was read stays in the socket, which would seem readable; and the next byte rings,
     /// if readiness is looked at.
     fn emptied(&self) -> Result<(), Broken> {
         let mut view = self.reader.view()?;
-        if view.ring == 0 && self.link.is(WATCHED | NONBLOCKING) {
+        if view.ring == 0 && self.is_watched() {
             view = self.after_writer(view)?;
         }
         if view.ring == 0
@@ -265,11 +270,7 @@ impl Receive<'_, '_> {
             if view.ring > 0 || !writer.lock().is_held() {
                 break;
             }
-            if look < ALONE && !beside {
-                std::hint::spin_loop()
-            } else {
-                call::give_way()
-            }
+            let_run(look, beside);
             view = self.reader.view()?;
         }
         // What it did before it gave the lock back.
@@ -418,6 +419,21 @@ impl Receive<'_, '_> {
                 return Ok(turn);
             }
         }
+    }
+}
+
+/// Between two looks at a writer that is to be done soon; `beside`: on this CPU.
+fn let_run(look: u32, beside: bool) {
+    if look < ALONE && !beside { std::hint::spin_loop() } else { call::give_way() }
+}
+
+/// Waits until a writer is done that has its lock now.
+pub(crate) fn await_writer(writer: &Writer<'_>) {
+    for look in 0..WRITER_LOOKS {
+        if !writer.lock().is_held() {
+            return;
+        }
+        let_run(look, false);
     }
 }
 

@@ -229,6 +229,8 @@ impl Send<'_, '_> {
     fn wait_for_room(&self, sleep: &mut Sleep) -> Result<(), Errno> {
         let (link, writer) = (self.link, &self.writer);
         match leap::asleep(link, || sleep.until_room(link, writer, writer.capacity()))? {
+            // Its number may be another's.
+            Woken::Late if !table::still(self.fd, link) => return Err(Errno(libc::EBADF)),
             Woken::Look => {}
             Woken::Late => link.leave_ring(self.fd, writer, Plain::Full),
         }

@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use midmile_friends::{Reader, Writer};
 
-use crate::link::Link;
+use crate::link::{Link, ROUSED};
 use crate::lock::{self, Busy};
 use crate::looks::Hope;
 use crate::settings::{self, Spin};
-use crate::signals::{self, Verdict};
 use crate::sys::{AGAIN, Answer, Errno, INTERRUPTED, call, futex};
 use crate::table;
 
@@ -56,13 +55,10 @@ impl CatchUp {
             return Ok(());
         }
         let (nap, mut naps) = (AtomicU32::new(0), 0);
-        while naps < CATCH_UP_NAPS && !caught_up() {
+        while naps < CATCH_UP_NAPS && futex::are_restarted() && !caught_up() {
             naps += 1;
-            if futex::sleep(&nap, 0, CATCH_UP_NAP) == futex::Woken::Interrupted {
-                naps = CATCH_UP_NAPS;
-                if signals::verdict(false) == Verdict::Interrupt {
-                    return Err(INTERRUPTED);
-                }
+            if futex::sleep_as_called(&nap, 0, CATCH_UP_NAP) == futex::Woken::Interrupted {
+                return Err(INTERRUPTED);
             }
         }
         self.waited_at.store(sent, Ordering::Relaxed);
@@ -100,7 +96,7 @@ pub(crate) fn reentered(blocking: bool) -> Answer {
 
 impl Sleep {
     pub(crate) fn begin(link: &Link) -> Self {
-        Self { limit: link.limit(), began: 0, spun: false, dozed: false, slow: 0 }
+        Self { limit: link.limit(), began: 0, spun: false, dozed: !futex::are_restarted() || link.is(ROUSED), slow: 0 }
     }
 
     /// Whether the next sleep is by the futex.
@@ -143,7 +139,8 @@ impl Sleep {
             }
         }
         if !self.dozed {
-            if let Some(woken) = self.doze(reader, rest)? {
+            if let Some(woken) = self.doze(link, reader, rest)? {
+                call::cancel();
                 return Ok(woken);
             }
             self.dozed = true;
@@ -151,11 +148,13 @@ impl Sleep {
         if !table::still(fd, link) {
             return Ok(Woken::Look);
         }
+        link.mark(ROUSED, false);
+        let rest = self.rest();
         self.by_bell(fd, reader, rest)
     }
 
     /// Sleeps by the futex; `None` where the kernel has to be asked.
-    fn doze(&mut self, reader: &Reader<'_>, rest: Option<Duration>) -> Result<Option<Woken>, Errno> {
+    fn doze(&mut self, link: &Link, reader: &Reader<'_>, rest: Option<Duration>) -> Result<Option<Woken>, Errno> {
         let doze = match lock::of_reader(reader) {
             Ok(_held) => reader.doze(),
             Err(Busy::Own | Busy::Broken(_)) => return Ok(Some(Woken::Look)),
@@ -164,14 +163,18 @@ impl Sleep {
             // Bytes may have come; else the writer has ended, or bytes come by TCP.
             return Ok((reader.available() != Ok(0)).then_some(Woken::Look));
         };
-        match futex::sleep(doze.word, doze.expected, rest.map_or(DOZE, |rest| rest.min(DOZE))) {
+        let woken = match rest {
+            None => futex::sleep_as_called(doze.word, doze.expected, DOZE),
+            Some(rest) => futex::sleep(doze.word, doze.expected, rest.min(DOZE)),
+        };
+        match woken {
             futex::Woken::Up => Ok(Some(Woken::Look)),
             futex::Woken::Late => Ok(None),
-            futex::Woken::Interrupted => match signals::verdict(self.limit.is_some()) {
-                Verdict::Interrupt => Err(INTERRUPTED),
-                Verdict::Restart => Ok(Some(Woken::Look)),
-                Verdict::Unknown => Ok(None),
-            },
+            futex::Woken::Interrupted => {
+                // The kernel hasn't been asked. Were each call interrupted before it is, the program would never hear of an end that nobody told of here.
+                link.mark(ROUSED, true);
+                Err(INTERRUPTED)
+            }
         }
     }
 
@@ -185,7 +188,11 @@ impl Sleep {
             return Ok(Woken::Look);
         }
         let answer = match rest {
-            None => call::wait_sleeping(fd).map(|_| Woken::Look),
+            None => match call::wait_sleeping(fd) {
+                // That the socket doesn't wait was said after the program's call had begun.
+                Err(AGAIN) => call::wait_for(fd, libc::POLLIN, -1).map(|_| Woken::Look),
+                answer => answer.map(|_| Woken::Look),
+            },
             Some(rest) => {
                 let milliseconds = i32::try_from(rest.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
                 call::wait_for(fd, libc::POLLIN, milliseconds)
@@ -206,23 +213,22 @@ impl Sleep {
         if link.sending.is_wanted() && link.sending.look(u64::MAX, beside, is_drained) {
             return Ok(Woken::Look);
         }
+        if !futex::are_restarted() {
+            return Ok(Woken::Late);
+        }
         let doze = match lock::of_writer(writer) {
             Ok(_held) => writer.wait_for_room(),
             Err(Busy::Own | Busy::Broken(_)) => return Ok(Woken::Late),
         };
         let Ok(Some(doze)) = doze else { return Ok(Woken::Look) };
-        match futex::sleep(doze.word, doze.expected, DOZE_FOR_ROOM) {
+        match futex::sleep_as_called(doze.word, doze.expected, DOZE_FOR_ROOM) {
             futex::Woken::Up => Ok(Woken::Look),
             futex::Woken::Late => {
                 self.slow += 1;
                 let reads = writer.unread().is_ok_and(|unread| unread < full);
                 Ok(if reads && self.slow <= SLOW_DOZES { Woken::Look } else { Woken::Late })
             }
-            futex::Woken::Interrupted => match signals::verdict(false) {
-                Verdict::Interrupt => Err(INTERRUPTED),
-                Verdict::Restart => Ok(Woken::Look),
-                Verdict::Unknown => Ok(Woken::Late),
-            },
+            futex::Woken::Interrupted => Err(INTERRUPTED),
         }
     }
 }

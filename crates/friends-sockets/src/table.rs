@@ -73,7 +73,7 @@ pub(crate) fn is(fd: i32, wanted: impl Fn(&End) -> bool) -> bool {
 
 /// Whether a descriptor is an end. That may be over by the time it's heard.
 #[inline]
-pub(crate) fn is_end(fd: i32) -> bool {
+pub fn is_end(fd: i32) -> bool {
     is(fd, |_| true)
 }
 
@@ -123,8 +123,8 @@ pub(crate) fn expect(fd: i32, edges: bool) {
     }
 }
 
-/// A descriptor that isn't an end is closed.
-pub fn unexpect(fd: i32) {
+/// A descriptor's number is another's by now. Not where it's closed: a child of vfork closes its copy, and not its parent's.
+pub(crate) fn unexpect(fd: i32) {
     let Some(entry) = entry(fd) else { return };
     let word = entry.load(Ordering::Relaxed);
     if word == EXPECTED || word == EXPECTED_EDGES {
@@ -210,9 +210,11 @@ pub(crate) fn is_stdio(fd: i32) -> bool {
 
 /// Gives a descriptor the end of another that it now is the same as.
 pub(crate) fn same(fd: i32, end: &Held) {
-    let Some(entry) = reached(fd) else { return };
-    end.refer();
-    entry.store(pool::number(end), Ordering::SeqCst);
+    if let Some(entry) = reached(fd)
+        && end.refer()
+    {
+        entry.store(pool::number(end), Ordering::SeqCst);
+    }
 }
 
 /// An end's number, from 0; less than there are entries on a board.
@@ -222,10 +224,11 @@ pub(crate) fn place(end: &Held) -> u32 {
 
 /// All ends that are in use, with one descriptor of each.
 pub(crate) fn each_once(mut act: impl FnMut(i32, &Held)) {
-    static WALKS: AtomicU32 = AtomicU32::new(0);
-    let walk = WALKS.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
     each(|fd, held| {
-        if held.is_first_seen(walk) {
+        // The lowest, if there are several.
+        let place = usize::try_from(fd).unwrap_or(0);
+        let is_it = |entry: &AtomicU32| entry.load(Ordering::Relaxed) == pool::number(held);
+        if held.has_one_descriptor() || !TABLE[..place].iter().any(is_it) {
             act(fd, held);
         }
     });

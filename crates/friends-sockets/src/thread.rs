@@ -18,6 +18,8 @@ pub(crate) struct Own {
     pub(crate) asleep: Cell<Option<(u32, usize)>>,
     /// An address below all of its stack; 0: it wasn't asked for.
     below: Cell<usize>,
+    /// The number of its last fork.
+    pub(crate) fork: Cell<u32>,
     /// Something is done at its end.
     pub(crate) is_minded: Cell<bool>,
 }
@@ -29,6 +31,7 @@ thread_local! {
             generation: Cell::new(0),
             asleep: Cell::new(None),
             below: Cell::new(0),
+            fork: Cell::new(0),
             is_minded: Cell::new(false),
         }
     };

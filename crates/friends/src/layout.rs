@@ -20,7 +20,7 @@ use crate::sync::{AtomicU32, AtomicU64};
 pub(crate) const MAGIC: u64 = u64::from_be_bytes(*b"\xf1midmile");
 /// Version of the layout and of the protocol.
 #[cfg(not(loom))]
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 /// Where the rings begin.
 pub(crate) const DATA_AT: usize = 4096;
 /// Room for the counters of reasons; there are fewer.
@@ -50,6 +50,8 @@ pub(crate) struct SideWords {
     pub(crate) place: AtomicU64,
     /// Where its pipe for doorbells may be found, in the same way.
     pub(crate) bell: AtomicU64,
+    /// Which pipe it is, by its inode: descriptors' numbers come again.
+    pub(crate) bell_file: AtomicU64,
     /// 1 once the other end has opened it, 2 if it couldn't.
     pub(crate) bell_answer: AtomicU32,
     /// The CPU on which it last waited for the other end, and one; 0: it hasn't.

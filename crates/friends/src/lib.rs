@@ -93,7 +93,7 @@ pub use model::fuzz as fuzz_friends;
 pub use name::Name;
 pub use reader::{Reader, Step, Take, View};
 pub use reason::{BadSegment, Broken, Plain};
-pub use segment::{CAPACITY_DEFAULT, CAPACITY_MAX, CAPACITY_MIN, Segment, Side, State, segment_bytes};
+pub use segment::{CAPACITY_DEFAULT, CAPACITY_MAX, CAPACITY_MIN, Pipe, Segment, Side, State, segment_bytes};
 pub use tally::Tally;
 pub use told::{BadRecord, RECORD_BYTES_MAX, RECORD_MAX, Record, Told};
 pub use writer::{Doze, Put, Wake, Way, Writer};

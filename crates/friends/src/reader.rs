@@ -290,6 +290,12 @@ impl<'m> Reader<'m> {
         self.view().map(|view| view.ring == 0)
     }
 
+    /// Whether readiness is looked at, by whatever process that has this end.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.flow.signals.attention.load(Ordering::Relaxed) & WATCHED != 0
+    }
+
     /// Nobody looks at readiness any more.
     pub fn unwatch(&self) {
         self.flow.signals.attention.fetch_and(!(WATCHED | ALWAYS), Ordering::AcqRel);

@@ -81,6 +81,17 @@ pub enum State {
     Withdrawn = 3,
 }
 
+/// Where a pipe may be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pipe {
+    /// The process that has it.
+    pub process: i32,
+    /// Its descriptor there.
+    pub descriptor: i32,
+    /// Its inode.
+    pub file: u64,
+}
+
 /// A view of a segment. Cheap to copy; all of a process's threads may use it at once, under the locks that [`Writer`] and [`Reader`]
 /// name.
 #[derive(Clone, Copy, Debug)]
@@ -217,21 +228,26 @@ impl<'m> Segment<'m> {
         halves(self.shared.sides[side.index()].place.load(Ordering::Acquire))
     }
 
-    /// Offers a pipe to the other end, for the doorbells of what comes in to `side`: a process and its descriptor. False: they are no
-    /// numbers of such.
+    /// Offers a pipe to the other end, for the doorbells of what comes in to `side`. False: its numbers are no process's and descriptor's.
     #[must_use]
-    pub fn offer_bell(&self, side: Side, process: i32, descriptor: i32) -> bool {
-        let (Ok(process), Ok(descriptor)) = (u32::try_from(process), u32::try_from(descriptor)) else { return false };
-        self.shared.sides[side.index()].bell.store(joined(process, descriptor), Ordering::Release);
+    pub fn offer_bell(&self, side: Side, pipe: Pipe) -> bool {
+        let words = &self.shared.sides[side.index()];
+        let (Ok(process), Ok(descriptor)) = (u32::try_from(pipe.process), u32::try_from(pipe.descriptor)) else {
+            return false;
+        };
+        words.bell_file.store(pipe.file, Ordering::Relaxed);
+        words.bell.store(joined(process, descriptor), Ordering::Release);
         true
     }
 
-    /// The pipe that `side` has offered. A hostile peer says anything: who opens it sees whether it's a
-    /// pipe.
+    /// The pipe that `side` has offered. A hostile peer says anything, and that of a fair one may be closed: who opens it sees whether it's a
+    /// pipe, and this one.
     #[must_use]
-    pub fn bell(&self, side: Side) -> Option<(i32, i32)> {
-        let (process, descriptor) = halves(self.shared.sides[side.index()].bell.load(Ordering::Acquire))?;
-        Some((i32::try_from(process).ok()?, i32::try_from(descriptor).ok()?))
+    pub fn bell(&self, side: Side) -> Option<Pipe> {
+        let words = &self.shared.sides[side.index()];
+        let (process, descriptor) = halves(words.bell.load(Ordering::Acquire))?;
+        let file = words.bell_file.load(Ordering::Relaxed);
+        Some(Pipe { process: i32::try_from(process).ok()?, descriptor: i32::try_from(descriptor).ok()?, file })
     }
 
     /// Whether the other end of `side` has said if it can open the pipe.

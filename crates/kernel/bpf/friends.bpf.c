@@ -296,8 +296,16 @@ static inline void tap_state(struct bpf_sock_ops *ops)
         tap_event(direction, sock_of(ops), TAP_RESET);
 }
 
-/* The connection is over. What is unread is kept for its reader; of a socket that goes on to another connection without having read
- * it, forget() takes care. */
+/* Whether the program itself ends a connection that nobody has ended (connect(2) with AF_UNSPEC): its socket may go on to another. The kernel notes an
+ * error before it closes for one, and an end before it closes for that. */
+static inline int disconnects(struct bpf_sock_ops *ops, const struct tcp_sock *tcp)
+{
+    u32 from = FIELD(ops, args[0]);
+    return (from == TCP_STATE_ESTABLISHED || from == TCP_STATE_FIN_WAIT1 || from == TCP_STATE_CLOSE_WAIT) && SOCK(tcp).sk_err == 0;
+}
+
+/* The connection is over. What is unread is kept for its reader, but where that gives the connection up, as TCP's bytes are thrown away
+ * then. */
 static inline void part(struct bpf_sock_ops *ops)
 {
     struct direction *direction = direction_of(ops, 0);
@@ -305,7 +313,7 @@ static inline void part(struct bpf_sock_ops *ops)
         return;
     map_delete(&friends_ends, &direction->own);
     struct tcp_sock *tcp = tcp_of(ops);
-    if (!tcp || unread(tcp) == 0)
+    if (!tcp || unread(tcp) == 0 || disconnects(ops, tcp))
         forget(direction);
 }
 
@@ -348,6 +356,8 @@ static inline enum counter option_against(const struct tcp_sock *own, const stru
         return TCP_URGENT;
     if (SOCK(own).__sk_common.skc_flags & FLAG(SOCK_ZEROCOPY))
         return TCP_ZEROCOPY;
+    if (SOCK(own).sk_max_pacing_rate != ~0UL)
+        return TCP_PACED;
     if (BITS(other, tcp_sock, recvmsg_inq))
         return TCP_INQ;
     if (SOCK(other).sk_peek_off >= 0)
@@ -441,8 +451,10 @@ static inline enum counter way(struct direction *direction, const struct tcp_soc
         verdict = option_against(own, other);
     if (verdict == BYPASS && !direction->is_settled)
         verdict = settle(direction, own);
-    /* Who waits for edges from now on isn't told of TCP's bytes behind ours: first it has to have read those. */
-    if (verdict == TCP_EDGES && direction->is_bypassed && unread(other))
+    /* Who waits for edges from now on isn't told of TCP's bytes behind ours, and who looks (MSG_PEEK) for more of them than there is of ours sees none of
+     * them: first it has to have read those. */
+    int is_of_reader = verdict == TCP_EDGES || verdict == TCP_LOW_WATER || verdict == TCP_PEEK_OFF;
+    if (is_of_reader && direction->is_bypassed && unread(other))
         verdict = BYPASS;
     return verdict == BYPASS ? room(direction, other) : verdict;
 }

@@ -61,6 +61,7 @@ enum counter {
     TCP_LAYER,      /* a protocol above TCP in the kernel at either end, such as TLS */
     TCP_GONE,       /* the other end closes */
     TCP_ENDED,      /* this end is shut down: the send fails, as TCP alone says */
+    TCP_PACED,      /* SO_MAX_PACING_RATE here */
 
     COUNTERS_MAX,
     TCP_BEHIND = COUNTERS_MAX, /* not counted: the other end hasn't read all that came by TCP */

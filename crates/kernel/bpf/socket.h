@@ -67,6 +67,8 @@ struct sock {
     int sk_rcvlowat;
     int sk_peek_off;
     u32 sk_tsflags;
+    int sk_err;
+    unsigned long sk_max_pacing_rate;
     struct socket *sk_socket;
 } RELOCATED;
 struct inet_sock {

@@ -4,12 +4,14 @@
 //! closes, so nothing is cut when it is dropped: not even when the process is killed. [`Attachment::all`] finds what there is, by
 //! whomever it was attached, without a file anywhere.
 
-use std::fmt;
-use std::io;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{fmt, io, thread};
 
 use aya::maps::{HashMap, MapData, SockHash};
 use aya::programs::{CgroupAttachMode, SkMsg, SockOps};
+use rustix::fs::{FlockOperation, flock};
 
 use crate::cgroup;
 use crate::object::{Object, to_io};
@@ -35,6 +37,9 @@ const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_D
 const FOLLOW: &str = "midmile_friends";
 const SEND: &str = "midmile_friends_send";
 const WHAT: &str = "friends";
+/// How long who attaches to the same cgroup at the same time is waited for, and between two looks.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(20);
 /// The first kernel that charges what waits past TCP to the receiver's buffer. On others a writer would never be stopped, and
 /// nothing would say so: they are refused.
 const SINCE: Release = Release { major: 6, minor: 13 };
@@ -124,6 +129,7 @@ impl Friends {
         }
         let (path, directory) = cgroup::open(path)?;
         let id = cgroup::id(&directory).map_err(|error| FriendsError::Cgroup { path: path.clone(), error })?;
+        await_others(&directory);
         refuse_twice(id, &path)?;
         let Loaded { mut object, sockets, ids } = Loaded::load()?;
         list(&mut object, ports)?;
@@ -197,6 +203,15 @@ fn list(object: &mut Object, ports: &[u16]) -> Result<(), FriendsError> {
     let mut listed: HashMap<MapData, u16, u8> = object.table("friends_ports");
     let mut set = ports.iter().map(|port| listed.insert(port, 1, 0));
     set.try_for_each(|set| set.map_err(|error| FriendsError::Map(to_io(&error))))
+}
+
+/// Who attaches to a cgroup at the same time waits till this is done, and finds it then: as long as the directory is open. Somebody who has it locked
+/// for something else isn't waited for long.
+fn await_others(directory: &File) {
+    let deadline = Instant::now() + PATIENCE;
+    while flock(directory, FlockOperation::NonBlockingLockExclusive).is_err() && Instant::now() < deadline {
+        thread::sleep(LOOK);
+    }
 }
 
 /// Two for one cgroup would only be in each other's way: a socket can be in one map.

@@ -28,19 +28,27 @@ pub(crate) fn run(args: &FriendsAttachArgs) -> Outcome {
         if !crate::command::reaches(format!("ready cgroup={cgroup}\n").as_bytes())? {
             return Ok(Exit::Done);
         }
-        tokio::select! {
-            () = signals.end.recv() => {}
+        let is_there = tokio::select! {
+            () = signals.end.recv() => true,
             looked = switched_off(&friends) => looked.map_err(|error| super::failure(&error))?,
-        }
+        };
         friends.switch_off().map_err(|error| super::failure(&error))?;
-        Ok(Exit::Done)
+        if is_there {
+            return Ok(Exit::Done);
+        }
+        Err(Failure::Run(format!("the cgroup {cgroup} was removed; attach to one that is made in its place anew")))
     })
 }
 
-/// Waits until somebody has switched it off.
-async fn switched_off(friends: &Friends) -> Result<(), FriendsError> {
-    while friends.attachment().is_on()? {
+/// Waits until somebody has switched it off, or the cgroup is gone; whether it's there.
+async fn switched_off(friends: &Friends) -> Result<bool, FriendsError> {
+    let attachment = friends.attachment();
+    while attachment.is_on()? {
+        // Where it can't be found it isn't there, or another has its place.
+        if !attachment.is_of(attachment.path()).unwrap_or(false) {
+            return Ok(false);
+        }
         sleep(LOOK).await;
     }
-    Ok(())
+    Ok(true)
 }

@@ -4,10 +4,10 @@
 //! what a process does to its board can't hurt who looks. What stands in it is believed to be figures and no more.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use midmile_friends::{BOARD_BYTES, ENTRY_BYTES, EntryTold, HEAD_BYTES, HeadTold, TAP_AT, WISH_AT, Wish};
@@ -21,6 +21,8 @@ const NAME: &str = "/memfd:midmile-friends-board (deleted)";
 pub(super) struct Board {
     pub(super) pid: u32,
     pub(super) head: HeadTold,
+    /// The user who made it.
+    owner: u32,
     identity: (u64, u64),
     file: File,
 }
@@ -48,6 +50,14 @@ impl Board {
         }
         let mut boards: Vec<Self> = found.into_values().collect();
         boards.sort_by_key(|board| board.pid);
+        Ok(boards)
+    }
+
+    /// Those of a runtime directory: of its owner's processes, whatever others say that theirs are of.
+    pub(super) fn of(directory: &Metadata, wanted: Use) -> io::Result<Vec<Self>> {
+        let mut boards = Self::all(wanted)?;
+        let identity = [directory.dev(), directory.ino()];
+        boards.retain(|board| board.owner == directory.uid() && board.head.directory == identity);
         Ok(boards)
     }
 
@@ -99,9 +109,16 @@ fn read(pid: u32, path: &Path, wanted: Use) -> io::Result<Option<Board>> {
         return Ok(None);
     }
     let access = if wanted == Use::Tell { OFlags::RDWR } else { OFlags::RDONLY };
-    let file =
-        File::from(open(format!("/proc/self/fd/{}", seen.as_raw_fd()), access | OFlags::CLOEXEC, Mode::empty())?);
+    // A lease on it, which is nothing that a board has, would have us wait for who has that (fcntl(2)).
+    let flags = access | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(open(format!("/proc/self/fd/{}", seen.as_raw_fd()), flags, Mode::empty())?);
     let mut bytes = vec![0; HEAD_BYTES];
     file.read_exact_at(&mut bytes, 0)?;
-    Ok(HeadTold::read(&bytes).map(|head| Board { pid, head, identity: (stat.st_dev, stat.st_ino), file }))
+    Ok(HeadTold::read(&bytes).map(|head| Board {
+        pid,
+        head,
+        owner: stat.st_uid,
+        identity: (stat.st_dev, stat.st_ino),
+        file,
+    }))
 }

@@ -5,7 +5,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use midmile_friends::Wish;
@@ -46,11 +46,17 @@ fn said(done: io::Result<()>, already: ErrorKind, file: &Path, what: &str) -> Re
 /// Tells all processes of the directory; how many those are.
 fn tell(directory: &Path, wish: Wish) -> Result<String, Failure> {
     let found = fs::metadata(directory).map_err(|error| failed("find", directory, &error))?;
-    let boards = Board::all(Use::Tell).map_err(|error| failed("look into", Path::new("/proc"), &error))?;
-    let mut told = 0;
-    for board in boards.iter().filter(|board| board.head.directory == [found.dev(), found.ino()]) {
-        board.tell(wish).map_err(|error| Failure::Run(format!("can't tell process {}: {error}", board.pid)))?;
-        told += 1;
+    let boards = Board::of(&found, Use::Tell).map_err(|error| failed("look into", Path::new("/proc"), &error))?;
+    let (mut told, mut failed) = (0, None);
+    for board in &boards {
+        match board.tell(wish) {
+            Ok(()) => told += 1,
+            // The others are told all the same.
+            Err(error) => failed = failed.or(Some(format!("can't tell process {}: {error}", board.pid))),
+        }
+    }
+    if let Some(failed) = failed {
+        return Err(Failure::Run(format!("{failed}; {told} others were told")));
     }
     Ok(if told == 1 { "1 process".to_owned() } else { format!("{told} processes") })
 }

@@ -1,9 +1,7 @@
 //! `midmile friends tap`: what friends say to each other, as lines or as a capture.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -21,15 +19,19 @@ use crate::friends::directory;
 use crate::signals::Signals;
 
 mod lines;
+mod output;
 mod packets;
 mod pipe;
 
 use lines::Lines;
+use output::Output;
 use packets::Packets;
 use pipe::Pipe;
 
 /// How often the program in the kernel is told that somebody still watches.
 const RENEW: Duration = Duration::from_secs(1);
+/// How long a reader is waited for that doesn't read, once it's to end.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long it waits for the program before it looks whether it's to end.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
@@ -40,34 +42,37 @@ pub(crate) fn run(args: &FriendsTapArgs) -> Outcome {
         .map_err(|error| Failure::Run(format!("can't wait for signals: {error}")))?;
     // Before it is ready: who was told so may end it at once.
     let mut signals = runtime.block_on(async { Signals::listen() })?;
-    let into = open(args.write.as_deref())?;
+    // The file comes last: what's in it stays where nothing can be tapped.
+    let told = |place: &str| -> Result<Told, Failure> {
+        let into = Output::open(args.write.as_deref())?;
+        Ok(Told { form: form(args.write.is_some(), place), text: Vec::new(), into })
+    };
     if args.rings {
         let directory = directory::find(args.runtime_dir.as_deref())?;
         let place = directory.display().to_string();
-        let told = Told { form: form(args.write.is_some(), &place), text: Vec::new(), into };
         let pipe = Pipe::begin(&directory, &args.ports)?;
-        return tell(&runtime, &mut signals, pipe, told, &format!("directory={place}"));
+        return tell(&runtime, &mut signals, pipe, told(&place)?, &format!("directory={place}"));
     }
     let attachment = choose(args.cgroup.as_deref())?;
     let cgroup = attachment.path().display().to_string();
-    let told = Told { form: form(args.write.is_some(), &cgroup), text: Vec::new(), into };
     let tap = attachment.tap(&args.ports).map_err(|error| super::failure(&error))?;
-    tell(&runtime, &mut signals, Attached { attachment, tap }, told, &format!("cgroup={cgroup}"))
+    tell(&runtime, &mut signals, Attached { attachment, tap }, told(&cgroup)?, &format!("cgroup={cgroup}"))
 }
 
 /// Tells what a source has, until a signal, its end, or the reader's.
 fn tell(runtime: &Runtime, signals: &mut Signals, mut source: impl Source, mut told: Told, what: &str) -> Outcome {
-    if !told.flush()? {
+    let is_ended = AtomicBool::new(false);
+    if !told.flush(&mut Course::new(&mut source, &is_ended))? {
         return Ok(Exit::Done);
     }
     eprintln!("tapping {what}");
-    let is_ended = AtomicBool::new(false);
     let (tell, over) = oneshot::channel::<()>();
     thread::scope(|scope| {
         let watching = scope.spawn(|| {
-            let watched = watch(&mut source, &mut told, &is_ended);
+            let mut course = Course::new(&mut source, &is_ended);
+            let watched = watch(&mut course, &mut told);
             drop(tell);
-            if watched? { finish(&mut source, &mut told) } else { Ok(()) }
+            if watched? { finish(&mut course, &mut told) } else { Ok(()) }
         });
         runtime.block_on(async {
             tokio::select! {
@@ -144,18 +149,6 @@ fn choose(cgroup: Option<&Path>) -> Result<Attachment, Failure> {
     }
 }
 
-/// Where it goes to. What others said is nobody else's to read.
-fn open(path: Option<&Path>) -> Result<Box<dyn Write + Send>, Failure> {
-    match path {
-        Some(path) if path != Path::new("-") => {
-            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-            let file = file.map_err(|error| Failure::Run(format!("can't write {}: {error}", path.display())))?;
-            Ok(Box::new(file))
-        }
-        _ => Ok(Box::new(io::stdout())),
-    }
-}
-
 /// The forms in which it's told.
 enum Form {
     Lines(Lines),
@@ -166,61 +159,100 @@ fn form(are_packets: bool, cgroup: &str) -> Form {
     if are_packets { Form::Packets(Packets::new(cgroup)) } else { Form::Lines(Lines::default()) }
 }
 
+/// How a source goes on while it's told.
+struct Course<'a, S> {
+    source: &'a mut S,
+    renewed: Instant,
+    is_ended: &'a AtomicBool,
+    /// When it was first seen that it's to end.
+    since: Option<Instant>,
+}
+
+impl<'a, S: Source> Course<'a, S> {
+    fn new(source: &'a mut S, is_ended: &'a AtomicBool) -> Self {
+        Self { source, renewed: Instant::now(), is_ended, since: None }
+    }
+
+    /// Has the source go on, if that is due; false: nothing more can come.
+    fn renew(&mut self) -> Result<bool, Failure> {
+        if self.renewed.elapsed() < RENEW || self.is_ended.load(Relaxed) {
+            return Ok(true);
+        }
+        self.renewed = Instant::now();
+        self.source.renew().map_err(failed)
+    }
+
+    /// Whether it was to end so long ago that a reader who doesn't read isn't waited for any more.
+    fn is_late(&mut self) -> bool {
+        self.is_ended.load(Relaxed) && self.since.get_or_insert_with(Instant::now).elapsed() > PATIENCE
+    }
+
+    fn lost(&self) -> Result<u64, Failure> {
+        self.source.lost().map_err(|error| Failure::Run(format!("can't count what was lost: {error}")))
+    }
+}
+
+fn failed(error: io::Error) -> Failure {
+    Failure::Run(format!("can't go on with the tap: {error}"))
+}
+
 /// What is told, and how far it has got.
 struct Told {
     form: Form,
     /// What waits to be written.
     text: Vec<u8>,
-    into: Box<dyn Write + Send>,
+    into: Output,
 }
 
 impl Told {
     /// Takes what the tap has, at most as much as one drain is, and writes it; `None` if the reader has gone, else whether more may
     /// wait.
-    fn take(&mut self, source: &mut impl Source) -> Result<Option<bool>, Failure> {
+    fn take(&mut self, course: &mut Course<'_, impl Source>) -> Result<Option<bool>, Failure> {
         let Self { form, text, .. } = self;
-        let taken = source.drain(|tapped| match form {
+        let taken = course.source.drain(|tapped| match form {
             Form::Lines(lines) => lines.tell(&tapped, text),
             Form::Packets(packets) => packets.tell(&tapped, text),
         });
         let taken = taken.map_err(|error| Failure::Run(format!("can't read what friends say: {error}")))?;
-        let lost = source.lost().map_err(|error| Failure::Run(format!("can't count what was lost: {error}")))?;
+        let lost = course.lost()?;
         if let Form::Lines(lines) = form {
             lines.tell_lost(lost, text);
         }
-        Ok(self.flush()?.then_some(taken > 0))
+        Ok(self.flush(course)?.then_some(taken > 0))
     }
 
-    /// Writes what waits; false if its reader has gone away.
-    fn flush(&mut self) -> Result<bool, Failure> {
+    /// Writes what waits; false if its reader has gone away. One that doesn't read is waited for: friends go on telling meanwhile, and what finds no room
+    /// is counted.
+    fn flush(&mut self, course: &mut Course<'_, impl Source>) -> Result<bool, Failure> {
         if let Form::Packets(packets) = &mut self.form {
             packets.begin(&mut self.text);
         }
-        let written = self.into.write_all(&self.text).and_then(|()| self.into.flush());
-        self.text.clear();
-        match written {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-            Err(error) => Err(Failure::Run(format!("can't write what friends say: {error}"))),
+        let mut left = &self.text[..];
+        while !left.is_empty() {
+            match self.into.write(left) {
+                Ok(written) => left = &left[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if course.is_late() {
+                        return Err(Failure::Run("who is to read what friends say doesn't: ended without".to_owned()));
+                    }
+                    course.renew()?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(false),
+                Err(error) => return Err(Failure::Run(format!("can't write what friends say: {error}"))),
+            }
         }
+        self.text.clear();
+        Ok(true)
     }
 }
 
 /// Tells until it is ended, nothing more can come, or the reader has gone; whether that is still there.
-fn watch(source: &mut impl Source, told: &mut Told, is_ended: &AtomicBool) -> Result<bool, Failure> {
-    let failed = |error: io::Error| Failure::Run(format!("can't go on with the tap: {error}"));
-    let mut renewed = Instant::now();
-    while !is_ended.load(Relaxed) {
-        if renewed.elapsed() >= RENEW {
-            renewed = Instant::now();
-            if !source.renew().map_err(failed)? {
-                break;
-            }
-        }
-        match told.take(source)? {
+fn watch(course: &mut Course<'_, impl Source>, told: &mut Told) -> Result<bool, Failure> {
+    while !course.is_ended.load(Relaxed) && course.renew()? {
+        match told.take(course)? {
             None => return Ok(false),
             Some(true) => {}
-            Some(false) => match poll(&mut [PollFd::new(source, PollFlags::IN)], Some(&PAUSE)) {
+            Some(false) => match poll(&mut [PollFd::new(course.source, PollFlags::IN)], Some(&PAUSE)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(failed(error.into())),
             },
@@ -230,15 +262,15 @@ fn watch(source: &mut impl Source, told: &mut Told, is_ended: &AtomicBool) -> Re
 }
 
 /// Stops, tells what is still there, and says how much it was.
-fn finish(source: &mut impl Source, told: &mut Told) -> Result<(), Failure> {
-    source.stop().map_err(|error| Failure::Run(format!("can't end the tap: {error}")))?;
-    while told.take(source)? == Some(true) {}
-    let lost = source.lost().map_err(|error| Failure::Run(format!("can't count what was lost: {error}")))?;
+fn finish(course: &mut Course<'_, impl Source>, told: &mut Told) -> Result<(), Failure> {
+    course.source.stop().map_err(|error| Failure::Run(format!("can't end the tap: {error}")))?;
+    while told.take(course)? == Some(true) {}
+    let lost = course.lost()?;
     let summary = match &mut told.form {
         Form::Lines(lines) => lines.finish(lost),
         Form::Packets(packets) => packets.finish(since_1970(), lost, &mut told.text),
     };
-    if told.flush()? {
+    if told.flush(course)? {
         eprintln!("{summary}");
     }
     Ok(())

@@ -2,14 +2,19 @@
 import array
 import contextlib
 import ctypes
+import fcntl
 import os
 import resource
+import select
+import signal
 import socket
+import struct
 import subprocess
+import time
 
-from ends import dial, exactly, expect, listener, met, reset_on_close, to_end
+from ends import dial, exactly, expect, finish, listener, met, outcome, reset_on_close, start, to_end, until
 
-from .check import check
+from .check import check, check_blocking
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 AF_UNSPEC_ADDRESS = bytes(16)
@@ -33,6 +38,8 @@ def another_connection_by_the_same_socket():
         if number % 2:
             accepted.send(b"of the connection before")
         expect(LIBC.connect(end.fileno(), AF_UNSPEC_ADDRESS, 16) == 0, "it can't be ended")
+        told = outcome(lambda: end.recv(30, socket.MSG_DONTWAIT))
+        expect(told == "ConnectionResetError", f"of the connection before comes {told}")
         before = accepted
 
 
@@ -195,3 +202,114 @@ def a_program_that_isnt_there():
     expect(exactly(accepted, 6) == b"unread", "other bytes")
     accepted.close()
     expect((got := to_end(dialled)) == b"answer", f"{got}")
+
+
+def own_process(name):
+    """A child made by other means than fork(3): what those in front of libc's functions hear of it, they hear from the call."""
+    numbers = {"x86_64": (56, 57), "aarch64": (220, None)}[os.uname().machine]
+    by = {"_Fork": LIBC._Fork, "clone": lambda: LIBC.syscall(numbers[0], signal.SIGCHLD, None, None, None, None)}
+    return by[name]()
+
+
+@check_blocking
+def processes_made_by_other_means():
+    """What a parent and its child write to one connection stays whole, however the child was made."""
+    for name in ("_Fork", "clone"):
+        dialled, accepted = met()
+        count, records = 20_000, []
+        reading = start(lambda: records.append(exactly(accepted, 2 * 8 * count)))
+        child = own_process(name)
+        for _ in range(count):
+            LIBC.send(dialled.fileno(), b"child..." if child == 0 else b"parent..", 8, 0)
+        if child == 0:
+            LIBC._exit(0)
+        finish(reading)
+        os.waitpid(child, 0)
+        told = [records[0][place : place + 8] for place in range(0, len(records[0]), 8)]
+        expect(sorted(set(told)) == [b"child...", b"parent.."] and told.count(b"child...") == count, f"{name}: torn")
+
+
+@check
+def what_another_process_says_of_a_shared_socket():
+    """O_NONBLOCK and SO_RCVTIMEO are the open file's and the socket's: what one process says, holds in the other that shares them."""
+    dialled, accepted = met()
+    waits = accepted.getblocking()
+    ready, go = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(ready, 1)
+        fcntl.fcntl(accepted, fcntl.F_SETFL, 0)
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 50_000))
+        os._exit(0)
+    room = ctypes.create_string_buffer(1)
+    expect(LIBC.recv(accepted.fileno(), room, 1, socket.MSG_DONTWAIT) == -1, "there's something to read")
+    os.write(go, b"x")
+    os.waitpid(child, 0)
+    began = time.monotonic()
+    expect(LIBC.recv(accepted.fileno(), room, 1, 0) == -1, "there's something to read")
+    expect(0.03 < time.monotonic() - began < 2, f"it waits for {time.monotonic() - began:.3f} s; before: {waits}")
+    accepted.setblocking(waits)
+    fcntl.fcntl(accepted, fcntl.F_SETFL, os.O_NONBLOCK)
+    child = os.fork()
+    if child == 0:
+        fcntl.fcntl(accepted, fcntl.F_SETFL, 0)
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, bytes(16))
+        time.sleep(0.1)
+        dialled.send(b"y")
+        os._exit(0)
+    until(lambda: fcntl.fcntl(accepted, fcntl.F_GETFL) & os.O_NONBLOCK == 0, 2)
+    expect(LIBC.recv(accepted.fileno(), room, 1, 0) == 1, "it doesn't wait")
+    os.waitpid(child, 0)
+
+
+@check
+def an_epoll_of_each_process():
+    """A parent and its child, each with an epoll of its own for the socket that they share, are both told."""
+    dialled, accepted = met()
+    accepted.setblocking(False)
+    parents = select.epoll()
+    parents.register(accepted, select.EPOLLIN)
+    (told, tell), (ready, go) = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        own = select.epoll()
+        own.register(accepted, select.EPOLLIN)
+        os.write(tell, b"r")
+        os.read(ready, 1)
+        os.write(tell, b"y" if own.poll(5) else b"n")
+        os._exit(0)
+    os.read(told, 1)
+    # The parent's registration comes to its usual way meanwhile, in which the child's isn't to be forgotten.
+    for _ in range(20):
+        dialled.send(b"q")
+        expect(parents.poll(5) and exactly(accepted, 1) == b"q", "the parent isn't told")
+        accepted.send(b"a")
+        expect(exactly(dialled, 1) == b"a", "another answer")
+    os.write(go, b"x")
+    time.sleep(0.05)
+    dialled.send(b"x")
+    expect(parents.poll(5), "the parent isn't told")
+    expect(os.read(told, 1) == b"y", "the child isn't told")
+    expect(exactly(accepted, 1) == b"x" and os.waitpid(child, 0)[1] == 0, "another byte")
+
+
+@check_blocking
+def a_writer_that_is_killed_and_not_waited_for():
+    """A process that shares a connection, and is killed while it writes, holds nobody up, though its parent hasn't waited for it."""
+    for number in range(12):
+        dialled, accepted = met()
+        reading = start(to_end, accepted)
+        child = os.fork()
+        if child == 0:
+            while True:
+                dialled.send(b"12345678")
+        time.sleep(0.02 + number * 0.0013)
+        os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
+        began = time.monotonic()
+        dialled.send(b"x")
+        took = time.monotonic() - began
+        os.waitpid(child, 0)
+        dialled.close()
+        finish(reading)
+        expect(took < 2, f"a send takes {took:.1f} s")

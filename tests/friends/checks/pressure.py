@@ -1,9 +1,11 @@
 """A writer is held up by a reader that doesn't read."""
+import os
 import select
 import socket
 import struct
+import time
 
-from ends import exactly, expect, met, outcome, stuff, waits_to_be_sent
+from ends import dial, exactly, expect, listener, met, outcome, stuff, waits_to_be_sent
 
 from .check import check, check_blocking
 
@@ -83,3 +85,40 @@ def what_waits_to_be_sent_is_told():
     idle = waits_to_be_sent(dialled)
     stuff(dialled)
     expect(idle == 0 and waits_to_be_sent(dialled) > 0, f"{idle} when idle, {waits_to_be_sent(dialled)} when stuffed")
+
+
+@check
+def a_little_after_much():
+    """A small message after a full buffer's worth comes, whatever the writer's buffer holds still."""
+    rounds, size, listening = 8, 300_000, listener()
+    child = os.fork()
+    if child == 0:
+        end = dial(listening)
+        end.setblocking(True)
+        for expected in [1] * 40 + [size, 1] * rounds:
+            exactly(end, expected)
+            if expected == 1:
+                end.send(b"!")
+        os._exit(0)
+    end, _ = listening.accept()
+    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for _ in range(40):
+        end.send(b"?")
+        expect(exactly(end, 1) == b"!", "another answer")
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+
+    def send(data):
+        while data:
+            try:
+                data = data[end.send(data, socket.MSG_DONTWAIT) :]
+            except BlockingIOError:
+                expect(becomes_writable(end, 2000), "it never becomes writable")
+
+    answered = select.poll()
+    answered.register(end, select.POLLIN)
+    for _ in range(rounds):
+        send(memoryview(bytes(size)))
+        time.sleep(0.015)
+        send(b"?")
+        expect(answered.poll(3000) and end.recv(1) == b"!", "it doesn't come")
+    os.waitpid(child, 0)

@@ -1,5 +1,6 @@
 """poll(2), epoll(7), select(2), SIGIO, and what waits to be read."""
 import ctypes
+import errno
 import fcntl
 import os
 import platform
@@ -13,6 +14,7 @@ from ends import exactly, expect, finish, heard, met, pair, start, stuff, until,
 
 from .check import check
 
+SYS_PPOLL = 73 if platform.machine() == "aarch64" else 271
 SYS_PSELECT6 = 72 if platform.machine() == "aarch64" else 270
 
 
@@ -163,6 +165,33 @@ def select_of_more_than_a_set():
         expect((told := call(wanted)) == 1, f"{name}: {told}")
         finish(sending)
         expect(exactly(accepted, 2) == b"bc", f"{name}: other bytes")
+
+
+@check
+def limits_of_waits():
+    """By number ppoll(2) and pselect(2) say what is left of their limit; one that is none is refused by all."""
+    dialled, accepted = met()
+    libc = ctypes.CDLL(None, use_errno=True)
+    one = struct.pack("ihh", accepted.fileno(), select.POLLIN, 0)
+    wanted = bytearray(128)
+    wanted[accepted.fileno() // 8] |= 1 << accepted.fileno() % 8
+    by = {
+        "ppoll": lambda limit: libc.syscall(SYS_PPOLL, one, 1, limit, None, 8),
+        "pselect6": lambda limit: libc.syscall(SYS_PSELECT6, 1024, bytes(wanted), None, None, limit, None),
+        "ppoll of libc": lambda limit: libc.ppoll(one, 1, limit, None),
+        "select": lambda limit: libc.select(1024, bytes(wanted), None, None, limit),
+    }
+    for name, call in by.items():
+        limit = ctypes.create_string_buffer(struct.pack("ll", 7, 0), 16)
+        sending = start(lambda: (time.sleep(0.05), dialled.send(b"x")))
+        told = call(limit)
+        finish(sending)
+        seconds = struct.unpack("ll", limit.raw)[0]
+        expect(told == 1 and seconds == (7 if "libc" in name else 6), f"{name}: {told}, {seconds} s left")
+        exactly(accepted, 1)
+        for wrong in ((-1, 0), (0, -1)):
+            refused = call(struct.pack("ll", *wrong)) == -1 and ctypes.get_errno() == errno.EINVAL
+            expect(refused, f"{name}: {wrong} is taken")
 
 
 def talk(asking, answering, waits, times):

@@ -291,3 +291,23 @@ def an_error_behind_messages():
         finish(closing)
         expect(told == 1 and first.raw == b"ab", f"{told} messages")
         expect(received(accepted) == "ECONNRESET", "no reset is told")
+
+
+@check_blocking
+def messages_within_a_time():
+    """recvmmsg(2) looks at its limit after each message, says what's left of it, and tells the end as often as it's asked."""
+    dialled, accepted = met()
+    buffers = [(ctypes.create_string_buffer(1), 1) for _ in range(3)]
+    limit = ctypes.create_string_buffer(struct.pack("ll", 0, 30_000_000), 16)
+    receive = lambda limit: LIBC.recvmmsg(accepted.fileno(), messages(*buffers), 3, 0, limit)
+    dialled.send(b"a")
+    sending = start(lambda: (time.sleep(0.08), dialled.send(b"b")))
+    told = receive(limit)
+    finish(sending)
+    expect(told == 2 and struct.unpack("ll", limit.raw) == (0, 0), f"{told} messages, {struct.unpack('ll', limit.raw)} left")
+    limit = ctypes.create_string_buffer(struct.pack("ll", 9, 0), 16)
+    dialled.send(b"cde")
+    expect(receive(limit) == 3 and struct.unpack("ll", limit.raw)[0] == 8, f"{struct.unpack('ll', limit.raw)} left")
+    expect(receive(struct.pack("ll", 0, 1_000_000_000)) == -1 and ctypes.get_errno() == errno.EINVAL, "a limit that is none")
+    dialled.close()
+    expect(receive(None) == 3, "the end isn't told")

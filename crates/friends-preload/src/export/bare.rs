@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_long, c_uint, c_ulong, c_void};
 
 use libc::{epoll_event, iovec, mmsghdr, msghdr, nfds_t, pollfd, sockaddr, socklen_t, ssize_t};
 
-use super::{descriptors, program, readiness, receiving, sending};
+use super::{descriptors, program, readiness, receiving, selecting, sending};
 use midmile_friends_sockets::sys::{real, set_errno};
 use midmile_friends_sockets::{lifecycle, table};
 
@@ -36,6 +36,25 @@ fn long(answer: ssize_t) -> c_long {
     c_long::try_from(answer).expect("a long is as wide")
 }
 
+/// What a call answers that counts descriptors.
+fn short(answer: c_long) -> c_int {
+    c_int::try_from(answer).unwrap_or(-1)
+}
+
+/// Whether a clone has memory of its own.
+///
+/// # Safety
+/// What the system call asks for.
+unsafe fn is_copy(number: c_long, first: usize) -> bool {
+    let flags = match number {
+        libc::SYS_clone => first,
+        // SAFETY: the flags are the first word of its arguments.
+        libc::SYS_clone3 => unsafe { at::<usize>(first).read() },
+        _ => return true,
+    };
+    flags & usize::try_from(libc::CLONE_VM).unwrap_or(0) == 0
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long {
     let words = [a, b, c, d, e, f];
@@ -57,6 +76,10 @@ unsafe extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: us
             lifecycle::confining();
             own()
         }
+        // SAFETY: as above.
+        libc::SYS_clone | libc::SYS_clone3 if unsafe { is_copy(number, a) } => program::copying(own),
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_fork => program::copying(own),
         libc::SYS_exit_group => {
             lifecycle::exiting();
             own()
@@ -106,18 +129,20 @@ unsafe fn opening(number: c_long, [a, b, c, d, e, f]: Words) -> Option<c_long> {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         libc::SYS_poll => unsafe { readiness::poll(at::<pollfd>(a), nfds(b), int(c)) }.into(),
-        // SAFETY: as above.
-        libc::SYS_ppoll => unsafe { readiness::ppoll(at::<pollfd>(a), nfds(b), at(c), at(d)) }.into(),
+        libc::SYS_ppoll => {
+            // SAFETY: as above.
+            let wait = || unsafe { (real::syscall())(number, a, b, c, d, e) };
+            // SAFETY: as above.
+            unsafe { readiness::ppoll_bare(at::<pollfd>(a), nfds(b), at(c), || short(wait())) }?.into()
+        }
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        libc::SYS_select => unsafe { readiness::select(fd, at(b), at(c), at(d), at(e)) }.into(),
+        libc::SYS_select => unsafe { selecting::select(fd, at(b), at(c), at(d), at(e)) }.into(),
         libc::SYS_pselect6 => {
-            // The mask's address and its size stand together, since a system call has six arguments.
-            let mask = at::<*const libc::sigset_t>(f);
             // SAFETY: as above.
-            let mask = if mask.is_null() { std::ptr::null() } else { unsafe { mask.read() } };
+            let wait = || unsafe { (real::syscall())(number, a, b, c, d, e, f) };
             // SAFETY: as above.
-            unsafe { readiness::pselect(fd, at(b), at(c), at(d), at(e), mask) }.into()
+            unsafe { selecting::pselect_bare(fd, [at(b), at(c), at(d)], at(e), || short(wait())) }?.into()
         }
         // SAFETY: as above.
         libc::SYS_prctl => unsafe { program::prctl(fd, b as c_ulong, c as c_ulong, d as c_ulong, e as c_ulong) }.into(),

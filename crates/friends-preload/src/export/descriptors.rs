@@ -141,7 +141,6 @@ unsafe extern "C" fn close(fd: c_int) -> c_int {
 
 /// A descriptor is closed by `act`.
 pub(super) fn ended<T>(fd: c_int, act: impl FnOnce() -> T) -> T {
-    table::unexpect(fd);
     let held = lifecycle::closing(fd);
     let answer = act();
     if let Some(held) = held {
@@ -158,8 +157,8 @@ unsafe extern "C" fn __close(fd: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
-    if flags != 0 {
-        // Marked, not closed; or in a table of descriptors that the thread will have alone.
+    if flags != 0 || first > last {
+        // Marked, not closed; or in a table of descriptors that the thread will have alone; or refused.
         // SAFETY: there is no pointer.
         return unsafe { real::close_range(first, last, flags) };
     }
@@ -218,13 +217,18 @@ unsafe extern "C" fn __dup2(fd: c_int, onto: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn dup3(fd: c_int, onto: c_int, flags: c_int) -> c_int {
+    if flags & !libc::O_CLOEXEC != 0 {
+        // Refused.
+        // SAFETY: there is no pointer.
+        return unsafe { real::dup3(fd, onto, flags) };
+    }
     // SAFETY: there is no pointer.
     replaced(fd, onto, || unsafe { real::dup3(fd, onto, flags) })
 }
 
 /// A descriptor replaces another, which is closed by that.
 fn replaced(fd: c_int, onto: c_int, act: impl FnOnce() -> c_int) -> c_int {
-    if fd == onto || table::knows(onto) && !call::is_open(fd) {
+    if fd == onto || table::knows(onto) && !(call::is_open(fd) && process::may_have(onto)) {
         return act();
     }
     if table::is_ours(onto) {
@@ -314,6 +318,14 @@ pub(super) unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: usi
 
 /// Whether the next byte is the one that was urgent (linux/sockios.h).
 const SIOCATMARK: c_ulong = 0x8905;
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sockatmark(fd: c_int) -> c_int {
+    let mut is_at: c_int = 0;
+    // SAFETY: the request writes an integer, of ours.
+    let answer = unsafe { ioctl(fd, SIOCATMARK, (&raw mut is_at).expose_provenance()) };
+    if answer < 0 { answer } else { is_at }
+}
 
 /// An option's value, if it's an integer.
 ///

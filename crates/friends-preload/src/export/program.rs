@@ -1,11 +1,11 @@
-//! The process itself: its start and end, forks, other programs, signal handlers, stdio.
+//! The process itself: its start and end, forks, other programs, stdio.
 
 use std::ffi::{c_char, c_int, c_ulong, c_void};
 
 use midmile_friends::Plain;
 
+use midmile_friends_sockets::lifecycle;
 use midmile_friends_sockets::sys::{call, real};
-use midmile_friends_sockets::{lifecycle, signals};
 
 unsafe extern "C" {
     /// Says that a buffer is too small for what was asked, and ends the program.
@@ -41,6 +41,90 @@ extern "C" fn exiting() {
     lifecycle::exiting();
 }
 
+/// What comes before a fork and in its child is the handlers'; whether there's a child they aren't told.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fork() -> libc::pid_t {
+    // SAFETY: there is no pointer.
+    let child = unsafe { real::fork() };
+    if child < 0 {
+        lifecycle::unforked();
+    }
+    child
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __fork() -> libc::pid_t {
+    // SAFETY: the same function.
+    unsafe { fork() }
+}
+
+/// Makes a copy of this process by `act`, of which libc's handlers don't hear: 0 is the copy's answer.
+pub(super) fn copying<T: Into<i64> + Copy>(act: impl FnOnce() -> T) -> T {
+    lifecycle::forking();
+    let child = act();
+    match child.into() {
+        0 => lifecycle::forked(),
+        ..0 => lifecycle::unforked(),
+        _ => {}
+    }
+    child
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn _Fork() -> libc::pid_t {
+    // SAFETY: there is no pointer.
+    copying(|| unsafe { real::_Fork() })
+}
+
+/// What a child of `clone` begins with, and what it's given.
+type Act = extern "C" fn(*mut c_void) -> c_int;
+struct Start {
+    act: Act,
+    argument: *mut c_void,
+}
+
+/// A child with memory of its own, in which its parent's stack is too.
+extern "C" fn start(start: *mut c_void) -> c_int {
+    lifecycle::forked();
+    // SAFETY: it's what `clone` has put there.
+    let Start { act, argument } = unsafe { start.cast::<Start>().read() };
+    act(argument)
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn clone(
+    act: Act,
+    stack: *mut c_void,
+    flags: c_int,
+    argument: *mut c_void,
+    parent: *mut c_void,
+    tls: *mut c_void,
+    child: *mut c_void,
+) -> c_int {
+    if flags & libc::CLONE_VM != 0 {
+        // SAFETY: the program's arguments go on as they came.
+        return unsafe { real::clone(act, stack, flags, argument, parent, tls, child) };
+    }
+    let start_of = Start { act, argument };
+    let given = (&raw const start_of).cast_mut().cast();
+    // SAFETY: the child has a copy of what it's given.
+    copying(|| unsafe { real::clone(start, stack, flags, given, parent, tls, child) })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __clone(
+    act: Act,
+    stack: *mut c_void,
+    flags: c_int,
+    argument: *mut c_void,
+    parent: *mut c_void,
+    tls: *mut c_void,
+    child: *mut c_void,
+) -> c_int {
+    // SAFETY: the same function.
+    unsafe { clone(act, stack, flags, argument, parent, tls, child) }
+}
+
 /// A process that ends without its handlers for it, as children after fork do.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn _exit(status: c_int) -> ! {
@@ -58,38 +142,6 @@ unsafe extern "C" fn _Exit(status: c_int) -> ! {
 // SAFETY: the loader calls what stands here, functions with arguments that this one takes none of.
 #[unsafe(link_section = ".init_array")]
 static BEGIN: extern "C" fn() = begin;
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int {
-    // SAFETY: the program's pointers go on as they came.
-    let answer = unsafe { real::sigaction(signal, new, old) };
-    if answer == 0 && !new.is_null() {
-        // SAFETY: it isn't null, and the kernel has just read it.
-        let new = unsafe { &*new };
-        note(signal, new.sa_sigaction, new.sa_flags & libc::SA_RESTART != 0);
-    }
-    answer
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn __sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int {
-    // SAFETY: the same function.
-    unsafe { sigaction(signal, new, old) }
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn signal(signal: c_int, handler: libc::sighandler_t) -> libc::sighandler_t {
-    // SAFETY: the program's handler goes on as it came.
-    let old = unsafe { real::signal(signal, handler) };
-    if old != libc::SIG_ERR {
-        note(signal, handler, true);
-    }
-    old
-}
-
-fn note(signal: c_int, handler: libc::sighandler_t, restarts: bool) {
-    signals::noted(signal, handler != libc::SIG_DFL && handler != libc::SIG_IGN, restarts);
-}
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn prctl(option: c_int, a: c_ulong, b: c_ulong, c: c_ulong, d: c_ulong) -> c_int {
@@ -111,6 +163,13 @@ unsafe extern "C" fn fdopen(fd: c_int, mode: *const c_char) -> *mut libc::FILE {
 unsafe extern "C" fn _IO_fdopen(fd: c_int, mode: *const c_char) -> *mut libc::FILE {
     // SAFETY: the same function.
     unsafe { fdopen(fd, mode) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn backtrace_symbols_fd(places: *const *mut c_void, count: c_int, fd: c_int) {
+    super::descriptors::given_to_stdio(fd);
+    // SAFETY: the program's pointer goes on as it came.
+    unsafe { real::backtrace_symbols_fd(places, count, fd) }
 }
 
 #[unsafe(no_mangle)]

@@ -4,14 +4,14 @@ use std::ffi::{c_int, c_uint, c_void};
 
 use libc::{MSG_PEEK, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 
-use super::{heard, moved, told, told_or};
+use super::{carrying, heard, is_nowhere, moved, readiness, told, told_or};
 use midmile_friends_sockets::befriend;
 use midmile_friends_sockets::end::{Stage, Way};
 use midmile_friends_sockets::moves;
 use midmile_friends_sockets::receive::receive;
 use midmile_friends_sockets::sys::user::Buffers;
-use midmile_friends_sockets::sys::{Errno, STALE, errno, real};
-use midmile_friends_sockets::table::{self, Held};
+use midmile_friends_sockets::sys::{Errno, STALE, call, errno, real, set_errno};
+use midmile_friends_sockets::table::Held;
 
 /// A receive that libc's own does: counted, where the end may become a friend.
 fn counted(fd: c_int, held: &Held, stage: &Stage, consumes: bool, act: impl FnOnce() -> ssize_t) -> ssize_t {
@@ -36,10 +36,11 @@ fn counted_as<T>(fd: c_int, held: &Held, stage: &Stage, act: impl FnOnce() -> T,
 pub(super) unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssize_t {
     // SAFETY: the program's buffer goes on as it came.
     let own = || unsafe { real::read(fd, buffer, length) };
-    let Some(held) = table::carrying(fd) else { return own() };
+    let Some(held) = carrying(fd) else { return own() };
     match held.begin(Way::In) {
         // Of no bytes it's answered without a look at the connection.
         Stage::Friend if length == 0 => own(),
+        Stage::Friend if is_nowhere(length) => told(Err(Errno(libc::EFAULT))),
         // SAFETY: the program's buffer is writable, for so many bytes.
         Stage::Friend => told_or(fd, receive(fd, &held, &mut unsafe { Buffers::one(buffer, length) }, 0), own),
         stage => counted(fd, &held, &stage, true, own),
@@ -57,7 +58,7 @@ unsafe extern "C" fn __read(fd: c_int, buffer: *mut c_void, length: size_t) -> s
 unsafe extern "C" fn recv(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int) -> ssize_t {
     // SAFETY: the program's buffer goes on as it came.
     let own = || unsafe { real::recv(fd, buffer, length, flags) };
-    let Some(held) = table::carrying(fd) else { return own() };
+    let Some(held) = carrying(fd) else { return own() };
     match held.begin(Way::In) {
         // SAFETY: the program's buffer is writable, for so many bytes.
         Stage::Friend => told_or(fd, receive(fd, &held, &mut unsafe { Buffers::one(buffer, length) }, flags), own),
@@ -83,14 +84,20 @@ pub(super) unsafe extern "C" fn recvfrom(
 ) -> ssize_t {
     // SAFETY: the program's pointers go on as they came.
     let own = || unsafe { real::recvfrom(fd, buffer, length, flags, address, size) };
-    let Some(held) = table::carrying(fd) else { return own() };
+    let Some(held) = carrying(fd) else { return own() };
     match held.begin(Way::In) {
         Stage::Friend => {
             // SAFETY: the program's buffer is writable, for so many bytes.
             let answer = told_or(fd, receive(fd, &held, &mut unsafe { Buffers::one(buffer, length) }, flags), own);
-            if answer >= 0 && !address.is_null() && !size.is_null() {
-                // SAFETY: the program's size is writable where there is an address. TCP tells none.
-                unsafe { *size = 0 };
+            if answer < 0 || address.is_null() || size.is_null() {
+                return answer;
+            }
+            // SAFETY: the program's size can be read and written where there is an address. TCP tells none.
+            let room = unsafe { size.replace(0) };
+            if room.cast_signed() < 0 {
+                // SAFETY: as above.
+                unsafe { *size = room };
+                return told(Err(Errno(libc::EINVAL)));
             }
             answer
         }
@@ -103,7 +110,7 @@ pub(super) unsafe extern "C" fn recvfrom(
 pub(super) unsafe extern "C" fn readv(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     // SAFETY: the program's pointers go on as they came.
     let own = || unsafe { real::readv(fd, parts, count) };
-    let Some(held) = table::carrying(fd) else { return own() };
+    let Some(held) = carrying(fd) else { return own() };
     match held.begin(Way::In) {
         Stage::Friend => {
             let Ok(count) = usize::try_from(count) else { return told(Err(Errno(libc::EINVAL))) };
@@ -124,7 +131,7 @@ pub(super) unsafe extern "C" fn readv(fd: c_int, parts: *const iovec, count: c_i
 pub(super) unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the program's pointers go on as they came.
     let own = || unsafe { real::recvmsg(fd, message, flags) };
-    let Some(held) = table::carrying(fd) else { return own() };
+    let Some(held) = carrying(fd) else { return own() };
     match held.begin(Way::In) {
         // Errors that wait, and what comes with them, only the kernel has.
         Stage::Friend if flags & libc::MSG_ERRQUEUE != 0 => own(),
@@ -145,6 +152,9 @@ unsafe fn message_of_friend(
 ) -> ssize_t {
     // SAFETY: the program's message is valid.
     let message = unsafe { &mut *message };
+    if message.msg_namelen.cast_signed() < 0 {
+        return told(Err(Errno(libc::EINVAL)));
+    }
     // SAFETY: its list has so many buffers, which are writable.
     let buffers = unsafe { Buffers::list(message.msg_iov, message.msg_iovlen) };
     let Ok(mut buffers) = buffers else { return own() };
@@ -155,9 +165,11 @@ unsafe fn message_of_friend(
     let answer = told(answer);
     if answer >= 0 {
         // Neither an address nor control data: TCP has none unless an option asks for it, and then the end is plain.
-        message.msg_namelen = 0;
+        if !message.msg_name.is_null() {
+            message.msg_namelen = 0;
+        }
         message.msg_controllen = 0;
-        message.msg_flags = if flags & libc::MSG_OOB != 0 { libc::MSG_OOB } else { 0 };
+        message.msg_flags = flags & (libc::MSG_OOB | libc::MSG_CMSG_CLOEXEC);
     }
     answer
 }
@@ -172,7 +184,7 @@ pub(super) unsafe extern "C" fn recvmmsg(
 ) -> c_int {
     // SAFETY: the program's pointers go on as they came.
     let own = || unsafe { real::recvmmsg(fd, messages, count, flags, limit) };
-    let Some(held) = table::carrying(fd) else { return own() };
+    let Some(held) = carrying(fd) else { return own() };
     let stage = held.begin(Way::In);
     if stage != Stage::Friend {
         let consumes = flags & MSG_PEEK == 0;
@@ -184,6 +196,11 @@ pub(super) unsafe extern "C" fn recvmmsg(
         };
         return counted_as(fd, &held, &stage, own, bytes);
     }
+    // SAFETY: the program's limit.
+    let Some(until) = (unsafe { readiness::limit(limit) }) else {
+        set_errno(libc::EINVAL);
+        return -1;
+    };
     let mut flags = flags;
     for index in 0..count {
         // SAFETY: the program's list has so many messages.
@@ -200,11 +217,13 @@ pub(super) unsafe extern "C" fn recvmmsg(
             return c_int::try_from(index).unwrap_or(c_int::MAX);
         };
         one.msg_len = length;
-        if length == 0 {
-            return c_int::try_from(index + 1).unwrap_or(c_int::MAX);
-        }
         if flags & libc::MSG_WAITFORONE != 0 {
             flags |= libc::MSG_DONTWAIT;
+        }
+        // SAFETY: there's a timespec if there's a limit. It's looked at between messages alone (recvmmsg(2), under BUGS).
+        unsafe { readiness::tell_left(until, limit) };
+        if until.left() == Some(0) || one.msg_hdr.msg_flags & libc::MSG_OOB != 0 {
+            return c_int::try_from(index + 1).unwrap_or(c_int::MAX);
         }
     }
     c_int::try_from(count).unwrap_or(c_int::MAX)
@@ -251,8 +270,10 @@ pub(super) unsafe extern "C" fn splice(
 ) -> ssize_t {
     // SAFETY: the program's pointers go on as they came.
     let own = || unsafe { real::splice(source, from, target, to, count, flags) };
-    if let Some(held) = table::carrying(source) {
+    if let Some(held) = carrying(source) {
         return match held.begin(Way::In) {
+            // Refused.
+            Stage::Friend if !call::is_pipe(target) => own(),
             Stage::Friend => {
                 let waits = flags & libc::SPLICE_F_NONBLOCK == 0;
                 told(moves::into_pipe(source, &held, target, count, waits, || heard(own())))

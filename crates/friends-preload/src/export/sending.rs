@@ -5,17 +5,17 @@ use std::ffi::{c_int, c_uint, c_void};
 use libc::{iovec, mmsghdr, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t};
 use midmile_friends::Plain;
 
-use super::{heard, moved, told, told_or};
+use super::{carrying, heard, is_nowhere, moved, told, told_or};
 use midmile_friends_sockets::end::{Stage, Way};
 use midmile_friends_sockets::send::send as send_to_friend;
 use midmile_friends_sockets::sys::user::Buffers;
 use midmile_friends_sockets::sys::{Errno, control, real};
-use midmile_friends_sockets::table::{self, Held};
+use midmile_friends_sockets::table::Held;
 use midmile_friends_sockets::{befriend, lifecycle, moves};
 
 /// A send that libc's own does: counted, where the end may become a friend.
 fn counted(fd: c_int, held: &Held, stage: &Stage, act: impl FnOnce() -> ssize_t) -> ssize_t {
-    let answer = act();
+    let answer = held.asleep(act);
     if *stage == Stage::Counted {
         held.counted(Way::Out, moved(answer));
         if answer > 0 {
@@ -36,9 +36,10 @@ unsafe fn send_one(
     flags: c_int,
     own: impl Fn() -> ssize_t,
 ) -> ssize_t {
-    let Some(held) = table::carrying(fd) else { return own() };
+    let Some(held) = carrying(fd) else { return own() };
     match held.begin(Way::Out) {
         Stage::Friend if length == 0 => own(),
+        Stage::Friend if is_nowhere(length) => told(Err(Errno(libc::EFAULT))),
         Stage::Friend => {
             // SAFETY: the caller's promise is the one that is asked for.
             let mut buffers = unsafe { Buffers::one(buffer, length) };
@@ -103,7 +104,7 @@ pub(super) unsafe extern "C" fn sendto(
 pub(super) unsafe extern "C" fn writev(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     // SAFETY: the program's pointers go on as they came.
     let own = || unsafe { real::writev(fd, parts, count) };
-    let Some(held) = table::carrying(fd) else { return own() };
+    let Some(held) = carrying(fd) else { return own() };
     match held.begin(Way::Out) {
         Stage::Friend => {
             let Ok(count) = usize::try_from(count) else { return told(Err(Errno(libc::EINVAL))) };
@@ -124,14 +125,17 @@ pub(super) unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags
     // A Unix-domain socket that was accepted has an entry too.
     // SAFETY: the program's message is valid.
     unsafe { pass(message) };
-    let Some(held) = table::carrying(fd) else { return own() };
+    let Some(held) = carrying(fd) else { return own() };
     match held.begin(Way::Out) {
         Stage::Friend => {
             // SAFETY: the program's message is valid.
             let whole = unsafe { &*message };
+            if whole.msg_namelen.cast_signed() < 0 {
+                return told(Err(Errno(libc::EINVAL)));
+            }
             if whole.msg_controllen > 0 {
                 // Marks and timestamps of a send are the kernel's.
-                return told(moves::out(fd, &held, flags & libc::MSG_DONTWAIT == 0, || heard(own())));
+                return told(moves::out(fd, &held, flags & libc::MSG_DONTWAIT == 0, || heard(held.asleep(own))));
             }
             // SAFETY: its list has so many buffers, which are readable.
             let buffers = unsafe { Buffers::list(whole.msg_iov, whole.msg_iovlen) };
@@ -159,7 +163,7 @@ unsafe fn pass(message: *const msghdr) {
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
-    if table::carrying(fd).is_none() {
+    if carrying(fd).is_none() {
         for index in 0..count {
             // SAFETY: the program's list has so many messages.
             let place = unsafe { messages.add(index as usize) };
@@ -214,9 +218,9 @@ unsafe extern "C" fn sendfile64(out: c_int, source: c_int, offset: *mut off_t, c
 
 /// Bytes that the kernel moves into a socket.
 pub(super) fn by_kernel(fd: c_int, act: impl FnOnce() -> ssize_t) -> ssize_t {
-    let Some(held) = table::carrying(fd) else { return act() };
+    let Some(held) = carrying(fd) else { return act() };
     match held.begin(Way::Out) {
-        Stage::Friend => told(moves::out(fd, &held, true, || heard(act()))),
+        Stage::Friend => told(moves::out(fd, &held, true, || heard(held.asleep(act)))),
         stage => counted(fd, &held, &stage, act),
     }
 }

@@ -7,13 +7,10 @@ use midmile_friends_sockets::sys::{real, set_errno};
 
 use super::program::becoming;
 
-/// Functions that print to a descriptor, by number.
-const NAMES: [&std::ffi::CStr; 2] = [c"dprintf", c"__dprintf_chk"];
-
-/// Does what the function of this number needs, and answers where libc has it.
+/// Does what the function of this number that prints to a descriptor needs, and answers where libc has it.
 extern "C" fn before(number: usize, first: usize) -> usize {
     super::descriptors::given_to_stdio(c_int::try_from(first).unwrap_or(-1));
-    real::found(NAMES[number])
+    real::printing(number)
 }
 
 /// Functions that execute a program, by number.

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 
 use midmile_friends::{Entry, Name, Plain, State, Wish, Writer};
 
-use super::{Link, NONE};
+use super::{Link, NONBLOCKING, NONE, SHARED};
 use crate::board;
-use crate::sys::futex;
+use crate::sys::{ask, futex};
 
 /// A mark: the peer was asked for TCP, because the operator has switched friends off.
 const ASKED_OFF: u32 = 512;
@@ -66,12 +66,24 @@ impl Link {
         }
     }
 
-    /// Looks at what the operator wishes: one load.
+    /// Looks at what the operator wishes, and at what other processes may have said of the socket: two loads.
     #[inline]
     pub(crate) fn heed(&self, fd: i32) {
         if board::wish() != Wish::On {
             self.switch_off(fd);
         }
+        if self.is(SHARED) {
+            self.ask_again(fd);
+        }
+    }
+
+    /// Other processes have the socket too, or had it: whether its calls wait, and how long, is the open file's and the socket's.
+    #[cold]
+    fn ask_again(&self, fd: i32) {
+        // Before it's asked: who has it now may say something else meanwhile.
+        self.mark(SHARED, !self.is_held_once());
+        self.mark(NONBLOCKING, ask::flags(fd) & libc::O_NONBLOCK != 0);
+        self.limit_is(ask::limit(fd, libc::SO_RCVTIMEO));
     }
 
     /// Tells of what this end sends. The writer's lock is held.

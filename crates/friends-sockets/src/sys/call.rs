@@ -6,7 +6,7 @@ use std::os::raw::c_int;
 use libc::{MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, msghdr};
 
 use super::user::Buffers;
-use super::{Answer, Errno, checked, errno, real, set_errno, system, word};
+use super::{AGAIN, Answer, Errno, checked, errno, real, set_errno, system, threads, word};
 use crate::thread::{Own, own};
 
 fn header() -> msghdr {
@@ -98,8 +98,22 @@ pub(crate) fn write_now(pipe: c_int, bytes: &[u8]) -> Answer {
     unsafe { system(libc::SYS_pwritev2, [word(pipe), part, 1, here, here, word(libc::RWF_NOWAIT)]) }
 }
 
-/// Sends a doorbell, a byte of value 0. EAGAIN where the socket's buffer is full.
+/// How long a doorbell waits for room in the socket, in nanoseconds. What fills it was received, and the peer's kernel says so within a fifth
+/// of that, whatever the peer does (RFC 9293, 3.8.6.3).
+const ROOM_PATIENCE_NS: u32 = 200_000_000;
+
+/// Sends a doorbell, a byte of value 0, to who has received all that was sent before. EAGAIN where the socket's buffer stays full.
 pub(crate) fn ring(fd: c_int) -> Result<(), Errno> {
+    match ring_now(fd) {
+        Err(AGAIN) => {
+            look_for(fd, libc::POLLOUT, ROOM_PATIENCE_NS);
+            ring_now(fd)
+        }
+        answer => answer,
+    }
+}
+
+fn ring_now(fd: c_int) -> Result<(), Errno> {
     let bell = 0_u8;
     let (place, flags) = ((&raw const bell).expose_provenance(), MSG_DONTWAIT | MSG_NOSIGNAL);
     // SAFETY: the buffer is one byte, as is said; there's no address.
@@ -150,15 +164,29 @@ pub(crate) fn is_on_signal_stack() -> bool {
     answer == 0 && stack.ss_flags & libc::SS_ONSTACK != 0
 }
 
-/// Whether a thread of this number lives, anywhere that we can see.
-pub(crate) fn lives(thread: u32) -> bool {
-    let kept = errno();
-    let Ok(thread) = i32::try_from(thread) else { return false };
+/// Whether there's a thread of this number, anywhere that we can see: it lives, or was killed and nobody has waited for its process.
+pub(crate) fn is_there(thread: u32) -> bool {
+    let Ok(number) = i32::try_from(thread) else { return false };
     // SAFETY: no pointer is passed; signal 0 is none.
-    let answer = unsafe { (real::syscall())(libc::SYS_tkill, thread, 0) };
-    let gone = answer < 0 && errno() == libc::ESRCH;
-    set_errno(kept);
-    !gone
+    let answer = unsafe { system(libc::SYS_tkill, [word(number), 0, 0, 0, 0, 0]) };
+    answer != Err(Errno(libc::ESRCH))
+}
+
+/// Whether another thread may cancel this one (pthread_cancel(3)).
+#[inline]
+pub fn may_be_cancelled() -> bool {
+    !threads::alone()
+}
+
+/// Where this thread may be cancelled, as calls that may sleep are. Nothing is to be held here.
+#[inline]
+pub fn cancel() {
+    // SAFETY: the function has no arguments. Where it doesn't return, frames of this library's have nothing to do.
+    unsafe { pthread_testcancel() };
+}
+
+unsafe extern "C" {
+    fn pthread_testcancel();
 }
 
 /// This process's number, asked of the kernel each time.
@@ -185,6 +213,12 @@ pub(crate) fn cpu() -> u32 {
 pub(crate) fn give_way() {
     // SAFETY: the call has no arguments.
     unsafe { libc::sched_yield() };
+}
+
+/// Whether a descriptor is a pipe's (`F_GETPIPE_SZ`).
+pub fn is_pipe(fd: c_int) -> bool {
+    // SAFETY: no pointer is passed.
+    unsafe { system(libc::SYS_fcntl, [word(fd), word(libc::F_GETPIPE_SZ), 0, 0, 0, 0]) }.is_ok()
 }
 
 /// Whether a descriptor is open.
@@ -214,7 +248,7 @@ pub(crate) fn since_1970() -> u64 {
 fn clock(which: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a timespec of ours.
-    unsafe { libc::clock_gettime(which, &raw mut time) };
+    unsafe { real::clock_gettime(which, &raw mut time) };
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }

@@ -159,6 +159,13 @@ pub(crate) fn pipe() -> Result<(Owned, Owned), Errno> {
     Ok((Owned(ends[0]), Owned(ends[1])))
 }
 
+/// A counter that can be waited for and doesn't wait (eventfd(2)), out of the program's way.
+pub(crate) fn event() -> Result<Owned, Errno> {
+    let flags = libc::EFD_CLOEXEC | libc::EFD_NONBLOCK;
+    let low = descriptor(call(libc::SYS_eventfd2, 0, word(flags), 0, 0, 0))?;
+    elsewhere(low.0)
+}
+
 /// Whether the file has `length` bytes, and will for as long as it lives.
 pub(crate) fn is_sealed(file: &Owned, length: usize) -> bool {
     let seals = call(libc::SYS_fcntl, word(file.0), word(libc::F_GET_SEALS), 0, 0, 0);

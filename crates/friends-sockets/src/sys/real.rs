@@ -3,6 +3,8 @@
 //! A sleeping call of the program's ends in one of these, never in a bare system call: libc's are cancellation points, and restart or
 //! don't as the program's signal handlers say.
 
+#![expect(non_snake_case, reason = "named like the functions")]
+
 use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -30,9 +32,13 @@ fn look_up(known: &AtomicUsize, name: &CStr) -> usize {
     found
 }
 
-/// Where libc has a function that isn't called from here.
-pub fn found(name: &CStr) -> usize {
-    address(&AtomicUsize::new(0), name)
+/// libc's functions that print to a descriptor. What arguments they get is their callers' matter.
+const PRINTING: [&CStr; 2] = [c"dprintf", c"__dprintf_chk"];
+static PRINT: [AtomicUsize; PRINTING.len()] = [const { AtomicUsize::new(0) }; PRINTING.len()];
+
+/// Where libc has `dprintf` (0), or `__dprintf_chk` (1).
+pub fn printing(number: usize) -> usize {
+    address(&PRINT[number], PRINTING[number])
 }
 
 /// libc's `syscall`: what this library asks of the kernel itself doesn't come back to it.
@@ -70,7 +76,9 @@ macro_rules! real {
         /// Finds those functions that this libc has, before the program runs.
         pub fn find_all() {
             $(find(&known::$name, name_of(concat!(stringify!($name), "\0")));)*
+            PRINT.iter().zip(PRINTING).for_each(|(known, name)| find(known, name));
             super::threads::find();
+            super::futex::find();
         }
     };
 }
@@ -125,13 +133,16 @@ real! {
     ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int;
     setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: socklen_t) -> c_int;
     getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, length: *mut socklen_t) -> c_int;
-    sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int;
-    signal(signal: c_int, handler: libc::sighandler_t) -> libc::sighandler_t;
+    clock_gettime(clock: libc::clockid_t, time: *mut timespec) -> c_int;
+    backtrace_symbols_fd(places: *const *mut c_void, count: c_int, fd: c_int) -> ();
     prctl(option: c_int, a: c_ulong, b: c_ulong, c: c_ulong, d: c_ulong) -> c_int;
     fdopen(fd: c_int, mode: *const c_char) -> *mut libc::FILE;
     vdprintf(fd: c_int, format: *const c_char, arguments: *mut c_void) -> c_int;
     __vdprintf_chk(fd: c_int, flag: c_int, format: *const c_char, arguments: *mut c_void) -> c_int;
 
+    fork() -> libc::pid_t;
+    _Fork() -> libc::pid_t;
+    clone(act: extern "C" fn(*mut c_void) -> c_int, stack: *mut c_void, flags: c_int, argument: *mut c_void, parent: *mut c_void, tls: *mut c_void, child: *mut c_void) -> c_int;
     execve(path: *const c_char, arguments: *const *const c_char, environment: *const *const c_char) -> c_int;
     execv(path: *const c_char, arguments: *const *const c_char) -> c_int;
     execvp(path: *const c_char, arguments: *const *const c_char) -> c_int;

@@ -46,7 +46,7 @@ pub(super) fn find() {
 /// Whether no other thread runs, or can before the caller starts one. Such a process needs no locked instructions for what is its own alone:
 /// a signal's handler leaves counts as it found them, or adds to them between two instructions at worst.
 #[inline]
-fn alone() -> bool {
+pub(super) fn alone() -> bool {
     let word = WORD.load(Ordering::Relaxed);
     // SAFETY: libc's variable is a byte that is never unmapped, and that is written only where there's one thread, or under libc's lock.
     !word.is_null() && unsafe { AtomicU8::from_ptr(word) }.load(Ordering::Relaxed) != 0

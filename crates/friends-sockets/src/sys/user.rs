@@ -13,6 +13,9 @@ use super::Errno;
 /// The most buffers of one call (`UIO_MAXIOV`, linux/uio.h).
 const PARTS_MAX: usize = 1024;
 
+/// Most bytes of one call (`MAX_RW_COUNT`, linux/fs.h): the kernel takes no more, and answers so.
+const BYTES_MAX: usize = 0x7fff_f000;
+
 /// How many buffers go into one system call of ours. A call with more is carried on in the next.
 pub(super) const BATCH: usize = 64;
 
@@ -58,6 +61,7 @@ impl Buffers<'_> {
     /// # Safety
     /// The buffer is valid for the direction that it's used in, as the call asks of the program, until the call returns.
     pub unsafe fn one(start: *const libc::c_void, length: usize) -> Self {
+        let length = length.min(BYTES_MAX);
         let single = iovec { iov_base: start.cast_mut(), iov_len: length };
         let (list, start) = (ptr::null(), start.cast_mut().cast());
         Self { list, count: 1, single, part: 0, start, length, left: length, call: PhantomData }
@@ -86,10 +90,11 @@ impl Buffers<'_> {
         for index in 0..count {
             all.left = all.left.checked_add(all.at(index).iov_len).ok_or(Errno(libc::EINVAL))?;
         }
-        all.use_part(0);
         if isize::try_from(all.left).is_err() {
             return Err(Errno(libc::EINVAL));
         }
+        all.left = all.left.min(BYTES_MAX);
+        all.use_part(0);
         Ok(all)
     }
 
@@ -136,7 +141,7 @@ impl Buffers<'_> {
         while self.length == 0 && self.part + 1 < self.count {
             self.use_part(self.part + 1);
         }
-        (self.length > 0).then_some((self.start, self.length))
+        (self.length > 0 && self.left > 0).then_some((self.start, self.length.min(self.left)))
     }
 
     /// What is to be sent next.
@@ -200,7 +205,8 @@ impl Buffers<'_> {
     /// Goes back to their start.
     pub(crate) fn rewind(&mut self) {
         self.use_part(0);
-        self.left = (0..self.count).map(|index| self.at(index).iov_len).sum();
+        let all = (0..self.count).map(|index| self.at(index).iov_len).sum::<usize>();
+        self.left = all.min(BYTES_MAX);
     }
 
     /// Bytes of the buffers that go into the next system call.
@@ -217,8 +223,11 @@ impl Buffers<'_> {
         if let Some((start, length)) = self.next() {
             parts[0] = iovec { iov_base: start.cast(), iov_len: length };
             filled = 1;
+            let mut left = self.left - length;
             for index in self.part + 1..self.count.min(self.part + BATCH) {
-                parts[filled] = self.at(index);
+                let part = self.at(index);
+                parts[filled] = iovec { iov_len: part.iov_len.min(left), ..part };
+                left -= parts[filled].iov_len;
                 filled += 1;
             }
         }
@@ -277,6 +286,21 @@ mod tests {
         assert_eq!(batch[..count].iter().map(|part| part.iov_len).sum::<usize>(), 4);
         buffers.advance(100);
         assert_eq!((buffers.left(), buffers.outgoing()), (0, None));
+    }
+
+    #[test]
+    fn takes_no_more_than_the_kernel_does() {
+        let text = [0_u8; 8];
+        let list = [iovec { iov_base: text.as_ptr().cast_mut().cast(), iov_len: BYTES_MAX - 5 }; 2];
+        // SAFETY: nothing is read of the buffers.
+        let mut buffers = unsafe { Buffers::list(list.as_ptr(), 2) }.unwrap();
+        assert_eq!((buffers.left(), buffers.batched()), (BYTES_MAX, BYTES_MAX));
+        buffers.advance(BYTES_MAX - 5);
+        assert_eq!((buffers.left(), buffers.next().map(|next| next.1)), (5, Some(5)));
+        buffers.advance(5);
+        assert_eq!(buffers.next(), None);
+        // SAFETY: as above.
+        assert_eq!(unsafe { Buffers::one(text.as_ptr().cast(), usize::MAX) }.left(), BYTES_MAX);
     }
 
     #[test]

@@ -98,11 +98,13 @@ pub enum Reason {
     ReceiverGone,
     /// By TCP, which refuses: the sender has shut its side down.
     SenderEnded,
+    /// By TCP: `SO_MAX_PACING_RATE` is set at the sender.
+    Paced,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Off,
         Self::PortNotListed,
         Self::BoundToDevice,
@@ -130,6 +132,7 @@ impl Reason {
         Self::Layered,
         Self::ReceiverGone,
         Self::SenderEnded,
+        Self::Paced,
     ];
 
     /// Its name, as `midmile friends status` says it and `docs/friends.md` explains it.
@@ -163,6 +166,7 @@ impl Reason {
             Self::Layered => "layered",
             Self::ReceiverGone => "receiver-gone",
             Self::SenderEnded => "sender-ended",
+            Self::Paced => "paced",
         }
     }
 }

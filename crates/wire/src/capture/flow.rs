@@ -7,6 +7,9 @@ use super::{Counts, Event, SEGMENT_MAX, UNACKNOWLEDGED_MAX, Way, What, block};
 
 const LEFT: &str = "midmile: goes on by TCP alone, where it isn't seen here";
 
+/// Most bytes that are told twice: those of a message that TCP took a part of, which the kernel makes no longer than 544 KiB (`TAP_PIECES_MAX`, friends_tap.h).
+const AGAIN_MAX: u32 = 1 << 20;
+
 /// One side's stream.
 #[derive(Clone, Copy, Debug)]
 struct Stream {
@@ -136,7 +139,8 @@ impl Stream {
         let Some(place) = place else { return 0 };
         let shift = *self.shift.get_or_insert(self.next.wrapping_sub(place));
         let ahead = place.wrapping_add(shift).wrapping_sub(self.next);
-        if ahead > u32::MAX / 2 {
+        // Offered again is no more than one message; all else was lost, however much.
+        if ahead.wrapping_neg() <= AGAIN_MAX && ahead > 0 {
             return ahead.wrapping_neg();
         }
         self.skip(ahead, counts);

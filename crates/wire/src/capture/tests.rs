@@ -186,6 +186,19 @@ fn what_is_missing_has_its_room_and_is_said() {
 }
 
 #[test]
+fn what_comes_after_much_was_lost_is_written() {
+    let there = way(CLIENT, SERVER);
+    let (file, counts) = written(&[
+        (there, Some(50), What::Bytes(b"abc")),
+        (there, Some(53 + 3_000_000_000), What::Bytes(b"def")),
+        (there, Some(56 + 3_000_000_000), What::Bytes(b"ghi")),
+    ]);
+    let (packets, _) = read(&file);
+    let lengths: Vec<_> = packets.iter().map(|packet| packet.payload.len()).filter(|length| *length > 0).collect();
+    assert_eq!((lengths, counts.missing), (vec![3, 3, 3], 3_000_000_000));
+}
+
+#[test]
 fn what_is_sent_again_is_written_once() {
     let there = way(CLIENT, SERVER);
     let (file, counts) = written(&[

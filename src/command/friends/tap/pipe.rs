@@ -2,11 +2,10 @@
 //! somebody watches.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
 use std::net::{SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,7 +34,7 @@ const TAKEN: usize = 64 * 1024;
 pub(super) struct Pipe {
     file: OwnedFd,
     path: PathBuf,
-    directory: [u64; 2],
+    directory: Metadata,
     ports: Vec<u16>,
     /// What came, up to `filled`.
     bytes: Vec<u8>,
@@ -55,7 +54,7 @@ impl Pipe {
         let mut pipe = Self {
             file,
             path: path.clone(),
-            directory: [found.dev(), found.ino()],
+            directory: found,
             ports: ports.to_vec(),
             bytes: vec![0; TAKEN],
             filled: 0,
@@ -73,8 +72,9 @@ impl Pipe {
 
     /// Says until when, in seconds of the monotonic clock, to all programs of the directory.
     fn say(&mut self, until: u32) -> io::Result<()> {
-        for board in Board::all(Use::Tell)?.iter().filter(|board| board.head.directory == self.directory) {
-            board.tap(until)?;
+        for board in Board::of(&self.directory, Use::Tell)? {
+            // One that can't be told doesn't tell.
+            board.tap(until).ok();
             let now = board.head.figure(Figure::Untold);
             // One that comes later has counted nothing before.
             let before = if self.begun { 0 } else { now };
