@@ -240,7 +240,7 @@ static inline void leave(struct direction *direction, u64 sock)
     turn(&direction->own, &turned);
     struct shared *own = map_lookup(&friends_ends, &direction->own);
     struct shared *other = map_lookup(&friends_ends, &turned);
-    if (!own || own->leaving)
+    if (!own)
         return;
     __sync_lock_test_and_set(&own->leaving, 1);
     if (other)
@@ -372,8 +372,9 @@ static inline enum counter file_against(const struct tcp_sock *other)
 {
     const struct socket *socket = SOCK(other).sk_socket;
     const struct file *file = socket ? socket->file : 0;
+    /* A socket that was closed has none any more. */
     if (!file)
-        return TCP_UNACCEPTED;
+        return SOCK(other).__sk_common.skc_state == TCP_STATE_ESTABLISHED ? TCP_UNACCEPTED : TCP_GONE;
     if (!(file->f_flags & O_NONBLOCK))
         return TCP_BLOCKING;
     if (file->f_owner)
@@ -403,8 +404,11 @@ static inline enum counter settle(struct direction *direction, const struct tcp_
     if (!own || !other)
         return TCP_ALONE;
     __sync_lock_test_and_set(&own->bypassed, 1);
-    if (*(volatile u64 *)&own->leaving || *(volatile u64 *)&other->leaving)
+    if (*(volatile u64 *)&own->leaving || *(volatile u64 *)&other->leaving) {
+        /* Both may have seen each other, and neither has gone ahead: then they leave at the next acknowledgement. */
+        __sync_lock_test_and_set(&own->bypassed, 0);
         return TCP_BLOCKING;
+    }
     direction->is_settled = 1;
     return BYPASS;
 }
