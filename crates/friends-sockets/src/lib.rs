@@ -28,6 +28,7 @@
 pub mod befriend;
 pub mod bell;
 mod board;
+mod copying;
 mod door;
 pub mod end;
 mod family;

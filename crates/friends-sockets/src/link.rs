@@ -13,6 +13,7 @@ use lookout::Lookout;
 use midmile_friends::{Broken, Reader, Segment, Side, Wake, Writer};
 
 use crate::bell::Bell;
+use crate::copying::Copying;
 use crate::end::Way;
 use crate::figures::{self, Figure};
 use crate::gather::Gathering;
@@ -87,6 +88,7 @@ pub(crate) struct Link {
     /// An error that the kernel has told and the program hasn't heard.
     error: AtomicI32,
     pub(crate) gathering: Gathering,
+    pub(crate) copying: Copying,
     pub(crate) lookout: Lookout,
     /// `SO_LINGER` before the program was to become another: seconds, or one of those below.
     linger: AtomicI32,
@@ -119,6 +121,7 @@ impl Link {
             limit: AtomicU64::new(0),
             error: AtomicI32::new(0),
             gathering: Gathering::new(),
+            copying: Copying::new(),
             lookout: Lookout::new(),
             linger: AtomicI32::new(LINGER_KEPT),
             receiving: Hope::new(),
@@ -167,6 +170,7 @@ impl Link {
         self.engaged.store(false, Ordering::Relaxed);
         self.error.store(0, Ordering::Relaxed);
         self.lookout.begin();
+        self.copying.begin();
         self.linger.store(LINGER_KEPT, Ordering::Relaxed);
         self.limit_is(ask::limit(fd, libc::SO_RCVTIMEO));
         let flags = ask::flags(fd);

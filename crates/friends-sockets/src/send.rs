@@ -3,6 +3,7 @@
 use libc::{MSG_DONTWAIT, MSG_NOSIGNAL};
 use midmile_friends::{Broken, Plain, Way, Writer};
 
+use crate::copying::LARGE;
 use crate::end::{self, End};
 use crate::figures::{self, Figure};
 use crate::link::{KILLED, Link, NONBLOCKING};
@@ -38,6 +39,8 @@ struct Send<'a, 'b> {
     buffers: &'a mut Buffers<'b>,
     flags: i32,
     sent: usize,
+    /// It's much, of which it's noted how fast it went.
+    is_large: bool,
 }
 
 /// Sends the program's buffers, as send(2) does.
@@ -48,7 +51,8 @@ pub fn send(fd: i32, end: &End, buffers: &mut Buffers<'_>, flags: i32) -> Answer
         link.send_plain(fd, reason(flags));
     }
     let writer = link.writer().map_err(|broken| link.reset(fd, broken))?;
-    let answer = Send { fd, link, writer, buffers, flags, sent: 0 }.run();
+    let is_large = buffers.left() >= LARGE;
+    let answer = Send { fd, link, writer, buffers, flags, sent: 0, is_large }.run();
     if answer == Err(Errno(libc::EPIPE)) && flags & MSG_NOSIGNAL == 0 {
         call::raise_sigpipe();
     }
@@ -165,7 +169,8 @@ impl Send<'_, '_> {
             self.together()?;
         }
         while let Some(bytes) = self.buffers.outgoing() {
-            let put = self.writer.put(bytes)?;
+            let is_past = self.is_large && self.link.copying.is_past();
+            let put = if is_past { self.writer.put_past(bytes)? } else { self.writer.put(bytes)? };
             self.link.rouse(self.fd, &self.writer, put.wake);
             self.buffers.advance(put.taken);
             self.sent += put.taken;
@@ -174,6 +179,9 @@ impl Send<'_, '_> {
             }
         }
         figures::add(Figure::RingOut, (self.sent - before) as u64);
+        if self.is_large {
+            self.link.copying.put(self.sent - before);
+        }
         self.link.tell(&self.writer);
         tap::tell(self.link, self.buffers, before, self.sent - before, true);
         Ok(self.buffers.left() == 0)

@@ -45,6 +45,9 @@ mod mapped {
     /// writes go.
     const AHEAD: usize = 8 * 64;
 
+    /// Bytes of a line of the cache's.
+    const LINE: usize = 64;
+
     /// A ring's bytes. Their number is a power of two.
     #[derive(Clone, Copy, Debug)]
     pub(crate) struct Area<'m> {
@@ -71,6 +74,13 @@ mod mapped {
             let (index, first) = before_wrap(at, from.len(), self.bytes.len());
             store(&self.bytes[index..index + first], &from[..first]);
             store(&self.bytes[..from.len() - first], &from[first..]);
+        }
+
+        /// The same past the processor's caches, for much that a reader on another CPU takes from memory faster than from them.
+        pub(crate) fn write_past(&self, at: u64, from: &[u8]) {
+            let (index, first) = before_wrap(at, from.len(), self.bytes.len());
+            store_past(&self.bytes[index..index + first], &from[..first]);
+            store_past(&self.bytes[..from.len() - first], &from[first..]);
         }
 
         /// Has the processor fetch the lines from the place `at` on, to be written soon, without waiting for them: the reader's CPU has them still.
@@ -100,9 +110,114 @@ mod mapped {
         unsafe { ptr::copy_nonoverlapping(from.as_ptr(), to.as_ptr().cast_mut().cast::<u8>(), from.len()) }
     }
 
+    /// As [`store`], past the caches; on processors for which that isn't known to be worth anything it's the same.
+    fn store_past(to: &[AtomicU8], from: &[u8]) {
+        assert_eq!(to.len(), from.len(), "both parts were cut to one length");
+        // Lines are written whole.
+        let head = to.as_ptr().align_offset(LINE).min(to.len());
+        let lines = (to.len() - head) / LINE;
+        let tail = head + lines * LINE;
+        store(&to[..head], &from[..head]);
+        store(&to[tail..], &from[tail..]);
+        store_lines(&to[head..tail], &from[head..tail]);
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn store_lines(to: &[AtomicU8], from: &[u8]) {
+        store(to, from);
+    }
+
+    /// Whole lines of the ring, before whatever is stored after them.
+    #[cfg(target_arch = "x86_64")]
+    fn store_lines(to: &[AtomicU8], from: &[u8]) {
+        if to.is_empty() {
+            return;
+        }
+        assert!(to.len() == from.len() && to.len().is_multiple_of(LINE) && to.as_ptr().addr().is_multiple_of(LINE));
+        // SAFETY: as in `store`: so many bytes are valid, here and there; `to` begins where a line does.
+        unsafe {
+            core::arch::asm!(
+                "2:",
+                "movups {a}, [{from}]",
+                "movups {b}, [{from} + 16]",
+                "movups {c}, [{from} + 32]",
+                "movups {d}, [{from} + 48]",
+                "movntps [{to}], {a}",
+                "movntps [{to} + 16], {b}",
+                "movntps [{to} + 32], {c}",
+                "movntps [{to} + 48], {d}",
+                "add {from}, 64",
+                "add {to}, 64",
+                "dec {lines}",
+                "jnz 2b",
+                // Such stores wait for nobody, not for the word either that tells the reader of them.
+                "sfence",
+                from = inout(reg) from.as_ptr() => _,
+                to = inout(reg) to.as_ptr() => _,
+                lines = inout(reg) to.len() / LINE => _,
+                a = out(xmm_reg) _,
+                b = out(xmm_reg) _,
+                c = out(xmm_reg) _,
+                d = out(xmm_reg) _,
+                options(nostack)
+            );
+        }
+    }
+
+    /// Bytes from which on a copy out of the ring is a loop of ours: for so many the string instructions are slow on some processors, by
+    /// where in their pages both stand (glibc's bug 30994, Zen 4).
+    const MUCH: usize = 4096;
+
     fn load(from: &[AtomicU8], into: &mut [u8]) {
         assert_eq!(into.len(), from.len(), "both parts were cut to one length");
-        // SAFETY: as in `store`, the other way.
+        let lines = if into.len() < MUCH { 0 } else { into.len() / LINE * LINE };
+        load_lines(&from[..lines], &mut into[..lines]);
+        load_rest(&from[lines..], &mut into[lines..]);
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn load_lines(from: &[AtomicU8], into: &mut [u8]) {
+        load_rest(from, into);
+    }
+
+    /// As many bytes as whole lines have, fetched well ahead.
+    #[cfg(target_arch = "x86_64")]
+    fn load_lines(from: &[AtomicU8], into: &mut [u8]) {
+        assert!(into.len() == from.len() && into.len().is_multiple_of(LINE));
+        if into.is_empty() {
+            return;
+        }
+        // SAFETY: as in `store`: so many bytes are valid, here and there. What is fetched beyond them is a hint, wherever it points.
+        unsafe {
+            core::arch::asm!(
+                "2:",
+                "prefetcht0 [{from} + 1024]",
+                "movups {a}, [{from}]",
+                "movups {b}, [{from} + 16]",
+                "movups {c}, [{from} + 32]",
+                "movups {d}, [{from} + 48]",
+                "movups [{into}], {a}",
+                "movups [{into} + 16], {b}",
+                "movups [{into} + 32], {c}",
+                "movups [{into} + 48], {d}",
+                "add {from}, 64",
+                "add {into}, 64",
+                "dec {lines}",
+                "jnz 2b",
+                from = inout(reg) from.as_ptr() => _,
+                into = inout(reg) into.as_mut_ptr() => _,
+                lines = inout(reg) into.len() / LINE => _,
+                a = out(xmm_reg) _,
+                b = out(xmm_reg) _,
+                c = out(xmm_reg) _,
+                d = out(xmm_reg) _,
+                options(nostack)
+            );
+        }
+    }
+
+    fn load_rest(from: &[AtomicU8], into: &mut [u8]) {
+        // SAFETY: as in `store`, the other way; both parts have one length.
         unsafe { ptr::copy_nonoverlapping(from.as_ptr().cast::<u8>(), into.as_mut_ptr(), into.len()) }
     }
 
@@ -188,7 +303,7 @@ mod mapped {
             crate::segment_bytes(self.capacity).expect("checked when it was made")
         }
 
-        fn memory(&self) -> &[AtomicU8] {
+        pub(super) fn memory(&self) -> &[AtomicU8] {
             // SAFETY: the pages follow each other, are at least so long, and are made of such atomics alone.
             unsafe { slice::from_raw_parts(self.pages.as_ptr().cast(), self.length()) }
         }
@@ -211,6 +326,38 @@ mod mapped {
         pub fn scribble(&self, at: usize, byte: u8) {
             let at = at % self.length();
             self.pages[at / 4096].0[at % 4096].store(byte, core::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::Heap;
+
+    #[test]
+    fn what_is_copied_in_comes_out_wherever_it_stands() {
+        const RING: usize = 1 << 16;
+        let heap = Heap::new(RING);
+        let _segment = heap.create();
+        let (_, [ring, _]) = super::view(heap.memory(), RING).unwrap();
+        let source: Vec<u8> = (0..=250).cycle().take(RING + 64).collect();
+        let mut into = vec![0; RING + 64];
+        for length in [0, 1, 63, 64, 65, 4095, 4096, 4097, 10_000, 32_768, RING] {
+            for shift in [0, 1, 16, 31, 63] {
+                for at in [0, 1, 64, 4095, RING as u64 - 100, 3 * RING as u64 - 1] {
+                    let bytes = &source[shift..shift + length];
+                    for is_past in [false, true] {
+                        into.fill(255);
+                        if is_past { ring.write_past(at, bytes) } else { ring.write(at, bytes) }
+                        ring.read(at, &mut into[shift..shift + length]);
+                        assert!(into[shift..shift + length] == *bytes, "{length} bytes at {at}, past: {is_past}");
+                        let around = into[..shift].iter().chain(&into[shift + length..]);
+                        assert!(around.copied().all(|byte| byte == 255), "more than {length} bytes at {at}");
+                        // Others, for the next way.
+                        ring.write(at, &vec![7; length]);
+                    }
+                }
+            }
         }
     }
 }
@@ -242,7 +389,12 @@ mod modelled {
             }
         }
 
-        /// Nothing here: loom has no caches.
+        /// The same: loom has no caches.
+        pub(crate) fn write_past(&self, at: u64, from: &[u8]) {
+            self.write(at, from);
+        }
+
+        /// Nothing here.
         pub(crate) fn fetch_for_writing(&self, _at: u64) {}
 
         pub(crate) fn read(&self, at: u64, into: &mut [u8]) {

@@ -123,6 +123,21 @@ impl<'m> Writer<'m> {
     /// [`Broken::Positions`]; [`Broken::Gate`] where [`Writer::way`] didn't say [`Way::Ring`] under this very lock.
     #[inline(always)]
     pub fn put(&self, bytes: &[u8]) -> Result<Put, Broken> {
+        self.put_by::<false>(bytes)
+    }
+
+    /// The same past this processor's caches, in which nobody will look for it again: for much, where a reader on another CPU takes it from memory
+    /// faster than from them.
+    ///
+    /// # Errors
+    /// As [`Writer::put`].
+    #[inline(never)]
+    pub fn put_past(&self, bytes: &[u8]) -> Result<Put, Broken> {
+        self.put_by::<true>(bytes)
+    }
+
+    #[inline(always)]
+    fn put_by<const PAST: bool>(&self, bytes: &[u8]) -> Result<Put, Broken> {
         if !self.gate().ring() {
             return Err(Broken::Gate);
         }
@@ -134,11 +149,15 @@ impl<'m> Writer<'m> {
             if length == 0 {
                 break;
             }
-            self.ring.write(head, &bytes[taken..taken + length]);
+            if PAST {
+                self.ring.write_past(head, &bytes[taken..taken + length]);
+            } else {
+                self.ring.write(head, &bytes[taken..taken + length]);
+            }
             head = head.wrapping_add(length as u64);
             head_word.store(head, Ordering::Release);
             taken += length;
-            if length >= FETCHED_FROM {
+            if !PAST && length >= FETCHED_FROM {
                 self.ring.fetch_for_writing(head);
             }
             if let Some(wake) = self.look_at_reader() {
