@@ -348,7 +348,11 @@ mod tests {
                     let bytes = &source[shift..shift + length];
                     for is_past in [false, true] {
                         into.fill(255);
-                        if is_past { ring.write_past(at, bytes) } else { ring.write(at, bytes) }
+                        if is_past {
+                            ring.write_past(at, bytes)
+                        } else {
+                            ring.write(at, bytes)
+                        }
                         ring.read(at, &mut into[shift..shift + length]);
                         assert!(into[shift..shift + length] == *bytes, "{length} bytes at {at}, past: {is_past}");
                         let around = into[..shift].iter().chain(&into[shift + length..]);
