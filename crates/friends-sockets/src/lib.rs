@@ -7,8 +7,8 @@
 //!                 │ table     is the descriptor an end, of the pool?  no ──► libc
 //!                 │ end       counted ──► libc, and count the bytes ──► befriend ──► meeting: offers, segments
 //!                 ▼ friend
-//!               send, receive, moves ──► link: midmile_friends, on the segment     lock, sleep, looks, gather, leap
-//!               ready      poll, select, epoll     bell: its doorbells by a pipe
+//!               send, receive, moves ──► link: midmile_friends, on the segment     lock, sleep, looks, gather, copying, leap
+//!               ready      poll, select, epoll     bell: its doorbells by a pipe, or an eventfd
 //!               options    fcntl, ioctl, socket options
 //!               board, tap   what the operator wishes, what he is told
 //!               lifecycle  close, dup, fork, exec, exit, descriptors that are given away     recall, family, process

@@ -71,7 +71,9 @@ pub fn unforked() {
     let fork = process::this_fork();
     table::each_once(|_, held| {
         if !held.was_shared_by(fork) {
-        } else if !held.is_friend() {
+            return;
+        }
+        if !held.is_friend() {
             held.unshare();
         } else if let Ok((segment, side)) = held.link.segment() {
             // This process holds it still.
