@@ -8,6 +8,7 @@ mod talk;
 mod tapped;
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 
 use process::{Running, midmile, run, text, until};
@@ -132,4 +133,54 @@ fn what_stands_in_the_pipes_place_is_refused() {
     let output = run(&["friends", "tap", "--rings", "--runtime-dir", &friends.scratch.path("run")]);
     assert!(output.status.code() == Some(1) && text(&output.stderr).contains("it's there and isn't a pipe"));
     assert_eq!(fs::read(friends.scratch.path("run/tap")).unwrap(), b"no pipe");
+}
+
+#[test]
+fn a_capture_takes_the_place_of_nothing_that_is_wanted() {
+    let friends = Friends::new("tap-rings-file");
+    said(&mut friends.with(&Command::new("true")));
+    let directory = friends.scratch.path("run");
+    let (file, link) = (friends.scratch.path("old.pcapng"), friends.scratch.path("link"));
+    let refused = |from: &str, into: &str| {
+        let output = run(&["friends", "tap", "--rings", "--runtime-dir", from, "-w", into]);
+        assert!(!output.status.success());
+        text(&output.stderr)
+    };
+    fs::write(&file, "of yesterday").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    // Another taps there; and it's no file of one's own by that name.
+    let before = tap(&friends, &["-w", &friends.scratch.path("new.pcapng")]);
+    assert!(refused(&directory, &file).contains("another tap reads from it"));
+    end(before);
+    assert!(refused(&directory, &link).contains("symbolic link"));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "of yesterday");
+    let tapped = tap(&friends, &["-w", &file]);
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+    let began = fs::read(&file).unwrap();
+    // Another tap of another directory would write between its blocks.
+    let other = Friends::new("tap-rings-other");
+    said(&mut other.with(&Command::new("true")));
+    assert!(refused(&other.scratch.path("run"), &file).contains("another tap writes to it"));
+    assert_eq!(fs::read(&file).unwrap(), began);
+    end(tapped);
+}
+
+#[test]
+fn a_tap_whose_reader_does_not_read_can_be_ended() {
+    let friends = Friends::new("tap-rings-stuck");
+    said(&mut friends.with(&Command::new("true")));
+    let (directory, fifo) = (friends.scratch.path("run"), friends.scratch.path("fifo"));
+    said(Command::new("mkfifo").arg(&fifo));
+    let args = ["friends", "tap", "--rings", "--runtime-dir", &directory, "-w", &fifo];
+    assert!(text(&run(&args).stderr).contains("nobody reads"));
+    // A reader that opens it and reads nothing, while more is said than the pipe holds.
+    let _reader = fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+    let mut talk = Talk::start(&friends);
+    let mut tapped = tap(&friends, &["-w", &fifo]);
+    talk.order("talk");
+    talk.order("close");
+    tapped.signal(Signal::TERM);
+    assert_eq!(tapped.code(), Some(1));
+    tapped.logged("ended without");
 }
