@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import os
 import random
+import select
 import signal
 import socket
 import struct
@@ -181,6 +182,18 @@ def finish(*threads):
 
 def reset_on_close(end):
     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def to_poll(end):
+    """A struct pollfd that asks for what comes."""
+    return struct.pack("ihh", end.fileno(), select.POLLIN, 0)
+
+
+def to_select(end, length=128):
+    """An fd_set of this one, of so many bytes."""
+    wanted = bytearray(length)
+    wanted[end.fileno() // 8] |= 1 << end.fileno() % 8
+    return bytes(wanted)
 
 
 def outcome(call):

@@ -110,6 +110,39 @@ mod mapped {
         unsafe { ptr::copy_nonoverlapping(from.as_ptr(), to.as_ptr().cast_mut().cast::<u8>(), from.len()) }
     }
 
+    /// Copies so many lines, at least one, by moves of 16 bytes: what comes before those of each line, by which instruction they are stored, and what
+    /// comes at the end.
+    #[cfg(target_arch = "x86_64")]
+    macro_rules! copy_lines {
+        ($from:expr, $to:expr, $lines:expr, ahead: $ahead:literal, store: $store:literal, then: $then:literal) => {
+            core::arch::asm!(
+                "2:",
+                $ahead,
+                "movups {a}, [{from}]",
+                "movups {b}, [{from} + 16]",
+                "movups {c}, [{from} + 32]",
+                "movups {d}, [{from} + 48]",
+                concat!($store, " [{to}], {a}"),
+                concat!($store, " [{to} + 16], {b}"),
+                concat!($store, " [{to} + 32], {c}"),
+                concat!($store, " [{to} + 48], {d}"),
+                "add {from}, 64",
+                "add {to}, 64",
+                "dec {lines}",
+                "jnz 2b",
+                $then,
+                from = inout(reg) $from => _,
+                to = inout(reg) $to => _,
+                lines = inout(reg) $lines => _,
+                a = out(xmm_reg) _,
+                b = out(xmm_reg) _,
+                c = out(xmm_reg) _,
+                d = out(xmm_reg) _,
+                options(nostack)
+            )
+        };
+    }
+
     /// As [`store`], past the caches; on processors for which that isn't known to be worth anything it's the same.
     fn store_past(to: &[AtomicU8], from: &[u8]) {
         assert_eq!(to.len(), from.len(), "both parts were cut to one length");
@@ -136,31 +169,8 @@ mod mapped {
         assert!(to.len() == from.len() && to.len().is_multiple_of(LINE) && to.as_ptr().addr().is_multiple_of(LINE));
         // SAFETY: as in `store`: so many bytes are valid, here and there; `to` begins where a line does.
         unsafe {
-            core::arch::asm!(
-                "2:",
-                "movups {a}, [{from}]",
-                "movups {b}, [{from} + 16]",
-                "movups {c}, [{from} + 32]",
-                "movups {d}, [{from} + 48]",
-                "movntps [{to}], {a}",
-                "movntps [{to} + 16], {b}",
-                "movntps [{to} + 32], {c}",
-                "movntps [{to} + 48], {d}",
-                "add {from}, 64",
-                "add {to}, 64",
-                "dec {lines}",
-                "jnz 2b",
-                // Such stores wait for nobody, not for the word either that tells the reader of them.
-                "sfence",
-                from = inout(reg) from.as_ptr() => _,
-                to = inout(reg) to.as_ptr() => _,
-                lines = inout(reg) to.len() / LINE => _,
-                a = out(xmm_reg) _,
-                b = out(xmm_reg) _,
-                c = out(xmm_reg) _,
-                d = out(xmm_reg) _,
-                options(nostack)
-            );
+            // Such stores wait for nobody, not for the word either that tells the reader of them.
+            copy_lines!(from.as_ptr(), to.as_ptr(), to.len() / LINE, ahead: "", store: "movntps", then: "sfence");
         }
     }
 
@@ -189,30 +199,7 @@ mod mapped {
         }
         // SAFETY: as in `store`: so many bytes are valid, here and there. What is fetched beyond them is a hint, wherever it points.
         unsafe {
-            core::arch::asm!(
-                "2:",
-                "prefetcht0 [{from} + 1024]",
-                "movups {a}, [{from}]",
-                "movups {b}, [{from} + 16]",
-                "movups {c}, [{from} + 32]",
-                "movups {d}, [{from} + 48]",
-                "movups [{into}], {a}",
-                "movups [{into} + 16], {b}",
-                "movups [{into} + 32], {c}",
-                "movups [{into} + 48], {d}",
-                "add {from}, 64",
-                "add {into}, 64",
-                "dec {lines}",
-                "jnz 2b",
-                from = inout(reg) from.as_ptr() => _,
-                into = inout(reg) into.as_mut_ptr() => _,
-                lines = inout(reg) into.len() / LINE => _,
-                a = out(xmm_reg) _,
-                b = out(xmm_reg) _,
-                c = out(xmm_reg) _,
-                d = out(xmm_reg) _,
-                options(nostack)
-            );
+            copy_lines!(from.as_ptr(), into.as_mut_ptr(), into.len() / LINE, ahead: "prefetcht0 [{from} + 1024]", store: "movups", then: "");
         }
     }
 

@@ -11,14 +11,14 @@ import struct
 import tempfile
 import time
 
-from ends import alarms, exactly, expect, finish, met, start, until, waits_to_be_read
+from ends import alarms, exactly, expect, finish, met, start, to_poll, to_select, until, waits_to_be_read
 
 from .check import check, check_blocking
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 # No flags of dup3(2).
 NO_FLAGS = 12345
-# Of a sigset_t, and of an fd_set.
+# Of a sigset_t.
 SET_BYTES = 128
 SO_MAX_PACING_RATE = 47
 
@@ -39,9 +39,8 @@ def what_is_refused_changes_nothing():
     resource.setrlimit(resource.RLIMIT_NOFILE, (place, before[1]))
     try:
         expect(refused(LIBC.dup2(other, place), errno.EBADF), "dup2 isn't refused")
-        one = struct.pack("ihh", place, select.POLLIN, 0)
         for count in (1 << 20, -1):
-            expect(refused(LIBC.poll(one, ctypes.c_ulong(count), 0), errno.EINVAL), f"poll of {count} isn't refused")
+            expect(refused(LIBC.poll(to_poll(accepted), ctypes.c_ulong(count), 0), errno.EINVAL), f"poll of {count} isn't refused")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     expect(refused(LIBC.close_range(place, place - 1, 0), errno.EINVAL), "close_range isn't refused")
@@ -72,12 +71,10 @@ def a_mask_with_bytes_there():
     dialled, accepted = met()
     dialled.send(b"x")
     expect(until(lambda: waits_to_be_read(accepted) == 1, 2), "it doesn't come")
-    one, wanted = struct.pack("ihh", accepted.fileno(), select.POLLIN, 0), bytearray(SET_BYTES)
-    wanted[accepted.fileno() // 8] |= 1 << accepted.fileno() % 8
     limit, mask = struct.pack("ll", 1, 0), bytes(SET_BYTES)
     by = {
-        "ppoll": lambda: LIBC.ppoll(one, 1, limit, mask),
-        "pselect": lambda: LIBC.pselect(1024, bytes(wanted), None, None, limit, mask),
+        "ppoll": lambda: LIBC.ppoll(to_poll(accepted), 1, limit, mask),
+        "pselect": lambda: LIBC.pselect(1024, to_select(accepted), None, None, limit, mask),
     }
     signal.signal(signal.SIGUSR1, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])

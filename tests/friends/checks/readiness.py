@@ -10,7 +10,7 @@ import socket
 import struct
 import time
 
-from ends import exactly, expect, finish, heard, met, pair, start, stuff, until, waits_to_be_read
+from ends import exactly, expect, finish, heard, met, pair, start, stuff, to_poll, to_select, until, waits_to_be_read
 
 from .check import check
 
@@ -157,10 +157,7 @@ def select_of_more_than_a_set():
         "pselect6": lambda wanted: libc.syscall(SYS_PSELECT6, 1024, wanted, None, None, limit, None),
     }
     for name, call in by.items():
-        place = accepted.fileno()
-        wanted = bytearray(512)
-        wanted[place // 8] |= 1 << place % 8
-        wanted = (ctypes.c_char * len(wanted)).from_buffer(wanted)
+        wanted = ctypes.create_string_buffer(to_select(accepted, 512), 512)
         sending = start(lambda: (time.sleep(0.05), dialled.send(b"bc")))
         expect((told := call(wanted)) == 1, f"{name}: {told}")
         finish(sending)
@@ -172,14 +169,12 @@ def limits_of_waits():
     """By number ppoll(2) and pselect(2) say what is left of their limit; one that is none is refused by all."""
     dialled, accepted = met()
     libc = ctypes.CDLL(None, use_errno=True)
-    one = struct.pack("ihh", accepted.fileno(), select.POLLIN, 0)
-    wanted = bytearray(128)
-    wanted[accepted.fileno() // 8] |= 1 << accepted.fileno() % 8
+    one = to_poll(accepted)
     by = {
         "ppoll": lambda limit: libc.syscall(SYS_PPOLL, one, 1, limit, None, 8),
-        "pselect6": lambda limit: libc.syscall(SYS_PSELECT6, 1024, bytes(wanted), None, None, limit, None),
+        "pselect6": lambda limit: libc.syscall(SYS_PSELECT6, 1024, to_select(accepted), None, None, limit, None),
         "ppoll of libc": lambda limit: libc.ppoll(one, 1, limit, None),
-        "select": lambda limit: libc.select(1024, bytes(wanted), None, None, limit),
+        "select": lambda limit: libc.select(1024, to_select(accepted), None, None, limit),
     }
     for name, call in by.items():
         limit = ctypes.create_string_buffer(struct.pack("ll", 7, 0), 16)

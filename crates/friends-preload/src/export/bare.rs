@@ -46,12 +46,8 @@ fn short(answer: c_long) -> c_int {
 /// # Safety
 /// What the system call asks for.
 unsafe fn is_copy(number: c_long, first: usize) -> bool {
-    let flags = match number {
-        libc::SYS_clone => first,
-        // SAFETY: the flags are the first word of its arguments.
-        libc::SYS_clone3 => unsafe { at::<usize>(first).read() },
-        _ => return true,
-    };
+    // SAFETY: the flags are the first word of clone3's arguments.
+    let flags = if number == libc::SYS_clone { first } else { unsafe { at::<usize>(first).read() } };
     flags & usize::try_from(libc::CLONE_VM).unwrap_or(0) == 0
 }
 

@@ -10,8 +10,8 @@ use midmile_friends_sockets::process;
 use midmile_friends_sockets::ready::{self, Limit, Wait};
 use midmile_friends_sockets::sys::{call, real};
 
-/// Descriptors of which a program may well have as many.
-const FEW: usize = 256;
+/// As many descriptors as most processes may have: for no more of them the limit isn't asked for.
+const FEW: usize = 1024;
 
 /// Nanoseconds as poll takes them: rounded up, so that it doesn't return before its time; negative: without end.
 fn milliseconds(left: Option<u64>) -> c_int {
